@@ -1,0 +1,102 @@
+r"""Gaussian algebra of noise levels: marginal, transition and posterior.
+
+A noise level is (t, alpha, sigma) and q(x_t | x0) = N(alpha_t x0, sigma_t^2 I). For s < t, with
+
+    r = alpha_t / alpha_s,    v = sigma_t^2 - r^2 sigma_s^2,
+
+the forward process between the two levels and its reversal given x0 are
+
+    q(x_t | x_s)     = N(r x_s, v I)
+    q(x_s | x_t, x0) = N((r sigma_s^2 / sigma_t^2) x_t + (alpha_s v / sigma_t^2) x0,
+                         (v sigma_s^2 / sigma_t^2) I).
+
+On a discrete beta table with s = t - 1/T, v *is* beta_t and the posterior *is* equation 7 of
+Ho et al., "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239). Nothing here supposes
+neighbouring steps, so respaced chains (Nichol & Dhariwal, arXiv 2102.09672) need nothing more.
+
+Coefficients are float64 on the CPU, whatever the images are: in float32 the difference in v
+loses four digits. `combine` is the one place where a coefficient meets an image.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Level(NamedTuple):
+    """One noise level, or a batch of them.
+
+    Attributes:
+        t: Time in [0, 1]; float64 on the CPU, shape () or (B,).
+        alpha: Signal amplitude, same shape and dtype.
+        sigma: Noise amplitude, same shape and dtype.
+    """
+
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+    @property
+    def log_snr(self) -> Tensor:
+        """ln(alpha^2 / sigma^2); +inf at sigma = 0, -inf at alpha = 0."""
+        return 2.0 * (self.alpha.log() - self.sigma.log())
+
+
+def combine(*terms: tuple[Tensor | float, Tensor]) -> Tensor:
+    """Sum of c_i x_i: the one place that broadcasts and casts coefficients.
+
+    Args:
+        terms: Pairs (c, x). c is a number or a float64 tensor of shape () or (B,); x has shape
+            (B, *). All x share shape, dtype and device.
+
+    Returns:
+        The sum, of x's shape, dtype and device.
+    """
+    total: Tensor | None = None
+    for c, x in terms:
+        if isinstance(c, Tensor) and c.ndim == 1:
+            c = c.to(device=x.device, dtype=x.dtype).view(-1, *([1] * (x.ndim - 1)))
+            part = c * x
+        else:
+            part = float(c) * x
+        total = part if total is None else total + part
+    if total is None:
+        raise ValueError("combine needs at least one term (c, x)")
+    return total
+
+
+def marginal(x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+    """x_t = alpha x0 + sigma eps, a draw of q(x_t | x0) (Ho et al., eq. 4)."""
+    return combine((level.alpha, x0), (level.sigma, eps))
+
+
+def eps_from(x_t: Tensor, x0: Tensor, level: Level) -> Tensor:
+    """The noise that x_t contains if its clean image is x0; sigma > 0."""
+    return combine((1.0 / level.sigma, x_t), (-level.alpha / level.sigma, x0))
+
+
+def transition(s: Level, t: Level) -> tuple[Tensor, Tensor]:
+    """(r, v) of q(x_t | x_s) = N(r x_s, v I) for s <= t; alpha_s > 0."""
+    r = t.alpha / s.alpha
+    v = (t.sigma**2 - r**2 * s.sigma**2).clamp_min(0.0)
+    return r, v
+
+
+def posterior(s: Level, t: Level) -> tuple[Tensor, Tensor, Tensor]:
+    """Coefficients of q(x_s | x_t, x0) for s < t; sigma_t > 0.
+
+    Returns:
+        (c_t, c_0, variance): mean = c_t x_t + c_0 x0. On a beta table the variance is the
+        beta-tilde of Ho et al., eq. 7 ("fixed small").
+    """
+    r, v = transition(s, t)
+    inverse = 1.0 / t.sigma**2
+    return r * s.sigma**2 * inverse, s.alpha * v * inverse, v * s.sigma**2 * inverse
+
+
+def levels(level: Level) -> list[Level]:
+    """A batch of levels, shape (N,), as N levels of shape ()."""
+    return [Level(*row) for row in zip(*(torch.unbind(part) for part in level), strict=True)]

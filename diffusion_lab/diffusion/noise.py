@@ -1,0 +1,38 @@
+"""Randomness as an argument.
+
+Nothing in `diffusion` or `sampling` draws from a global generator: noise is handed in, bound to
+the keys that identify it (a seed and an image's number, or a seed and a training step). Keys are
+hashed together and never added, so seed 0's image 1 is not seed 1's image 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Noise(Protocol):
+    """A source of random numbers bound to its keys; each call goes on where the last ended."""
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal numbers of `like`'s shape (B, *), dtype and device."""
+        ...
+
+    def uniform(self, n: int) -> Tensor:
+        """`n` numbers in [0, 1): float64 on the CPU, shape (n,)."""
+        ...
+
+
+def seeded_generator(*keys: int | str) -> torch.Generator:
+    """A CPU generator whose stream is a function of all keys, in their order.
+
+    Args:
+        keys: Integers or strings, e.g. ("train", seed, step).
+    """
+    digest = hashlib.sha256(repr(keys).encode()).digest()
+    generator = torch.Generator()
+    generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return generator

@@ -1,0 +1,107 @@
+r"""Samplers of one evaluation a step: DDPM and DDIM.
+
+Both replace x0 by x0-hat in a Gaussian q(x_s | x_t, x0) of `diffusion.gaussian`:
+
+    DDPM   x_s = posterior mean + sqrt(variance) z
+    DDIM   x_s = alpha_s x0 + sqrt(sigma_s^2 - c^2) eps + c z,   c = eta sqrt(posterior variance)
+
+DDIM(eta = 1) is DDPM with the small variance. DDIM(eta = 0) is Euler's method on the probability
+flow ODE, in sigma/alpha (Karras et al.) and in the straight frame of rectified flow alike: each
+is exact for a constant x0-hat, so x_s = alpha_s x0 + sigma_s eps in both. Euler and
+Euler-ancestral are therefore names of DDIM(0) and DDIM(1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffusion_lab.diffusion.gaussian import Level, combine, eps_from, posterior, transition
+from diffusion_lab.diffusion.noise import Noise
+from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.sampling.grids import Grid
+from diffusion_lab.sampling.sampler import DenoiseFn, Sampler, Step
+
+
+class DDPM(Sampler):
+    """Ancestral sampling (Ho et al., arXiv 2006.11239, algorithm 2), on any subset of steps.
+
+    The variance lies between the posterior's ("fixed small", beta-tilde) and the transition's
+    ("fixed large", beta): log variance = f log large + (1 - f) log small (Nichol & Dhariwal,
+    arXiv 2102.09672, eq. 15, with a fixed f).
+
+    Args:
+        steps: Steps; None is all of the schedule.
+        grid: Times visited.
+        variance_fraction: f in [0, 1]; 0 is fixed small, 1 fixed large.
+    """
+
+    def __init__(
+        self, steps: int | None = None, grid: Grid | None = None, variance_fraction: float = 0.0
+    ) -> None:
+        super().__init__(steps, grid)
+        if not 0 <= variance_fraction <= 1:
+            raise ValueError(
+                f"sampler.variance_fraction={variance_fraction} must be in [0, 1]: 0 is fixed "
+                "small, 1 is fixed large"
+            )
+        self.variance_fraction = variance_fraction
+
+    def step(
+        self,
+        denoise: DenoiseFn,
+        schedule: Schedule,
+        x: Tensor,
+        t: Level,
+        s: Level,
+        past: Sequence[Step],
+        noise: Noise,
+    ) -> Step:
+        """Posterior mean at x0-hat, then noise."""
+        x0 = denoise(x, t).x0
+        c_t, c_0, small = posterior(s, t)
+        mean = combine((c_t, x), (c_0, x0))
+        _, large = transition(s, t)
+        f = self.variance_fraction
+        std = torch.exp(0.5 * (f * large.log() + (1 - f) * small.log()))
+        return Step(s, combine((1.0, mean), (std, noise.normal(x))), t, x, x0)
+
+
+class DDIM(Sampler):
+    """Song et al., "Denoising Diffusion Implicit Models" (arXiv 2010.02502, eq. 12 and 16).
+
+    Args:
+        steps: Steps; None is all of the schedule.
+        grid: Times visited.
+        eta: 0 is deterministic, 1 is DDPM with the small variance; in [0, 1].
+    """
+
+    def __init__(
+        self, steps: int | None = None, grid: Grid | None = None, eta: float = 0.0
+    ) -> None:
+        super().__init__(steps, grid)
+        if not 0 <= eta <= 1:
+            raise ValueError(f"sampler.eta={eta} must be in [0, 1]: 0 is deterministic, 1 is DDPM")
+        self.eta = eta
+
+    def step(
+        self,
+        denoise: DenoiseFn,
+        schedule: Schedule,
+        x: Tensor,
+        t: Level,
+        s: Level,
+        past: Sequence[Step],
+        noise: Noise,
+    ) -> Step:
+        """Keep x0-hat and eps-hat, exchange the share c of the noise for fresh noise."""
+        x0 = denoise(x, t).x0
+        eps = eps_from(x, x0, t)
+        if self.eta == 0:
+            return Step(s, combine((s.alpha, x0), (s.sigma, eps)), t, x, x0)
+        c = self.eta * posterior(s, t)[2].sqrt()
+        kept = (s.sigma**2 - c**2).clamp_min(0.0).sqrt()
+        x_s = combine((s.alpha, x0), (kept, eps), (c, noise.normal(x)))
+        return Step(s, x_s, t, x, x0)

@@ -1,0 +1,71 @@
+"""Exact denoisers: data distributions whose E[x0 | x_t] is known, in place of a network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffusion_lab.diffusion.gaussian import Level
+from diffusion_lab.diffusion.model import Denoised
+
+
+class GaussianData:
+    """x0 ~ N(mean, diag(std^2)); the optimal x0-hat is linear in x_t."""
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        self.mean = torch.tensor(mean, dtype=torch.float64)
+        self.std = torch.tensor(std, dtype=torch.float64)
+
+    def gain(self, level: Level) -> Tensor:
+        return level.alpha * self.std**2 / (level.alpha**2 * self.std**2 + level.sigma**2)
+
+    def __call__(self, x_t: Tensor, level: Level) -> Denoised:
+        x0 = self.mean + self.gain(level) * (x_t - level.alpha * self.mean)
+        return Denoised(x0)
+
+
+class MixtureData:
+    """An equal mixture of isotropic Gaussians with means (K, d) and one std."""
+
+    def __init__(self, means: Tensor, std: float) -> None:
+        self.means = means.double()
+        self.std = std
+
+    def __call__(self, x_t: Tensor, level: Level) -> Denoised:
+        a, s = level.alpha, level.sigma
+        variance = a**2 * self.std**2 + s**2
+        away = x_t[:, None, :] - a * self.means[None]
+        share = torch.softmax(-0.5 * (away**2).sum(-1) / variance, dim=1)
+        each = self.means[None] + a * self.std**2 / variance * away
+        return Denoised((share[..., None] * each).sum(1))
+
+
+class Constant:
+    """Whatever x_t is, x0-hat is the same."""
+
+    def __init__(self, x0: Tensor) -> None:
+        self.x0 = x0
+        self.calls = 0
+
+    def __call__(self, x_t: Tensor, level: Level) -> Denoised:
+        self.calls += 1
+        return Denoised(self.x0.expand_as(x_t).clone())
+
+
+class Drawn:
+    """Noise from one generator, in float64: what a reference library would draw."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, dtype=like.dtype, generator=self.generator)
+
+    def uniform(self, n: int) -> Tensor:
+        return torch.rand(n, dtype=torch.float64, generator=self.generator)
+
+
+def run(sampler, denoise, schedule, x, noise=None, times=None):
+    """The last step of a sampling run."""
+    times = sampler.times(schedule) if times is None else times
+    return list(sampler.trajectory(denoise, schedule, times, x, noise or Drawn()))[-1]

@@ -1,0 +1,309 @@
+import itertools
+
+import pytest
+import torch
+from exact import Constant, Drawn, GaussianData, MixtureData, run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusion_lab.diffusion.gaussian import posterior, transition
+from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.diffusion.parameterizations import Velocity
+from diffusion_lab.diffusion.schedules import (
+    ContinuousCosine,
+    CosineBetas,
+    LinearBetas,
+    RectifiedFlow,
+)
+from diffusion_lab.sampling.ancestral import DDIM, DDPM
+from diffusion_lab.sampling.constraints import Clip
+from diffusion_lab.sampling.grids import Leading, Linspace, Trailing, UniformLogSNR
+from diffusion_lab.sampling.guidance import ClassifierFree
+from diffusion_lab.sampling.noise import SampleNoise
+from diffusion_lab.sampling.ode import AdamsBashforth, Heun, straight_frame
+from diffusion_lab.sampling.sampler import denoiser_of, sample, trajectory
+
+GRIDS = [Trailing(), Leading(), Linspace(), UniformLogSNR()]
+SCHEDULES = [LinearBetas(1000), CosineBetas(300), ContinuousCosine(), RectifiedFlow()]
+DATA = GaussianData([1.0, -2.0, 0.5], [0.3, 1.0, 2.0])
+
+
+def makers(steps):
+    return [
+        DDPM(steps),
+        DDPM(steps, variance_fraction=1.0),
+        DDIM(steps),
+        DDIM(steps, eta=0.5),
+        DDIM(steps, eta=1.0),
+        Heun(steps),
+        AdamsBashforth(steps),
+    ]
+
+
+class Net(torch.nn.Module):
+    """A small conditional network with something to learn, for identities."""
+
+    num_classes = 10
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = torch.nn.Embedding(11, 6)
+        self.linear = torch.nn.Linear(6, 6)
+        self.calls, self.rows = 0, 0
+
+    def forward(self, x, c_noise, label=None):
+        self.calls, self.rows = self.calls + 1, self.rows + len(x)
+        label = torch.full((len(x),), 10) if label is None else label
+        return torch.tanh(self.linear(x) + self.table(label) * (c_noise / 1000)[:, None])
+
+
+def model(schedule=None):
+    return GaussianDiffusion(Net(), schedule or RectifiedFlow(), Velocity())
+
+
+@given(st.integers(1, 1000), st.data())
+def test_grids_have_the_asked_count_and_fall(total, data):
+    steps = data.draw(st.integers(1, total))
+    for schedule in (LinearBetas(total), RectifiedFlow(), RectifiedFlow(total)):
+        for grid in GRIDS:
+            times = grid(schedule, steps)
+            assert times.shape == (steps + 1,) and times.dtype == torch.float64
+            assert times[-1] == 0 and (times.diff() < 0).all()
+            assert times[0] <= 1
+            if schedule.steps:
+                nodes = times * total
+                assert (nodes - nodes.round()).abs().max() < 1e-9
+
+
+def test_grids_visit_the_published_steps():
+    """NUMERICS 8: T = 300, S = 50, and T = 1000, S = 13, 0-based as the libraries print them."""
+
+    def ends(grid, total, steps):
+        times = (grid(LinearBetas(total), steps) * total).round().long() - 1
+        return times[0].item(), times[-2].item()
+
+    assert ends(Leading(), 300, 50) == (294, 0)
+    assert ends(Trailing(), 300, 50) == (299, 5)
+    assert ends(Linspace(), 300, 50) == (299, 0)
+    assert ends(Leading(), 1000, 13) == (912, 0)
+    assert ends(Trailing(), 1000, 13) == (999, 76)
+
+
+def test_log_snr_grid_is_even():
+    times = UniformLogSNR()(ContinuousCosine(), 9, start=0.9)
+    gaps = ContinuousCosine()(times[:-1]).log_snr.diff()
+    assert torch.allclose(gaps, gaps[:1].expand(8), rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, True])
+def test_bad_steps_are_refused(steps):
+    with pytest.raises(ValueError, match="steps"):
+        DDIM(steps)
+
+
+def test_more_steps_than_the_schedule_has_are_refused():
+    with pytest.raises(ValueError, match="at most 100"):
+        DDIM(101).check(LinearBetas(100))
+    DDIM(100).check(LinearBetas(100))
+    assert len(DDPM().times(LinearBetas(77))) == 78
+    assert len(DDPM().times(RectifiedFlow())) == 1001
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_constant_denoiser_gives_that_constant(schedule, steps):
+    for sampler in makers(steps):
+        denoise = Constant(torch.tensor([0.25, -0.5, 1.0], dtype=torch.float64))
+        last = run(sampler, denoise, schedule, torch.randn(4, 3).double())
+        assert torch.equal(last.x, denoise.x0.expand(4, 3))
+        expected = 2 * steps - 1 if isinstance(sampler, Heun) else steps
+        assert denoise.calls == expected
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_ddim_eta_1_is_ddpm(schedule):
+    x = torch.randn(8, 3, dtype=torch.float64)
+    one = run(DDIM(40, eta=1.0), DATA, schedule, x, Drawn(5)).x
+    two = run(DDPM(40), DATA, schedule, x, Drawn(5)).x
+    assert (one - two).abs().max() < 1e-9
+
+
+def propagate(sampler, schedule, data, eta):
+    """Mean and variance of the sampler's output, in closed form: each step is linear in x."""
+    times = sampler.times(schedule)
+    mean, var = torch.zeros(3).double(), torch.ones(3).double()
+    rows = schedule(times)
+    from diffusion_lab.diffusion.gaussian import levels
+
+    for t, s in itertools.pairwise(levels(rows)):
+        gain = data.gain(t)
+        offset = data.mean * (1 - gain * t.alpha)  # x0-hat = gain x + offset
+        if s.sigma == 0:
+            mean, var = gain * mean + offset, gain**2 * var
+            continue
+        c2 = eta**2 * posterior(s, t)[2]
+        k = (s.sigma**2 - c2).clamp_min(0).sqrt() / t.sigma
+        slope = (s.alpha - k * t.alpha) * gain + k
+        mean, var = slope * mean + (s.alpha - k * t.alpha) * offset, slope**2 * var + c2
+    return mean, var
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("schedule", [LinearBetas(1000), CosineBetas(1000), ContinuousCosine()])
+def test_moments_of_samples_match_closed_form(schedule, eta):
+    count, sampler = 60_000, DDIM(25, eta=eta)
+    x = torch.randn(count, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    out = run(sampler, DATA, schedule, x, Drawn(8)).x
+    mean, var = propagate(sampler, schedule, DATA, eta)
+    z_mean = (out.mean(0) - mean) / (var / count).sqrt()
+    z_var = (out.var(0) - var) / (var * (2 / count) ** 0.5)
+    assert z_mean.abs().max() < 4 and z_var.abs().max() < 4
+
+
+def test_fixed_large_adds_the_transition_variance():
+    schedule = LinearBetas(50)
+    t, s = schedule(0.6), schedule(0.58)
+    x = torch.zeros(100_000, 1, dtype=torch.float64)
+    denoise = Constant(torch.zeros(1).double())
+    step = DDPM(variance_fraction=1.0).step(denoise, schedule, x, t, s, [], Drawn())
+    _, v = transition(s, t)
+    assert float(step.x.var()) == pytest.approx(float(v), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "order"), [(DDIM, 1), (Heun, 2), (AdamsBashforth, 2)], ids=["ddim", "heun", "ab2"]
+)
+def test_convergence_order_on_a_gaussian(make, order):
+    """The exact flow of Gaussian data maps quantiles to quantiles."""
+    schedule = LinearBetas(1000)
+    t_end = 0.002
+    data = GaussianData([0.4, -0.3, 0.1], [0.4, 0.8, 1.5])
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def std(level):
+        return (level.alpha**2 * data.std**2 + level.sigma**2).sqrt()
+
+    smooth = ContinuousCosine()
+    start, end = smooth(0.98), smooth(t_end)
+    exact = end.alpha * data.mean + std(end) / std(start) * (x - start.alpha * data.mean)
+    errors = []
+    for steps in (80, 160, 320):
+        log_snr = torch.linspace(float(start.log_snr), float(end.log_snr), steps + 1).double()
+        times = smooth.time_of(log_snr)
+        out = run(make(), data, smooth, x, times=times).x
+        errors.append(float((out - exact).square().mean().sqrt()))
+    slope = torch.tensor(errors[-2] / errors[-1]).log2()
+    assert abs(float(slope) - order) < 0.1, (errors, schedule)
+
+
+def test_euler_is_the_straight_line_in_its_frame():
+    schedule = RectifiedFlow()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    t, s = schedule(0.8), schedule(0.5)
+    c_t, tau_t = straight_frame(t)
+    c_s, tau_s = straight_frame(s)
+    x0 = DATA(x, t).x0
+    eps = (x - t.alpha * x0) / t.sigma
+    expected = c_s * (x / c_t + (tau_s - tau_t) * (eps - x0))
+    step = DDIM().step(DATA, schedule, x, t, s, [], Drawn())
+    assert (step.x - expected).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_sampler_recovers_a_mixture(schedule):
+    means = torch.tensor([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]])
+    data = MixtureData(means, 0.2)
+    x = torch.randn(3000, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for sampler in makers(60):
+        out = run(sampler, data, schedule, x, Drawn(4)).x
+        nearest = torch.cdist(out, means.double())
+        distance, which = nearest.min(1)
+        assert (distance < 1.0).double().mean() > 0.99
+        shares = torch.bincount(which, minlength=3) / 3000
+        assert (shares - 1 / 3).abs().max() < 0.06, (sampler, shares)
+
+
+def test_rising_times_are_forward_noise():
+    schedule = RectifiedFlow()
+    times = torch.tensor([0.5, 0.2, 0.6, 0.0], dtype=torch.float64)
+    denoise = Constant(torch.zeros(2).double())
+    steps = list(DDIM().trajectory(denoise, schedule, times, torch.randn(4, 2).double(), Drawn()))
+    assert [float(step.s.t) for step in steps] == [0.2, 0.0]
+    assert float(steps[1].t.t) == 0.6
+
+
+def test_guidance_ends_are_exact_and_cost_one_pass():
+    m, label = model(), torch.tensor([3, 1, 4])
+    x, level = torch.randn(3, 6), RectifiedFlow()(0.7)
+    null = torch.full((3,), 10)
+    assert torch.equal(ClassifierFree(1.0)(m, label)(x, level).x0, m(x, level, label).x0)
+    assert torch.equal(ClassifierFree(0.0)(m, label)(x, level).x0, m(x, level, null).x0)
+    assert torch.equal(ClassifierFree(3.0)(m, None)(x, level).x0, m(x, level, None).x0)
+    for scale, rows in ((0.0, 3), (1.0, 3), (2.5, 6)):
+        m.denoiser.calls = m.denoiser.rows = 0
+        ClassifierFree(scale)(m, label)(x, level)
+        assert (m.denoiser.calls, m.denoiser.rows) == (1, rows)
+
+
+@given(st.floats(-3, 8))
+def test_guidance_is_affine_in_the_scale(scale):
+    m, label = model().double(), torch.tensor([3, 1, 4])
+    x, level = torch.ones(3, 6).double(), RectifiedFlow()(torch.tensor([0.2, 0.5, 0.9]).double())
+    u, c, g = (ClassifierFree(s)(m, label)(x, level).x0 for s in (0.0, 1.0, scale))
+    assert (g - (u + scale * (c - u))).abs().max() < 1e-12
+
+
+def test_guidance_of_an_unconditional_model_is_refused():
+    m = model()
+    m.denoiser.num_classes = None
+    with pytest.raises(ValueError, match="without classes"):
+        ClassifierFree(2.0)(m, torch.tensor([1]))
+
+
+def test_constraint_acts_after_guidance():
+    m = model()
+    denoise = denoiser_of(m, ClassifierFree(5.0), torch.tensor([1, 2]), Clip(-0.1, 0.1))
+    x0 = denoise(torch.randn(2, 6), RectifiedFlow()(0.9)).x0
+    assert x0.abs().max() <= 0.1
+    with pytest.raises(ValueError, match="low"):
+        Clip(1.0, -1.0)
+
+
+@pytest.mark.parametrize("sampler", makers(6))
+def test_image_k_depends_on_seed_and_k_alone(sampler):
+    m, label = model(LinearBetas(100)), torch.arange(8) % 10
+    common = {"shape": (6,), "guidance": ClassifierFree(2.0)}
+    whole = sample(m, sampler, num_samples=8, noise=SampleNoise(3, 0, 8), label=label, **common)
+    parts = [
+        sample(
+            m, sampler, num_samples=n, noise=SampleNoise(3, k, n), label=label[k : k + n], **common
+        )
+        for k, n in ((0, 3), (3, 5))
+    ]
+    assert torch.allclose(whole, torch.cat(parts), atol=1e-5)
+    again = sample(m, sampler, num_samples=8, noise=SampleNoise(3, 0, 8), label=label, **common)
+    assert torch.equal(whole, again)
+    other = sample(m, sampler, num_samples=8, noise=SampleNoise(4, 0, 8), label=label, **common)
+    assert (whole - other).abs().min() > 0
+
+
+def test_trajectory_keeps_no_grad_to_itself():
+    steps = trajectory(model(), DDIM(3), shape=(6,), num_samples=2, noise=SampleNoise(0, 0, 2))
+    first = next(steps)
+    assert torch.is_grad_enabled()
+    assert not first.x.requires_grad
+    with pytest.raises(ValueError, match="num_samples"):
+        next(trajectory(model(), DDIM(3), shape=(6,), num_samples=0, noise=Drawn()))
+
+
+def test_sample_noise():
+    noise = SampleNoise(0, 5, 3)
+    like = torch.empty(3, 2, 2)
+    first, second = noise.normal(like), noise.normal(like)
+    assert not torch.equal(first, second)
+    assert torch.equal(SampleNoise(0, 6, 1).normal(like[:1])[0], first[1])
+    assert torch.equal(SampleNoise(0, 5, 3).normal(like.double()), first.double())
+    assert SampleNoise(0, 0, 4).uniform(4).shape == (4,)
+    with pytest.raises(ValueError, match="noise of 3"):
+        noise.normal(torch.empty(2, 2, 2))
