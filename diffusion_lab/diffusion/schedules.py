@@ -118,7 +118,8 @@ class BetaTable(Schedule):
         angle = angle.clamp(0.0, float(self._angle[-1]))
         k = (torch.searchsorted(self._angle, angle) - 1).clamp(0, self.steps - 1)
         fraction = (angle - self._angle[k]) / (self._angle[k + 1] - self._angle[k])
-        return (k + fraction) / self.steps
+        t = (k + fraction) / self.steps
+        return torch.where(angle >= self._angle[-1], torch.ones_like(t), t)
 
 
 class LinearBetas(BetaTable):
@@ -220,8 +221,8 @@ class RectifiedFlow(Schedule):
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(1 - u, u)."""
-        u = self.shift * t / (1 + (self.shift - 1) * t)
-        return 1 - u, u
+        alpha = (1 - t) / (1 + (self.shift - 1) * t)
+        return alpha, 1 - alpha
 
     def time_of(self, log_snr: Tensor) -> Tensor:
         """U = 1 / (1 + exp(log_snr / 2)), then the shift undone."""

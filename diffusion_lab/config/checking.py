@@ -1,0 +1,270 @@
+"""All faults of a config in one go, before any data or device work.
+
+Three looks, cheapest first: names and types against the constructors' source, ranges against a
+table, then each torch-only component is built (the network on the meta device, so without memory)
+and the pairs that must fit are tried on each other. A key that failed an earlier look is not
+looked at again. Only the last look imports torch; none imports lightning or torchvision.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffusion_lab.config.building import ConfigError, instantiate, targets, untrusted
+from diffusion_lab.config.rules import leaves, ranged, shown
+from diffusion_lab.config.signatures import HYDRA_KEYS, mismatch, names_in, signature
+from diffusion_lab.config.suggestions import nearest
+
+BUILT = ("schedule", "parameterization", "objective", "denoiser", "sampler", "guidance",
+         "constraint", "optimizer")  # fmt: skip
+"""Top-level nodes that need torch and nothing heavier."""
+
+_FILLED_LATER = frozenset({"params", "optimizer", "total_steps", "denoiser", "schedule",
+                           "parameterization", "objective"})  # fmt: skip
+"""Required arguments that the entry points hand over."""
+
+
+def refuse(faults: Sequence[str]) -> None:
+    """Raise all faults as one error; nothing happens if there are none.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        lines = "\n".join(f"  - {fault}" for fault in faults)
+        raise ConfigError(f"This cannot run ({count} in the configuration):\n{lines}")
+
+
+def check(cfg: DictConfig | dict[str, Any], *, build: bool = True) -> list[str]:
+    """Every fault of a config, one sentence each; an empty list means it can run.
+
+    Args:
+        cfg: A composed config, or a plain dict.
+        build: Also build the torch-only components (imports torch, a few seconds when cold).
+    """
+    plain, faults = _resolved(cfg)
+    trust = plain.get("trust") or []
+    trust = trust if isinstance(trust, list) else [str(trust)]
+    found: dict[str, str] = dict(faults)
+    for path, sentence in [*_missing(plain), *_named_and_typed(plain), *_foreign(plain, trust)]:
+        found.setdefault(path, sentence)
+    for path, sentence in ranged(plain).items():
+        found.setdefault(path, sentence)
+    for path, sentence in _cross(plain):
+        found.setdefault(path, sentence)
+    if build:
+        for path, sentence in Built(plain, trust, set(found)).faults():
+            found.setdefault(path, sentence)
+    return list(dict.fromkeys(found.values()))
+
+
+def _resolved(cfg: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The config as plain data; keys whose interpolation fails are left out and reported."""
+    if not OmegaConf.is_config(cfg):
+        return dict(cfg), []
+    plain: dict[str, Any] = {}
+    faults = []
+    for key in cfg:
+        if key == "hydra":
+            continue
+        try:
+            child = cfg._get_node(key)
+            value = (
+                OmegaConf.to_container(child, resolve=True)
+                if OmegaConf.is_config(child) and not child._is_interpolation()
+                else ("???" if OmegaConf.is_missing(cfg, key) else cfg[key])
+            )
+            is_config = OmegaConf.is_config(value)
+            plain[str(key)] = OmegaConf.to_container(value, resolve=True) if is_config else value
+        except OmegaConfBaseException as error:
+            faults.append((str(key), f"{key}: {str(error).splitlines()[0]}"))
+    return plain, faults
+
+
+def _missing(plain: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (path, f"{path} has no value: give {path}=...")
+        for path, value in leaves(plain)
+        if value == "???"
+    ]
+
+
+def _foreign(plain: dict[str, Any], trust: Sequence[str]) -> list[tuple[str, str]]:
+    return [(text.split("=")[0], text) for text in untrusted(plain, trust)]
+
+
+def _named_and_typed(plain: dict[str, Any]) -> list[tuple[str, str]]:
+    """Arguments that a constructor does not take, lacks, or takes as another type."""
+    faults: list[tuple[str, str]] = []
+    for path, target in targets(plain):
+        node = _node_at(plain, path)
+        taken = signature(target)
+        if taken is None:
+            faults += _no_such_target(path, target)
+            continue
+        for key, value in node.items():
+            where = f"{path}.{key}" if path else str(key)
+            if not taken.takes(str(key)):
+                hint = nearest(str(key), taken.annotations)
+                faults.append((where, f"{where}: {target.rsplit('.')[-1]} takes no {key}{hint}"))
+            elif key not in HYDRA_KEYS:
+                expected = mismatch(value, taken.annotations.get(str(key)))
+                if expected and value != "???":
+                    faults.append((where, f"{where}={shown(value)} must be {expected}"))
+        lacking = set(taken.required) - set(node) - _FILLED_LATER
+        if lacking and "_args_" not in node and not node.get("_partial_"):
+            names = ", ".join(sorted(lacking))
+            faults.append((path, f"{path}: {target.rsplit('.')[-1]} needs {names}"))
+    return faults
+
+
+def _no_such_target(path: str, target: str) -> list[tuple[str, str]]:
+    module, _, name = target.rpartition(".")
+    known = names_in(module)
+    if not target.startswith("diffusion_lab.") or not known:
+        return []
+    text = f"{path}._target_={target}: {module} has no {name}{nearest(name, known)}"
+    return [(f"{path}._target_", text)]
+
+
+def _node_at(plain: dict[str, Any], path: str) -> dict[str, Any]:
+    node: Any = plain
+    for part in re.findall(r"[^.\[\]]+", path):
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    return node
+
+
+def _cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
+    """What must fit together and needs no object to be built."""
+    faults: list[tuple[str, str]] = []
+    trainer = plain.get("trainer") or {}
+    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
+    if epochs == 0 or steps == 0:
+        key = "max_epochs" if epochs == 0 else "max_steps"
+        faults.append((f"trainer.{key}", f"trainer.{key}=0 would train nothing; take at least 1"))
+    elif epochs == -1 and steps == -1:
+        text = "trainer.max_epochs=-1 and trainer.max_steps=-1 never end; set one of them"
+        faults.append(("trainer.max_epochs", text))
+    shape = (plain.get("data") or {}).get("shape")
+    if shape is not None and not (
+        isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)
+    ):
+        faults.append(
+            ("data.shape", f"data.shape={shape} must be positive integers, e.g. [1,28,28]")
+        )
+    name = plain.get("name")
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(name)):
+        text = (
+            f"name={name} must be letters, digits, dots, dashes or underscores: it names a folder"
+        )
+        faults.append(("name", text))
+    return faults
+
+
+class Built:
+    """Builds what needs torch alone and tries it together.
+
+    Args:
+        plain: The config as plain data.
+        trust: Further packages that a `_target_` may name.
+        suspect: Key paths that have a fault already; nodes that hold one are not built.
+    """
+
+    def __init__(self, plain: dict[str, Any], trust: Sequence[str], suspect: set[str]) -> None:
+        self.plain = plain
+        self.trust = trust
+        self.suspect = suspect
+        self.objects: dict[str, Any] = {}
+        self.found: list[tuple[str, str]] = []
+
+    def faults(self) -> list[tuple[str, str]]:
+        """(key path, sentence) of everything that cannot be built or does not fit."""
+        for name in BUILT:
+            node = self.plain.get(name)
+            if isinstance(node, dict) and "_target_" in node:
+                self._build(name, node)
+        self._pairs()
+        return self.found
+
+    def _is_suspect(self, path: str) -> bool:
+        return any(key == path or key.startswith((path + ".", path + "[")) for key in self.suspect)
+
+    def _build(self, path: str, node: dict[str, Any]) -> None:
+        """Build the nodes inside first, so that each of their faults is told."""
+        before = len(self.found)
+        for key, value in node.items():
+            if isinstance(value, dict) and "_target_" in value:
+                self._build(f"{path}.{key}", value)
+        if len(self.found) > before or self._is_suspect(path):
+            return
+        self._attempt(path, node, lambda: self._made(path, node))
+
+    def _made(self, path: str, node: dict[str, Any]) -> None:
+        import torch
+
+        if path == "denoiser":
+            with torch.device("meta"):
+                self.objects[path] = instantiate(node, trust=self.trust)
+        else:
+            self.objects[path] = instantiate(node, trust=self.trust)
+        if path == "optimizer":
+            self.objects[path]([torch.nn.Parameter(torch.zeros(1))])
+
+    def _attempt(self, path: str, node: dict[str, Any], action: Callable[[], Any]) -> None:
+        """Run an action; an exception becomes a fault that names the key."""
+        try:
+            action()
+        except Exception as error:
+            self.found.append(_sentence(path, node, error))
+
+    def _pairs(self) -> None:
+        schedule = self.objects.get("schedule")
+        for name in ("parameterization", "objective", "sampler"):
+            tried = getattr(self.objects.get(name), "check", None)
+            if schedule is not None and callable(tried):
+                self._attempt(name, self.plain[name], lambda tried=tried: tried(schedule))
+        if "denoiser" in self.objects and not self._is_suspect("data.shape"):
+            self._attempt("denoiser", self.plain["denoiser"], self._forward)
+
+    def _forward(self) -> None:
+        """One pass over two images without memory, to see that shapes fit."""
+        import torch
+
+        data = self.plain.get("data") or {}
+        net, shape = self.objects["denoiser"], data.get("shape")
+        if shape is None:
+            return
+        with torch.device("meta"), torch.no_grad():
+            x = torch.empty(2, *shape)
+            label = torch.zeros(2, dtype=torch.long) if data.get("num_classes") else None
+            out = net(x, torch.empty(2), label)
+        if out.shape not in (x.shape, torch.Size((2, 2 * shape[0], *shape[1:]))):
+            raise ValueError(f"gives {list(out.shape[1:])} for images of shape {list(shape)}")
+
+
+def _sentence(path: str, node: dict[str, Any], error: Exception) -> tuple[str, str]:
+    """(path, sentence) of an exception from a constructor, naming the key that is to be changed."""
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, ConfigError):
+        return path, text
+    argument = re.match(r"(\w+)=", text)
+    top = path.split(".")[0]
+    if argument and argument[1] in node:
+        return f"{path}.{argument[1]}", f"{path}.{text}"
+    if re.match(rf"{re.escape(top)}[.=:]", text):
+        return f"{path}#", text
+    invalid = re.match(r"Invalid (.+?)(?: value| parameter.*)?: ", text)
+    if invalid and path == "optimizer":
+        key = {"learning rate": "lr", "epsilon": "eps", "beta": "betas"}.get(invalid[1], invalid[1])
+        key = key if key in node else next((k for k in node if k in invalid[1]), key)
+        return f"{path}.{key}", f"{path}.{key}={shown(node.get(key))} is out of range ({text})"
+    if inspect.isclass(type(error)) and not isinstance(error, ValueError):
+        text = f"{type(error).__name__}: {text}"
+    return f"{path}#", f"{path}: {text}"

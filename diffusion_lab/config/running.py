@@ -1,0 +1,151 @@
+"""Turning a function of a config into a command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffusion_lab.config.arguments import Typed, listing, rewrite, value_of
+from diffusion_lab.config.building import ConfigError
+from diffusion_lab.config.composing import CONF, groups, key_of, settle
+from diffusion_lab.config.suggestions import explain, unknown_key
+
+Task = Callable[[DictConfig], Any]
+
+
+def run(
+    command: str,
+    task: Task,
+    *,
+    prepare: Callable[[Typed], list[str]] | None = None,
+    job: Callable[[DictConfig, Task], Any] | None = None,
+    finish: Callable[[list[Any]], int] | None = None,
+) -> None:
+    """Run `task` on the config that the command line describes.
+
+    A fault of what was typed is printed without a traceback and ends with status 2.
+
+    Args:
+        command: Name of the yaml at the top of `conf/`.
+        task: What to do with a config. It raises ConfigError for what cannot run.
+        prepare: Further rewriting of what was typed, after the common one.
+        job: In a sweep, called in place of `task` for each job, which it is given.
+        finish: After a sweep, called with what the jobs returned in this process; gives the exit
+            status.
+    """
+    typed = Typed.of(sys.argv[1:])
+    try:
+        _answer_listing(typed)
+        if not typed.silent:
+            _refuse_unknown_additions(command, typed.overrides)
+            if prepare is not None and not typed.shows:
+                typed.overrides = prepare(typed)
+            typed.overrides = rewrite(command, typed.overrides)
+        sys.argv[1:] = typed.argv
+        status = _through_hydra(command, typed, task, job, finish)
+    except (HydraException, OmegaConfBaseException) as error:
+        _stop(explain(error, command, typed.overrides), 2)
+    except ConfigError as error:
+        _stop(str(error), 2)
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        _stop(str(error), getattr(error, "exit_status", 1))
+    else:
+        if status:
+            sys.exit(status)
+
+
+def _through_hydra(
+    command: str,
+    typed: Typed,
+    task: Task,
+    job: Callable[[DictConfig, Task], Any] | None,
+    finish: Callable[[list[Any]], int] | None,
+) -> int:
+    """Let Hydra compose and launch; exceptions of the task come out unwrapped."""
+    raised: list[BaseException] = []
+    returned: list[Any] = []
+
+    def one(cfg: DictConfig) -> Any:
+        OmegaConf.set_struct(cfg, False)
+        try:
+            settle(cfg, HydraConfig.get().overrides.task)
+            result = job(cfg, task) if typed.multirun and job is not None else task(cfg)
+        except Exception as error:
+            raised.append(error)
+            return None
+        returned.append(result)
+        return result if isinstance(result, int | float) else None
+
+    with _unformatted_errors():
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(one)()
+    if raised:
+        raise raised[0]
+    return finish(returned) if typed.multirun and finish is not None else 0
+
+
+@contextmanager
+def _unformatted_errors() -> Iterator[None]:
+    """Have Hydra raise what goes wrong instead of printing it and leaving."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _answer_listing(typed: Typed) -> None:
+    for word in typed.overrides:
+        if key_of(word) == "list":
+            print(listing(word))
+            sys.exit(0)
+
+
+def _refuse_unknown_additions(command: str, overrides: list[str]) -> None:
+    """Refuse `+key=` and `++key=` where no constructor takes the key.
+
+    Hydra itself advises `+` for a mistyped key, which then silently does nothing.
+    """
+    from diffusion_lab.config.suggestions import known_keys
+
+    added = [key_of(word) for word in overrides if word.startswith("+")]
+    known_groups = groups()
+    added = [key for key in added if key.split("@")[0] not in known_groups]
+    added = [key for key in added if not key.startswith("hydra.")]
+    if not added:
+        return
+    known = set(known_keys(command, overrides))
+    faults = []
+    for key in added:
+        if key not in known:
+            sentence = unknown_key(key, command, overrides)
+            faults += [] if "is not in the yaml" in sentence else [sentence]
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error was written for the user to read."""
+    return type(error).__module__.startswith("diffusion_lab.")
+
+
+def _stop(text: str, status: int) -> None:
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(status)
+
+
+__all__ = ["Typed", "run", "value_of"]

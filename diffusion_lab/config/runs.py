@@ -1,0 +1,200 @@
+"""Run folders: which one a command means, what is in it at the start, and going on with one.
+
+Hydra makes no folder. The name is settled before composing and becomes part of the command line,
+so that the other processes of a distributed run, which repeat that line, use the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_lab.config.arguments import Typed, quoted, value_of
+from diffusion_lab.config.building import ConfigError
+from diffusion_lab.config.composing import compose, key_of
+
+FINISHED = "finished"
+"""`status` in summary.json of a run that came to its end."""
+
+_OF_THE_COMMAND = frozenset({"run_dir", "resume"})
+
+
+def is_rank_zero() -> bool:
+    """Whether this process decides and writes; told from the launcher's environment."""
+    ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return not any(os.environ.get(name, "0") not in {"0", ""} for name in ranks)
+
+
+def typed_now() -> tuple[list[str], dict[str, str]]:
+    """(overrides, choices of groups) of the running command; empty ones outside of a command."""
+    if not HydraConfig.initialized():
+        return [], {}
+    hydra = HydraConfig.get()
+    choices = hydra.runtime.choices.items()
+    own = {str(k): str(v) for k, v in choices if not str(k).startswith("hydra") and v is not None}
+    return list(hydra.overrides.task), own
+
+
+def prepare(typed: Typed) -> list[str]:
+    """What was typed, with `run_dir` settled and `resume` made a path.
+
+    Raises:
+        ConfigError: Nothing is there to be resumed.
+    """
+    overrides = list(typed.overrides)
+    if typed.multirun:
+        return with_sweep_folder(overrides)
+    if value_of("resume", overrides) not in (None, "", "null"):
+        overrides = with_resume(overrides)
+    if value_of("run_dir", overrides) in (None, "", "null"):
+        folder = "${paths.output_dir}/${name}/" + _stamp()
+        overrides = [word for word in overrides if key_of(word) != "run_dir"]
+        overrides.append(f"run_dir={folder}")
+    return overrides
+
+
+def with_sweep_folder(overrides: list[str]) -> list[str]:
+    """The sweep's folder: `run_dir`, or one named by a hash of the command, for its repetition."""
+    import hashlib
+
+    if value_of("run_dir", overrides) not in (None, "", "null"):
+        return overrides
+    words = sorted(word for word in overrides if key_of(word) not in _OF_THE_COMMAND)
+    digest = hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+    places = [word for word in overrides if key_of(word).startswith("paths")]
+    output = str(compose("train", places, settled=False).paths.output_dir)
+    return [*overrides, quoted("run_dir", Path(output) / "sweeps" / digest)]
+
+
+def with_resume(overrides: list[str]) -> list[str]:
+    """The overrides of the run that is meant, then what is typed now; `resume` made a path.
+
+    Raises:
+        ConfigError: There is no such run.
+    """
+    text = str(value_of("resume", overrides))
+    target = _meant_by_auto(overrides) if text == "auto" else Path(text).expanduser()
+    now = [word for word in overrides if key_of(word) not in _OF_THE_COMMAND]
+    typed_folder = value_of("run_dir", overrides)
+    if target is None:
+        print(f"Nothing to resume in {typed_folder} yet: starting.")
+        return [*now, quoted("run_dir", str(typed_folder))]
+    if not target.exists():
+        raise ConfigError(f"resume={text}: there is no such file or folder")
+    folder = run_folder_of(target)
+    typed = {key_of(word) for word in now}
+    before = [word for word in read_overrides(folder) if key_of(word) not in typed]
+    goal = folder if typed_folder in (None, "", "null") else typed_folder
+    return [*before, *now, quoted("run_dir", goal), quoted("resume", target)]
+
+
+def run_folder_of(path: Path) -> Path:
+    """The run folder that a checkpoint stands in; a folder is itself."""
+    if path.is_dir():
+        return path.parent if path.name == "checkpoints" else path
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+
+
+def _meant_by_auto(overrides: list[str]) -> Path | None:
+    """`run_dir`'s run (None if it has no checkpoint), or the newest unfinished one."""
+    typed = value_of("run_dir", overrides)
+    if typed not in (None, "", "null"):
+        folder = Path(str(typed)).expanduser()
+        return folder if has_checkpoint(folder) else None
+    words = [word for word in overrides if key_of(word) not in _OF_THE_COMMAND]
+    cfg = compose("train", words, settled=False)
+    home = Path(str(cfg.paths.output_dir)) / str(cfg.name)
+    runs = [f.parent for f in home.glob("*/config.yaml") if has_checkpoint(f.parent)]
+    open_runs = [run for run in runs if status_of(run) != FINISHED]
+    if open_runs:
+        return max(open_runs, key=_last_written)
+    done = f" ({len(runs)} finished)" if runs else ""
+    raise ConfigError(
+        f"resume=auto: no unfinished run with a checkpoint in {home}{done}; leave resume out to "
+        "start one, or name it, resume=PATH, to train a finished one further"
+    )
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run folder holds a checkpoint."""
+    return any((folder / "checkpoints").glob("*.ckpt"))
+
+
+def _last_written(folder: Path) -> float:
+    return max(file.stat().st_mtime for file in (folder / "checkpoints").glob("*.ckpt"))
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """summary.json of a run folder; {} where it is missing or torn."""
+    try:
+        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def status_of(folder: Path) -> str | None:
+    """The status that a run recorded of itself."""
+    return summary_of(folder).get("status")
+
+
+def read_overrides(folder: Path) -> list[str]:
+    """What was typed for a run, from its overrides.txt."""
+    file = folder / "overrides.txt"
+    if not file.is_file():
+        return []
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _stamp() -> str:
+    """Date and time; of the scheduler's job where one started several processes at once."""
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"):
+        given = os.environ.get(name, "")
+        if given and given != "none" and int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
+            return f"{name.split('_')[0].lower()}_" + re.sub(r"[^A-Za-z0-9._-]", "-", given)
+    return time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def open_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
+    """Make the run folder with config.yaml and overrides.txt; sets `cfg.run_dir`.
+
+    Args:
+        cfg: The config of the run; a null `run_dir` is given its default name.
+        overrides: What was typed.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: It holds a run already that is not being resumed, or cannot be written.
+    """
+    if not cfg.get("run_dir"):
+        cfg.run_dir = str(Path(str(cfg.paths.output_dir)) / str(cfg.name) / _stamp())
+    folder = Path(str(cfg.run_dir))
+    if not is_rank_zero():
+        return folder
+    if (folder / "config.yaml").exists() and not cfg.get("resume"):
+        raise ConfigError(
+            f"run_dir={folder} holds a run already: resume=auto goes on with it; a new run needs "
+            "another run_dir"
+        )
+    words = [w for w in overrides if key_of(w) not in _OF_THE_COMMAND]
+    words = [w for w in words if not key_of(w).startswith("hydra")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+        (folder / "overrides.txt").write_text("".join(f"{w}\n" for w in words), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"run_dir={folder} cannot be written: {error.strerror}; choose another"
+        ) from None
+    return folder

@@ -1,0 +1,238 @@
+"""What a constructor takes, read from its source, not by importing it.
+
+Importing lightning or torchvision takes seconds; parsing one file takes milliseconds. So a
+mistyped argument of the Trainer is found before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
+"""Keys of a node that are Hydra's, not the constructor's."""
+
+_SCALARS = {
+    "int": (int, "an integer"),
+    "float": ((int, float), "a number"),
+    "bool": (bool, "true or false"),
+    "str": (str, "text"),
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Arguments of a class or function.
+
+    Attributes:
+        annotations: Annotation of each argument that can be named, None where it has none.
+        required: Those without a default.
+        open: Whether it takes any further keyword.
+    """
+
+    annotations: dict[str, ast.expr | None] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    open: bool = False
+
+    def takes(self, name: str) -> bool:
+        """Whether `name` may be a key of the node."""
+        return self.open or name in self.annotations or name in HYDRA_KEYS
+
+
+@lru_cache(maxsize=256)
+def signature(target: str) -> Signature | None:
+    """The signature behind a dotted name, or None where its source is not found."""
+    module, _, name = target.rpartition(".")
+    found = _definition(module, name) if module else None
+    if found is None:
+        return None
+    definition, module = found
+    if isinstance(definition, ast.FunctionDef):
+        return _of_function(definition, drop_first=False)
+    return _of_class(definition, module)
+
+
+def names_in(module: str) -> list[str]:
+    """Classes and functions defined in a module, for suggestions; empty if it is not found."""
+    tree = _parsed(module)
+    if tree is None:
+        return []
+    return [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
+    ]
+
+
+def mismatch(value: Any, annotation: ast.expr | None) -> str | None:
+    """What was expected, if a plain value does not fit an annotation; None if it fits.
+
+    Knows int, float, bool, str, None, Literal, lists and tuples of these and unions; any other
+    annotation fits everything.
+    """
+    if annotation is None or (isinstance(value, dict) and "_target_" in value):
+        return None
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return mismatch(value, ast.parse(annotation.value, mode="eval").body)
+    expected = [_expected(value, part) for part in _alternatives(annotation)]
+    if any(text is None for text in expected):
+        return None
+    return " or ".join(dict.fromkeys(text for text in expected if text))
+
+
+def _alternatives(annotation: ast.expr) -> list[ast.expr]:
+    """The parts of a union, of `a | b`, Optional[a] or Union[a, b]."""
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        return _alternatives(annotation.left) + _alternatives(annotation.right)
+    if isinstance(annotation, ast.Subscript):
+        name = _last_name(annotation.value)
+        inner = annotation.slice
+        parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+        if name == "Optional":
+            return [*_alternatives(inner), ast.Constant(None)]
+        if name == "Union":
+            return [option for part in parts for option in _alternatives(part)]
+    return [annotation]
+
+
+def _expected(value: Any, annotation: ast.expr) -> str | None:
+    """As `mismatch`, for one alternative."""
+    if isinstance(annotation, ast.Constant) and annotation.value is None:
+        return None if value is None else "null"
+    name = _last_name(annotation)
+    if name in _SCALARS:
+        kinds, text = _SCALARS[name]
+        fits = isinstance(value, kinds) and (name == "bool" or not isinstance(value, bool))
+        return None if fits else text
+    if isinstance(annotation, ast.Subscript):
+        return _expected_container(value, annotation)
+    return None
+
+
+def _expected_container(value: Any, annotation: ast.Subscript) -> str | None:
+    name = _last_name(annotation.value)
+    inner = annotation.slice
+    parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    if name == "Literal":
+        allowed = [part.value for part in parts if isinstance(part, ast.Constant)]
+        return None if value in allowed else "one of " + ", ".join(map(str, allowed))
+    if name in {"list", "List", "Sequence", "Iterable", "tuple", "Tuple"}:
+        if not isinstance(value, list | tuple):
+            return "a list"
+        wrong = [text for entry in value if (text := mismatch(entry, parts[0]))]
+        return f"a list, each entry {wrong[0]}" if wrong else None
+    return None
+
+
+def _last_name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+
+
+def _of_function(node: ast.FunctionDef, *, drop_first: bool) -> Signature:
+    spec = node.args
+    positional = [*spec.posonlyargs, *spec.args]
+    optional = {entry.arg for entry in positional[len(positional) - len(spec.defaults) :]}
+    optional |= {
+        entry.arg
+        for entry, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True)
+        if default is not None
+    }
+    named = [*positional[1 if drop_first else 0 :], *spec.kwonlyargs]
+    return Signature(
+        annotations={entry.arg: entry.annotation for entry in named},
+        required=tuple(entry.arg for entry in named if entry.arg not in optional),
+        open=spec.kwarg is not None,
+    )
+
+
+def _of_class(node: ast.ClassDef, module: str) -> Signature | None:
+    for entry in node.body:
+        if isinstance(entry, ast.FunctionDef) and entry.name == "__init__":
+            own = _of_function(entry, drop_first=True)
+            return _with_parents(own, node, module) if own.open else own
+    if any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list):
+        fields = [entry for entry in node.body if isinstance(entry, ast.AnnAssign)]
+        return Signature(
+            annotations={entry.target.id: entry.annotation for entry in fields},  # type: ignore[union-attr]
+            required=tuple(entry.target.id for entry in fields if entry.value is None),  # type: ignore[union-attr]
+        )
+    inherited = _parents(node, module)
+    return inherited[0] if inherited else (Signature() if not node.bases else None)
+
+
+def _with_parents(own: Signature, node: ast.ClassDef, module: str) -> Signature:
+    """`**kwargs` goes to the parent: take its arguments too, where its source is found."""
+    parents = _parents(node, module)
+    if not parents:
+        return own
+    merged = {**parents[0].annotations, **own.annotations}
+    return Signature(merged, own.required, parents[0].open)
+
+
+def _parents(node: ast.ClassDef, module: str) -> list[Signature]:
+    found = []
+    for base in node.bases:
+        located = _definition(module, _last_name(base)) if isinstance(base, ast.Name) else None
+        if located and isinstance(located[0], ast.ClassDef):
+            parent = _of_class(*located)  # type: ignore[arg-type]
+            found += [parent] if parent else []
+    return found
+
+
+def _definition(
+    module: str, name: str, depth: int = 0
+) -> tuple[ast.ClassDef | ast.FunctionDef, str] | None:
+    """The definition of `module.name` and the module it stands in, through re-exports."""
+    tree = _parsed(module)
+    if tree is None or depth > 6:
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return node, module
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    origin = _absolute(node, module)
+                    return _definition(origin, alias.name, depth + 1)
+    return None
+
+
+def _absolute(node: ast.ImportFrom, module: str) -> str:
+    if not node.level:
+        return node.module or ""
+    path = _source(module)
+    package = module.split(".") if path and path.name == "__init__.py" else module.split(".")[:-1]
+    package = package[: len(package) - node.level + 1]
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
+@lru_cache(maxsize=256)
+def _parsed(module: str) -> ast.Module | None:
+    path = _source(module)
+    return ast.parse(path.read_text(encoding="utf-8")) if path else None
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module, found without importing its parents."""
+    first, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.origin:
+        return None
+    path = Path(spec.origin)
+    for part in rest:
+        if path.name != "__init__.py":
+            return None
+        folder = path.parent
+        path = folder / part / "__init__.py"
+        path = path if path.is_file() else folder / f"{part}.py"
+        if not path.is_file():
+            return None
+    return path if path.suffix == ".py" else None

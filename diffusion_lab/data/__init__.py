@@ -1,0 +1,1 @@
+"""Data sets of small images, held in memory; one class and one yaml each."""

@@ -1,0 +1,129 @@
+"""Checked files: SHA-256 with a cache, and a download that cannot hang."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import BinaryIO
+
+CHUNK = 1 << 20
+SLOWEST = 1024  # bytes a second below which a download counts as stalled
+
+
+class DataError(ValueError):
+    """Data files that are damaged or cannot be had; the message names the file and the remedy."""
+
+
+def user_cache_dir() -> Path:
+    """Folder for what can be made again: ``$XDG_CACHE_HOME/diffusion_lab`` or in ``~/.cache``."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "diffusion_lab"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, cached by its path, size and time of change."""
+    status = path.stat()
+    key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+    cache_file = user_cache_dir() / "sha256.json"
+    cache = _read_cache(cache_file)
+    known = cache.get(key)
+    if isinstance(known, list) and known[:2] == stamp and len(known) == 3:
+        return str(known[2])
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    cache[key] = [*stamp, digest]
+    try:
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cache_file, json.dumps(cache, indent=1).encode())
+    except OSError:
+        pass  # a home that cannot be written only costs hashing again
+    return digest
+
+
+def _read_cache(path: Path) -> dict[str, object]:
+    try:
+        cache = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return cache if isinstance(cache, dict) else {}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the target, then rename: nobody ever sees half a file."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def download(urls: list[str], target: Path, timeout: float) -> None:
+    """Fetch a gzip file from the first mirror that answers and write it, expanded, to ``target``.
+
+    Args:
+        urls: mirrors of one file, tried in turn.
+        target: where the expanded file goes; its folder is made.
+        timeout: seconds without an answer, or of a stalled transfer, before giving up on a mirror.
+
+    Raises:
+        DataError: no mirror delivered, or the folder cannot be written; names each reason.
+    """
+    reasons = []
+    for url in urls:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile() as packed:
+                _fetch(url, packed, timeout)
+                packed.seek(0)
+                with gzip.open(packed) as expanded:
+                    write_atomically(target, expanded.read())
+            return
+        except (OSError, EOFError, urllib.error.URLError, ValueError) as error:
+            reasons.append(f"{url}: {error or type(error).__name__}")
+    raise DataError(f"{target.name} could not be downloaded ({'; '.join(reasons)})")
+
+
+def _fetch(url: str, file: BinaryIO, timeout: float) -> None:
+    from rich.progress import Progress  # here, since most runs download nothing
+
+    request = urllib.request.Request(url, headers={"User-Agent": "diffusion_lab"})
+    with urllib.request.urlopen(request, timeout=timeout) as response, Progress() as bar:
+        size = response.headers.get("Content-Length")
+        task = bar.add_task(url.rsplit("/", 1)[-1], total=int(size) if size else None)
+        start, received = time.monotonic(), 0
+        while chunk := response.read1(CHUNK):
+            file.write(chunk)
+            received += len(chunk)
+            bar.update(task, completed=received)
+            elapsed = time.monotonic() - start
+            if elapsed > timeout and received < SLOWEST * elapsed:
+                raise TimeoutError(f"only {received} bytes in {elapsed:.0f} s")
+        if size and received != int(size):
+            raise OSError(f"the connection broke off after {received} of {size} bytes")
+
+
+def expand(packed: Path, target: Path) -> None:
+    """Expand a local gzip file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        with gzip.open(packed) as source, tempfile.TemporaryFile() as buffer:
+            shutil.copyfileobj(source, buffer)
+            buffer.seek(0)
+            write_atomically(target, buffer.read())
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{packed} is damaged ({error}): delete it and get it again") from error

@@ -1,0 +1,129 @@
+"""Batches of in-memory tensors: no per-image Python work, no worker processes.
+
+The order of an epoch is a pure function of (seed, epoch). Together with the position inside the
+epoch, which Lightning stores in its checkpoints through `state_dict`, that makes a run that was
+stopped anywhere continue with exactly the batch it would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+
+def permutation(n: int, *keys: int | str) -> Tensor:
+    """A permutation of ``0 .. n - 1`` that depends on ``keys`` alone (hashed together)."""
+    digest = hashlib.sha256(repr(keys).encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.randperm(n, generator=generator)
+
+
+class TensorLoader:
+    """Iterable of batches ``(t[index] for t in tensors)``, split between ranks.
+
+    A global batch holds ``world_size * batch_size`` consecutive entries of the epoch's order and
+    each rank takes its own rows, so ranks see disjoint samples and together one-process batches.
+
+    Args:
+        tensors: tensors of equal length N; a batch holds the same rows of each.
+        batch_size: rows a batch *per process*, as in Lightning.
+        seed: with the epoch, decides the order.
+        shuffle: False keeps the order of the tensors.
+        drop_last: leave out the last, smaller batch. Otherwise it is shared evenly between the
+            ranks; a rest of fewer rows than ranks joins the batch before it.
+        rank: index of this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: sizes that do not fit, each with the argument and its value.
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[Tensor],
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.tensors = tuple(tensors)
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
+        lengths = {len(t) for t in self.tensors}
+        if len(lengths) != 1:
+            raise ValueError(f"tensors of lengths {sorted(lengths)}: all must have the same length")
+        self.num_samples = lengths.pop()
+        self._check()
+        self._epoch = 0
+        self._resume_at = 0  # batch the next iteration starts with; set by load_state_dict
+        self._position = 0  # batches handed out in this epoch
+
+    def _check(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: must be at least 1")
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(
+                f"rank={self.rank}: must lie in 0 .. world_size - 1 ({self.world_size})"
+            )
+        need = self.world_size * (self.batch_size if self.drop_last else 1)
+        if self.num_samples < need:
+            raise ValueError(
+                f"batch_size={self.batch_size} on {self.world_size} process(es): "
+                f"{self.num_samples} samples do not fill one batch; use a batch_size of at most "
+                f"{max(1, self.num_samples // self.world_size)}"
+            )
+
+    def __len__(self) -> int:
+        """Batches an epoch, the same on every rank."""
+        full, rest = divmod(self.num_samples, self.batch_size * self.world_size)
+        return full if self.drop_last or (full and rest < self.world_size) else full + 1
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of an epoch ``(num_samples,)``, before the split between ranks."""
+        if not self.shuffle:
+            return torch.arange(self.num_samples)
+        return permutation(self.num_samples, "epoch order", self.seed, epoch)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        # A generator runs at the first `next`: Lightning makes the iterator before `set_epoch`.
+        order, start = self.order(self._epoch), self._resume_at
+        self._resume_at = 0
+        for number in range(start, len(self)):
+            index = self._rows(order, number)
+            self._position = number + 1
+            yield tuple(t.index_select(0, index) for t in self.tensors)
+
+    def _rows(self, order: Tensor, number: int) -> Tensor:
+        """This rank's indices in global batch ``number``."""
+        size = self.batch_size * self.world_size
+        last = number == len(self) - 1 and not self.drop_last
+        rows = order[number * size : None if last else (number + 1) * size]
+        return rows.tensor_split(self.world_size)[self.rank]
+
+    @property
+    def sampler(self) -> TensorLoader:
+        """The loader itself: Lightning announces epochs to ``loader.sampler.set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration follows."""
+        if epoch != self._epoch:
+            self._epoch, self._resume_at, self._position = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and the next batch in it; stored in checkpoints by Lightning."""
+        return {"epoch": self._epoch, "batch": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next iteration start where `state_dict` was taken.
+
+        A state at the end of its epoch starts that epoch's successor only after `set_epoch`.
+        """
+        self._epoch = int(state["epoch"])
+        self._resume_at = self._position = int(state["batch"])

@@ -1,0 +1,170 @@
+"""A small convolutional digit classifier: the yardstick of the samples.
+
+Metrics on small grey images need features that know the images; an Inception network trained on
+photographs does not. This one is trained on the data set at hand in about a minute of CPU time
+(at least 99.4 % of the MNIST test set), and its last hidden layer is the feature space of the
+Fréchet distance. Figures in these features compare with each other only: never call them "FID".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Classifier(nn.Module):
+    """Convolutions at half and quarter resolution, one hidden layer, class scores.
+
+    Args:
+        channels: colour channels of the images.
+        num_classes: number of classes.
+        width: channels of the first stage (the second has twice as many).
+        num_features: size of the feature vector.
+    """
+
+    def __init__(
+        self, channels: int = 1, num_classes: int = 10, width: int = 32, num_features: int = 128
+    ) -> None:
+        super().__init__()
+        self.channels, self.num_classes, self.num_features = channels, num_classes, num_features
+        self.body = nn.Sequential(
+            *_block(channels, width, kernel=5, stride=2),
+            *_block(width, width),
+            *_block(width, 2 * width, stride=2),
+            *_block(2 * width, 2 * width),
+            *_block(2 * width, 2 * width),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(32 * width, num_features, bias=False),
+            nn.BatchNorm1d(num_features),
+            nn.ReLU(),
+        )
+        self.dropout = nn.Dropout(0.3)
+        self.head = nn.Linear(num_features, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features ``(B, num_features)`` of images ``x (B, C, H, W)`` in [-1, 1]."""
+        return self.body(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Unnormalised class scores ``(B, num_classes)`` of images in [-1, 1]."""
+        return self.head(self.dropout(self.features(x)))
+
+
+def _block(c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(c_in, c_out, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return [conv, nn.BatchNorm2d(c_out), nn.ReLU()]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained; together with the data it decides the weights.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: images a step.
+        lr: peak learning rate of AdamW under a one-cycle schedule.
+        seed: of the weights, the order and the augmentation.
+        max_shift: largest random shift, in pixels.
+        max_angle: largest random rotation, in degrees.
+        max_scale: largest relative change of size.
+    """
+
+    steps: int = 2400
+    batch_size: int = 200
+    lr: float = 4e-3
+    seed: int = 0
+    max_shift: float = 2.0
+    max_angle: float = 12.0
+    max_scale: float = 0.12
+
+    def as_dict(self) -> dict[str, float]:
+        """The recipe as plain data, for hashing and for the record."""
+        return asdict(self)
+
+
+def train_classifier(
+    images: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    recipe: Recipe,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Classifier:
+    """Train a `Classifier` from scratch; the caller's random state is left as it was.
+
+    Args:
+        images: uint8 ``(N, C, H, W)``, 0 to 255.
+        labels: int64 ``(N,)`` in ``0 .. num_classes - 1``.
+        num_classes: number of classes.
+        recipe: steps, learning rate, augmentation, seed.
+        progress: called with ``(step, steps, loss)`` after each step.
+
+    Returns:
+        The classifier in evaluation mode, on the CPU.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        net = Classifier(images.shape[1], num_classes).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=0.05)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, recipe.lr, total_steps=recipe.steps, pct_start=0.2
+        )
+        generator = torch.Generator().manual_seed(recipe.seed)
+        order = torch.empty(0, dtype=torch.long)
+        net.train()
+        for step in range(recipe.steps):
+            if len(order) < recipe.batch_size:
+                order = torch.cat([order, torch.randperm(len(images), generator=generator)])
+            index, order = order[: recipe.batch_size], order[recipe.batch_size :]
+            x = augment(to_float(images[index]), recipe, generator)
+            with torch.autocast("cpu", torch.bfloat16):
+                scores = net(x.to(memory_format=torch.channels_last))
+            loss = F.cross_entropy(scores.float(), labels[index])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            if progress is not None:
+                progress(step + 1, recipe.steps, loss.item())
+    return net.eval().requires_grad_(False)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Images in 0 .. 255 (uint8) as float32 in [-1, 1]."""
+    return images.float().mul_(2 / 255).sub_(1)
+
+
+def augment(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Random shift, rotation and scale of each image; what enters from outside is background.
+
+    Args:
+        x: float ``(B, C, H, W)`` in [-1, 1], background -1.
+        recipe: the largest shift (pixels), angle (degrees) and relative scale.
+        generator: CPU generator the draws come from.
+    """
+    shift, angle, scale = (torch.rand(3, len(x), 2, generator=generator) * 2 - 1).unbind(0)
+    angle = angle[:, 0] * math.radians(recipe.max_angle)
+    scale = 1 + scale * recipe.max_scale
+    theta = torch.empty(len(x), 2, 3)
+    theta[:, 0, 0] = angle.cos() * scale[:, 0]
+    theta[:, 0, 1] = -angle.sin() * scale[:, 1]
+    theta[:, 1, 0] = angle.sin() * scale[:, 0]
+    theta[:, 1, 1] = angle.cos() * scale[:, 1]
+    theta[:, :, 2] = shift * recipe.max_shift * 2 / x.shape[-1]
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    # grid_sample pads with zeros, so the background is moved to zero first.
+    return F.grid_sample(x + 1, grid, mode="bilinear", align_corners=False) - 1
+
+
+@torch.no_grad()
+def accuracy(net: Classifier, images: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
+    """Share of uint8 ``images (N, C, H, W)`` that ``net`` reads as their ``labels (N,)``."""
+    right = 0
+    for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        right += int((net(to_float(x)).argmax(1) == y).sum())
+    return right / len(labels)

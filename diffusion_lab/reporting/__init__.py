@@ -1,0 +1,1 @@
+"""Pictures and pages: grids, strips, animations, scatter plots and the HTML report of a run."""

@@ -1,0 +1,62 @@
+"""Short films of sheets of images: GIF, or WebP (smaller, exact)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from diffusion_lab.reporting.files import write_atomically
+from diffusion_lab.reporting.grids import image_grid
+
+FORMATS = {".gif": "GIF", ".webp": "WEBP"}
+
+
+def save_animation(
+    path: str | Path,
+    frames: Iterable[Tensor],
+    columns: int = 10,
+    scale: int = 2,
+    labels: Sequence[object] | Tensor | None = None,
+    frame_ms: int = 80,
+    hold_ms: int = 1600,
+) -> Path:
+    """Write frames as a film that plays for ever.
+
+    Args:
+        path: ends in .gif or .webp.
+        frames: each (N, C, H, W) in [-1, 1], drawn by ``image_grid``.
+        columns: images a row.
+        scale: side of the square that one image pixel becomes.
+        labels: N captions, or None.
+        frame_ms: how long a frame stays, in milliseconds.
+        hold_ms: how long the last one stays.
+
+    Returns:
+        ``path`` as a ``Path``; the file is written atomically.
+
+    Raises:
+        ValueError: another ending, or no frames.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(f"path={str(path)!r}: an animation ends in {' or '.join(FORMATS)}")
+    pictures = [image_grid(frame, columns, scale, labels) for frame in frames]
+    if not pictures:
+        raise ValueError("frames is empty: an animation needs at least one")
+    buffer = io.BytesIO()
+    durations = [frame_ms] * (len(pictures) - 1) + [hold_ms]
+    mode = "RGB" if any(picture.mode == "RGB" for picture in pictures) else "L"
+    first, *rest = [picture.convert(mode) for picture in pictures]
+    first.save(
+        buffer,
+        format=FORMATS[suffix],
+        save_all=True,
+        append_images=rest,
+        duration=durations,
+        loop=0,
+        **({"lossless": True} if suffix == ".webp" else {}),
+    )
+    return write_atomically(path, buffer.getvalue())

@@ -1,0 +1,132 @@
+"""Many small images on one sheet.
+
+Images are tensors (N, C, H, W) with values in [-1, 1] and C = 1 (grey) or 3 (colour). Values
+outside are clipped for display only; a pixel that is not finite is drawn in red, because a sampler
+that diverged should be seen.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from diffusion_lab.reporting.files import write_atomically
+
+BACKGROUND = 24
+INK = 200
+CAPTION_HEIGHT = 14
+NOT_FINITE = (255, 0, 0)
+
+
+def to_pixels(images: Tensor) -> np.ndarray:
+    """Turn images into bytes.
+
+    Args:
+        images: (N, C, H, W), C = 1 or 3, [-1, 1].
+
+    Returns:
+        uint8 array (N, H, W) for finite grey images, else (N, H, W, 3).
+
+    Raises:
+        ValueError: the shape is not (N, 1 or 3, H, W).
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"images={tuple(images.shape)}: an image sheet needs (N, 1, H, W) or (N, 3, H, W); "
+            "draw points in the plane with diffusion_lab.reporting.points.scatter_image"
+        )
+    values = images.detach().float().cpu().movedim(1, -1).numpy()
+    broken = ~np.isfinite(values).all(axis=-1)
+    pixels = np.rint((np.nan_to_num(values).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    if images.shape[1] == 1 and not broken.any():
+        return pixels[..., 0]
+    pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3)).copy()
+    pixels[broken] = NOT_FINITE
+    return pixels
+
+
+def image_grid(
+    images: Tensor,
+    columns: int = 10,
+    scale: int = 2,
+    labels: Sequence[object] | Tensor | None = None,
+    gap: int = 2,
+) -> Image.Image:
+    """Lay images out row by row.
+
+    Args:
+        images: (N, C, H, W), C = 1 or 3, [-1, 1], N >= 1.
+        columns: images a row, at least 1; fewer images than that make one shorter row.
+        scale: side of the square that one image pixel becomes, at least 1.
+        labels: N captions, drawn under the images; None for none.
+        gap: pixels between images and around them.
+
+    Returns:
+        A picture in mode "L" (grey) or "RGB".
+
+    Raises:
+        ValueError: no images, a size below 1, or a number of labels other than N.
+    """
+    for name, value in (("columns", columns), ("scale", scale)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
+    if len(images) == 0:
+        raise ValueError("images is empty: a grid needs at least one image")
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(
+            f"labels has {len(labels)} entries for {len(images)} images: give one each"
+        )
+    pixels = to_pixels(images).repeat(scale, axis=1).repeat(scale, axis=2)
+    height, width = pixels.shape[1:3]
+    caption = 0 if labels is None else CAPTION_HEIGHT
+    columns = min(columns, len(pixels))
+    rows = -(-len(pixels) // columns)
+    down, across = height + caption + gap, width + gap
+    shape = (rows * down + gap, columns * across + gap, *pixels.shape[3:])
+    sheet = np.full(shape, BACKGROUND, dtype=np.uint8)
+    for k, tile in enumerate(pixels):
+        top, left = gap + (k // columns) * down, gap + (k % columns) * across
+        sheet[top : top + height, left : left + width] = tile
+    picture = Image.fromarray(sheet)
+    if labels is not None:
+        corners = [
+            (gap + (k % columns) * across + width // 2, (k // columns + 1) * down)
+            for k in range(len(pixels))
+        ]
+        _write_captions(picture, corners, labels)
+    return picture
+
+
+def _write_captions(
+    picture: Image.Image, centres: list[tuple[int, int]], labels: Sequence[object] | Tensor
+) -> None:
+    """Draw one caption a tile; ``centres`` are the points at the middle of their lower edges."""
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=11)
+    ink = INK if picture.mode == "L" else (INK, INK, INK)
+    texts = labels.tolist() if isinstance(labels, Tensor) else labels
+    for centre, text in zip(centres, texts, strict=True):
+        draw.text(centre, str(text), fill=ink, font=font, anchor="ms")
+
+
+def save_grid(
+    path: str | Path,
+    images: Tensor,
+    columns: int = 10,
+    scale: int = 2,
+    labels: Sequence[object] | Tensor | None = None,
+) -> Path:
+    """Write ``image_grid(...)`` to ``path`` as PNG, atomically; arguments and errors as there."""
+    return save_picture(path, image_grid(images, columns, scale, labels))
+
+
+def save_picture(path: str | Path, picture: Image.Image) -> Path:
+    """Write any picture to ``path`` as PNG, atomically."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return write_atomically(path, buffer.getvalue())

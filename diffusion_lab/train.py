@@ -1,0 +1,128 @@
+"""Train a diffusion model: `python -m diffusion_lab.train experiment=cfg_guidance`.
+
+The steps, in order: refuse what cannot run, open the run folder, build everything, fit, tell where
+everything is. Nothing heavy is imported before the config has been found sound.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from diffusion_lab.config import ConfigError, check, instantiate, refuse, run
+from diffusion_lab.config.runs import is_rank_zero, open_run, typed_now
+from diffusion_lab.config.sweeps import finish, job, start
+
+if TYPE_CHECKING:
+    from lightning import LightningDataModule, Trainer
+    from omegaconf import DictConfig
+
+
+def train(cfg: DictConfig) -> dict[str, float]:
+    """Train what a config describes.
+
+    Args:
+        cfg: A config of `conf/train.yaml`; `run_dir` and `trainer.precision` are filled in.
+
+    Returns:
+        The last value of every logged metric.
+
+    Raises:
+        ConfigError: The config cannot run, the message holds every fault; or memory ran out.
+        CheckpointError: `resume` names no good checkpoint.
+    """
+    refuse(check(cfg))
+    typed, choices = typed_now()
+    _settle_precision(cfg)
+    folder = open_run(cfg, typed)
+    _say(f"{cfg.name} (budget={cfg.get('budget')}, seed={cfg.seed}) -> {folder}")
+
+    import torch
+
+    from diffusion_lab.training.building import build_module
+    from diffusion_lab.training.checkpoint import newest_good_checkpoint
+    from diffusion_lab.training.reproducibility import set_global_flags
+
+    set_global_flags(cfg.seed, deterministic=bool(cfg.trainer.get("deterministic")))
+    checkpoint = newest_good_checkpoint(cfg.resume) if cfg.resume else None
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    data: LightningDataModule = instantiate(cfg.data, trust=cfg.trust)
+    model = build_module(plain, trust=cfg.trust)
+    model.describe_run(plain, choices)
+    trainer = _trainer(cfg, folder)
+    try:
+        trainer.fit(model, data, ckpt_path=checkpoint)
+    except torch.OutOfMemoryError as error:
+        size = cfg.data.get("batch_size")
+        raise ConfigError(f"out of memory at data.batch_size={size}; lower it") from error
+    _tell(folder, data, trainer)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _trainer(cfg: DictConfig, folder: Path) -> Trainer:
+    """Lightning's Trainer with the callbacks, the loggers and our checkpoint files."""
+    from diffusion_lab.training.checkpoint_io import VerifiedCheckpoints
+    from diffusion_lab.training.loggers import MetricsFile
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    callbacks = [instantiate(node, trust=cfg.trust) for node in (cfg.callbacks or {}).values()]
+    logger = instantiate(cfg.logger, trust=cfg.trust)
+    return instantiate(
+        cfg.trainer,
+        trust=cfg.trust,
+        callbacks=[callback for callback in callbacks if callback is not None],
+        logger=[MetricsFile(folder), *([logger] if logger is not None else [])],
+        plugins=[VerifiedCheckpoints()],
+    )
+
+
+def _settle_precision(cfg: DictConfig) -> None:
+    """`trainer.precision=auto`: bfloat16 autocast where the device computes in it."""
+    if cfg.trainer.get("precision") != "auto":
+        return
+    import torch
+
+    if torch.cuda.is_available() and cfg.trainer.get("accelerator") != "cpu":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        known = getattr(torch.cpu, "get_capabilities", dict)()
+        fast = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    cfg.trainer.precision = "bf16-mixed" if fast else "32-true"
+
+
+def _tell(folder: Path, data: LightningDataModule, trainer: Trainer) -> None:
+    """Where everything is, and what to type next."""
+    grids = sorted((folder / "samples").glob("*.png"))
+    places = {
+        "run folder": folder,
+        "last grid": grids[-1] if grids else None,
+        "report": folder / "report.html",
+        "checkpoint": folder / "checkpoints" / "last.ckpt",
+    }
+    _say(f"\nDone: {trainer.global_step} steps, {trainer.current_epoch} epochs.")
+    for name, place in places.items():
+        if place is not None and place.exists():
+            _say(f"  {name:<11} {place}")
+    fallback = (getattr(data, "source", None) or {}).get("fallback")
+    if fallback:
+        _say(f"\n!!! {fallback}")
+    label = " label=7 out=sevens.png" if getattr(data, "num_classes", None) else " out=samples.png"
+    _say(f"\nNext:\n  python -m diffusion_lab.sample ckpt={folder} num_samples=64{label}")
+
+
+def _say(text: str) -> None:
+    if is_rank_zero():
+        print(text, flush=True)
+
+
+def main() -> None:
+    """The command line."""
+    run("train", train, prepare=start, job=job, finish=finish)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training: the LightningModule, weight averaging, checkpoints, callbacks and loggers."""

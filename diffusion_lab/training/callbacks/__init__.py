@@ -1,0 +1,19 @@
+"""Callbacks of a training run: what it draws, shows, guards and records."""
+
+from diffusion_lab.training.callbacks.checkpoints import Checkpoints
+from diffusion_lab.training.callbacks.interruption import Interrupted, Interruption
+from diffusion_lab.training.callbacks.non_finite import NonFiniteError, NonFiniteGuard
+from diffusion_lab.training.callbacks.progress import Progress
+from diffusion_lab.training.callbacks.run_record import RunRecord
+from diffusion_lab.training.callbacks.sample_grid import SampleGrid
+
+__all__ = [
+    "Checkpoints",
+    "Interrupted",
+    "Interruption",
+    "NonFiniteError",
+    "NonFiniteGuard",
+    "Progress",
+    "RunRecord",
+    "SampleGrid",
+]

@@ -1,0 +1,139 @@
+"""What a user sees while a run trains."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar
+from torch import Tensor
+
+from diffusion_lab.training.throughput import Throughput
+
+
+class Progress(ProgressBar):
+    """One line: epoch, steps, loss, images a second, time left.
+
+    On a terminal the line is redrawn at most every `interval` seconds and kept once an epoch;
+    elsewhere (a log file) a line is printed every `log_interval` seconds and once an epoch. The
+    loss is read from the device only for a line that is shown.
+
+    Args:
+        interval: Seconds between two redraws on a terminal.
+        log_interval: Seconds between two lines elsewhere.
+    """
+
+    def __init__(self, interval: float = 0.5, log_interval: float = 15.0) -> None:
+        super().__init__()
+        self.terminal = sys.stdout.isatty()
+        self.interval = interval if self.terminal else log_interval
+        self.enabled = True
+        self.throughput = Throughput()
+        self._shown = self._started = 0.0
+        self._first_step = 0
+        self._width = 0
+
+    def disable(self) -> None:
+        """Be silent: Lightning does this on all processes but the first."""
+        self.enabled = False
+
+    def enable(self) -> None:
+        """Speak again."""
+        self.enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print a line without breaking the progress line."""
+        self._write(" ".join(map(str, args)), keep=True)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clocks."""
+        self.throughput = Throughput()
+        self._started = self._shown = time.perf_counter()
+        self._first_step = trainer.global_step
+        if self._first_step:
+            self.print(f"going on from step {self._first_step} of {_total(trainer) or '?'}")
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Training time runs."""
+        self.throughput.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Show a line, where it is time."""
+        self.throughput.step(len(batch[0]) * trainer.world_size)
+        if self.enabled and time.perf_counter() - self._shown > self.interval:
+            self._show(trainer, outputs)
+
+    def on_validation_start(self, *args: Any) -> None:
+        """Training time stands."""
+        self.throughput.stop()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep a line for the epoch."""
+        self.throughput.stop()
+        if self.enabled:
+            self._show(trainer, None, keep=True)
+
+    def on_train_end(self, *args: Any) -> None:
+        """Leave the line."""
+        if self.terminal and self._width:
+            print(flush=True)
+
+    def _show(self, trainer: pl.Trainer, outputs: Any, keep: bool = False) -> None:
+        self._shown = time.perf_counter()
+        parts = [f"epoch {trainer.current_epoch + 1}/{_of(trainer.max_epochs)}"]
+        parts.append(f"step {trainer.global_step}/{_of(_total(trainer))}")
+        metrics = trainer.callback_metrics
+        loss = outputs.get("loss") if isinstance(outputs, dict) else metrics.get("train/loss")
+        if isinstance(loss, Tensor):
+            parts.append(f"loss {loss.item():.4f}")
+        if "val/loss" in metrics:
+            parts.append(f"val {metrics['val/loss'].item():.4f}")
+        if self.throughput.rate:
+            parts.append(f"{self.throughput.rate:,.0f} images/s")
+        left = self._seconds_left(trainer)
+        if left is not None:
+            parts.append(f"{_clock(left)} left")
+        self._write("  ".join(parts), keep or not self.terminal)
+
+    def _seconds_left(self, trainer: pl.Trainer) -> float | None:
+        """From the pace so far, validation and grids included once there was an epoch."""
+        total, done = _total(trainer), trainer.global_step - self._first_step
+        if total is None or done < 1:
+            return None
+        elapsed = time.perf_counter() - self._started
+        return max(0.0, elapsed / done * (total - trainer.global_step))
+
+    def _write(self, line: str, keep: bool) -> None:
+        if not self.enabled:
+            return
+        if self.terminal:
+            padded = line.ljust(self._width)
+            self._width = 0 if keep else len(line)
+            print(f"\r{padded}", end="\n" if keep else "", flush=True)
+        else:
+            print(line, flush=True)
+
+
+def _total(trainer: pl.Trainer) -> int | None:
+    """Optimizer steps of the whole training, or None where it has no end."""
+    total = trainer.estimated_stepping_batches
+    return int(total) if 0 < total < float("inf") else None
+
+
+def _of(number: int | None) -> str:
+    return "?" if number is None or number < 0 else str(number)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

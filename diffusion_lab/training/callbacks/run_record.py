@@ -1,0 +1,173 @@
+"""summary.json of a run, kept up to date from its first second to its last."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from diffusion_lab.training.callbacks.interruption import Interrupted
+from diffusion_lab.training.environment import git_revision, hardware, versions
+from diffusion_lab.training.throughput import Throughput
+
+
+class RunRecord(Callback):
+    """Writes summary.json, and report.html when the run ends.
+
+    Keys: status ("running", "finished", "interrupted" or "failed"), experiment, step, epoch,
+    max_steps, seconds, images_per_second, parameters, metrics (the last value of each), data
+    (the data module's source), resumed_from (steps), started, ended, git, versions, hardware,
+    processes, precision, and error where there was one. A resumed run adds to `seconds`.
+
+    Args:
+        run_dir: The run's folder.
+        experiment: Name of the recipe.
+        report: Write report.html at the end.
+    """
+
+    def __init__(
+        self, run_dir: str | Path, experiment: str | None = None, report: bool = True
+    ) -> None:
+        self.folder = Path(run_dir)
+        self.experiment = experiment
+        self.report = report
+        self.record: dict[str, Any] = {}
+        self.throughput = Throughput()
+        self._clock = time.perf_counter()
+        self._before = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record what is known before the first step."""
+        self._clock = time.perf_counter()
+        self.throughput = Throughput()
+        earlier = self._earlier() if trainer.global_step else {}
+        self._before = float(earlier.get("seconds") or 0.0)
+        resumed = [*(earlier.get("resumed_from") or [])]
+        if trainer.global_step:
+            resumed.append(trainer.global_step)
+        self.record = {
+            "status": "running",
+            "experiment": self.experiment,
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "max_steps": _finite(trainer.estimated_stepping_batches),
+            "seconds": self._before,
+            "images_per_second": None,
+            "parameters": sum(p.numel() for p in pl_module.parameters()),
+            "metrics": {},
+            "data": getattr(trainer.datamodule, "source", None),
+            "resumed_from": resumed,
+            "started": earlier.get("started") or _now(),
+            "ended": None,
+            "git": git_revision(),
+            "versions": versions(),
+            "hardware": hardware(pl_module.device),
+            "processes": trainer.world_size,
+            "precision": trainer.precision,
+        }
+        self._write(trainer)
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Training time runs."""
+        self.throughput.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count images."""
+        self.throughput.step(len(batch[0]) * trainer.world_size)
+
+    def on_validation_start(self, *args: Any) -> None:
+        """Training time stands."""
+        self.throughput.stop()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record the epoch."""
+        self.throughput.stop()
+        self._update(trainer)
+        self._write(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record the end."""
+        self._finish(trainer, "finished")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the report, after every other callback and logger has written its last."""
+        if stage == "fit" and self.record.get("ended") and trainer.is_global_zero:
+            self._write_report(trainer)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Record what stopped the run."""
+        stopped = isinstance(exception, Interrupted | KeyboardInterrupt)
+        self.record["error"] = str(exception) or type(exception).__name__
+        self._finish(trainer, "interrupted" if stopped else "failed")
+
+    def _finish(self, trainer: pl.Trainer, status: str) -> None:
+        self.throughput.stop()
+        self._update(trainer)
+        self.record |= {"status": status, "ended": _now()}
+        self._write(trainer)
+
+    def _update(self, trainer: pl.Trainer) -> None:
+        rate = self.throughput.rate
+        self.record |= {
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "seconds": round(self._before + time.perf_counter() - self._clock, 3),
+            "images_per_second": round(rate, 2) if rate else None,
+            "metrics": {k: _finite(v) for k, v in sorted(trainer.callback_metrics.items())},
+        }
+
+    def _earlier(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / ".summary.json.part"
+        part.write_text(json.dumps(self.record, indent=2, default=str) + "\n", encoding="utf-8")
+        os.replace(part, self.folder / "summary.json")
+
+    def _write_report(self, trainer: pl.Trainer) -> None:
+        if not self.report:
+            return
+        try:
+            from diffusion_lab.reporting.report import write_report
+
+            for logger in trainer.loggers:
+                logger.save()
+            write_report(self.folder)
+        except Exception as error:
+            warnings.warn(f"report.html could not be written: {error}", stacklevel=2)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _finite(value: Any) -> float | int | None:
+    """A number that JSON can hold."""
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() and not hasattr(value, "shape") else number

@@ -1,0 +1,322 @@
+"""Checkpoints as self-describing, verified data.
+
+A checkpoint is one `torch.save` file of plain containers and tensors that anyone can open with
+`torch.load(path, weights_only=True)`. Beside what Lightning needs to resume it holds
+
+    checkpoint["diffusion_lab"] = {
+        "format":  1,
+        "config":  the resolved configuration of the run ({} for a module built by hand),
+        "choices": {config group: chosen option},
+        "data":    what the data module says of its source, with its SHA-256,
+        "world_size": number of processes,
+        "weights": {"state_dict": "ema", "current_model_state": "raw"}, or only the first, "raw",
+    }
+
+The SHA-256 of the file stands in the comment field of its zip container (`seal`), so that one
+file suffices and every flipped bit is found. Files are written beside their target, synced and
+renamed: a reader, and a run that resumes, see the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusion_lab.training.module import DiffusionModule
+
+FORMAT = 1
+"""Version of the layout of `checkpoint["diffusion_lab"]`."""
+
+TEMPORARY = ".part"
+"""Ending of files that are being written; a left-over one is removed by `remove_leftovers`."""
+
+_MARK = b"diffusion_lab sha256="
+_SEAL_LENGTH = len(_MARK) + 64
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says which, why, and what to do."""
+
+
+# ---------------------------------------------------------------------- bytes
+
+
+def seal(content: bytes) -> bytes:
+    """A zip file's bytes with the SHA-256 of them written into its (empty) comment field."""
+    if content[-2:] != b"\0\0":
+        raise ValueError("the content does not end in an empty zip comment")
+    digest = hashlib.sha256(content).hexdigest().encode()
+    return content[:-2] + _SEAL_LENGTH.to_bytes(2, "little") + _MARK + digest
+
+
+def check_seal(content: bytes) -> str | None:
+    """What is wrong with the bytes of a sealed file; None if nothing is."""
+    if not content:
+        return "is empty"
+    body, mark = content[: -_SEAL_LENGTH - 2], content[-_SEAL_LENGTH:]
+    length = content[-_SEAL_LENGTH - 2 : -_SEAL_LENGTH]
+    if not content.startswith(b"PK") and not mark.startswith(_MARK):
+        return "is not a diffusion_lab checkpoint"
+    if not mark.startswith(_MARK) or length != _SEAL_LENGTH.to_bytes(2, "little"):
+        return "is cut short or damaged, or was not written by diffusion_lab"
+    if hashlib.sha256(body + b"\0\0").hexdigest().encode() != mark[len(_MARK) :]:
+        return "is damaged: its content does not have the SHA-256 that it had when written"
+    return None
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Write a checkpoint: beside the target, synced, renamed.
+
+    Args:
+        checkpoint: Plain containers and tensors.
+        path: Target; its folder is made where it is missing.
+
+    Raises:
+        CheckpointError: The file cannot be written; an older file at `path` is as it was.
+    """
+    target = Path(path)
+    buffer = io.BytesIO()
+    torch.save(dict(checkpoint), buffer)
+    content = seal(buffer.getvalue())
+    part = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise CheckpointError(_why_not_written(target, error, len(content))) from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove half-written files that a killed process left behind."""
+    for part in folder.glob(f".*{TEMPORARY}"):
+        part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system can sync folders."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def _why_not_written(target: Path, error: OSError, needed: int) -> str:
+    text = f"checkpoint {target} could not be written: {error.strerror or error}"
+    try:
+        free = shutil.disk_usage(target.parent).free
+    except OSError:
+        return text
+    kept = "; the file that was there is untouched" if target.exists() else ""
+    return f"{text} ({free / 1e6:.1f} MB free, {needed / 1e6:.1f} MB needed){kept}"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read and verify a checkpoint; no code in it is ever run.
+
+    Args:
+        path: A checkpoint file or a run folder, see `find_checkpoint`.
+
+    Returns:
+        The checkpoint, tensors on the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, foreign, or of a newer format.
+    """
+    file = find_checkpoint(path)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {file}: {error.strerror or error}") from None
+    wrong = check_seal(content)
+    if wrong:
+        raise CheckpointError(
+            f"checkpoint {file} ({len(content)} bytes) {wrong}; use another one, e.g. best.ckpt or "
+            "last.ckpt beside it"
+        )
+    try:
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        version = checkpoint["diffusion_lab"]["format"]
+    except Exception as error:
+        raise CheckpointError(
+            f"checkpoint {file} holds more than plain data, or is not one of diffusion_lab: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    if version != FORMAT:
+        raise CheckpointError(
+            f"checkpoint {file} has format {version}, this version of diffusion_lab reads "
+            f"{FORMAT}: update diffusion_lab"
+        )
+    return checkpoint
+
+
+# ---------------------------------------------------------------------- finding
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a path means: itself, or last.ckpt (else the newest) of a run folder."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    for candidate in _candidates(path):
+        return candidate
+    raise CheckpointError(f"{path} is a folder without checkpoints/last.ckpt: not a run's folder")
+
+
+def newest_good_checkpoint(path: str | Path) -> Path:
+    """As `find_checkpoint`, but damaged ones are passed over, each with a warning.
+
+    Raises:
+        CheckpointError: None is good, or `path` is a file that is not.
+    """
+    path = Path(path)
+    candidates = [find_checkpoint(path)] if path.is_file() else list(_candidates(path))
+    fault: CheckpointError | None = None
+    for candidate in candidates:
+        try:
+            read_checkpoint(candidate)
+        except CheckpointError as error:
+            fault = error
+            warnings.warn(f"{error} (passed over)", stacklevel=2)
+        else:
+            return candidate
+    raise fault or CheckpointError(f"{path} holds no checkpoint")
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    """Checkpoints of a run folder or of a folder of checkpoints: last.ckpt, then newest first."""
+    for place in (folder / "checkpoints", folder):
+        files = sorted(place.glob("*.ckpt"), key=lambda f: f.stat().st_mtime, reverse=True)
+        yield from sorted(files, key=lambda f: f.name != "last.ckpt")
+
+
+# ---------------------------------------------------------------------- content
+
+
+def description(
+    config: Mapping[str, Any],
+    choices: Mapping[str, str],
+    data: Mapping[str, Any] | None,
+    world_size: int,
+    averaged: bool,
+) -> dict[str, Any]:
+    """`checkpoint["diffusion_lab"]`, see the head of this file."""
+    weights = {"state_dict": "ema", "current_model_state": "raw"}
+    return {
+        "format": FORMAT,
+        "config": dict(config),
+        "choices": dict(choices),
+        "data": dict(data or {}),
+        "world_size": world_size,
+        "weights": weights if averaged else {"state_dict": "raw"},
+    }
+
+
+def weights_of(checkpoint: Mapping[str, Any], weights: str = "ema") -> dict[str, Tensor]:
+    """The averaged ("ema") or the raw ("raw") weights of a checkpoint.
+
+    A run without averaging has raw weights only; "ema" then gives these, with a warning.
+
+    Raises:
+        CheckpointError: Another name, or weights that the checkpoint lacks.
+    """
+    named = {name: key for key, name in checkpoint["diffusion_lab"]["weights"].items()}
+    if weights == "ema" and "ema" not in named:
+        warnings.warn("this run kept no averaged weights: the raw ones are used", stacklevel=2)
+        weights = "raw"
+    if weights not in named:
+        raise CheckpointError(f"weights={weights!r} must be one of {', '.join(sorted(named))}")
+    return checkpoint[named[weights]]
+
+
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
+    """One line "key: stored -> now" for every leaf in which two configurations differ."""
+    lines = []
+    for key in [*stored, *(key for key in now if key not in stored)]:
+        old, new = stored.get(key), now.get(key)
+        where = f"{path}{key}"
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, f"{where}.")
+        elif old != new:
+            lines.append(f"{where}: {old} -> {new}")
+    return lines
+
+
+def refuse_other_weights(
+    checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> None:
+    """Refuse a checkpoint whose weights do not fit a module's state, naming what differs.
+
+    Raises:
+        CheckpointError: with the configuration keys in which the two networks differ.
+    """
+    stored = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    mine = {name: tuple(value.shape) for name, value in own.items()}
+    if stored == mine:
+        return
+    then = checkpoint.get("diffusion_lab", {}).get("config", {})
+    parts = ("denoiser", "model", "data", "schedule", "parameterization")
+    differing = differences({k: then.get(k) for k in parts}, {k: config.get(k) for k in parts})
+    detail = "\n  ".join(differing) or "the configurations do not say where"
+    raise CheckpointError(
+        "the checkpoint's network is not the one configured; differing keys (checkpoint -> now):"
+        f"\n  {detail}"
+    )
+
+
+def load(
+    path: str | Path,
+    weights: str = "ema",
+    device: str | torch.device | None = None,
+    trust: Sequence[str] = (),
+) -> DiffusionModule:
+    """A trained model, ready to sample: `load(path).sample(64, label=7)`.
+
+    Args:
+        path: A checkpoint file or a run folder.
+        weights: "ema" (averaged, where the run averaged) or "raw".
+        device: Where to put it; the CPU unless given.
+        trust: Further packages whose classes the checkpoint's configuration may name.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or foreign, or its module was built by hand.
+    """
+    from diffusion_lab.training.building import build_module
+
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint["diffusion_lab"]
+    if not stored["config"]:
+        raise CheckpointError(
+            f"checkpoint {path} is of a module built by hand and holds no configuration: build the "
+            "module and give it weights_of(read_checkpoint(path))"
+        )
+    module = build_module(stored["config"], trust=trust)
+    module.load_state_dict(weights_of(checkpoint, weights))
+    module.describe_run(stored["config"], stored["choices"])
+    return module.to(device or "cpu").eval()

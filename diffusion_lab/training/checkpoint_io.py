@@ -1,0 +1,32 @@
+"""How Lightning's Trainer writes and reads files: by `training.checkpoint`, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+
+from diffusion_lab.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+
+
+class VerifiedCheckpoints(CheckpointIO):
+    """Atomic, sealed, plain-data checkpoints; pass it as `Trainer(plugins=[...])`."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint, see `write_checkpoint`."""
+        write_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read and verify a checkpoint onto the CPU; never anything but plain data."""
+        if weights_only is not None and not weights_only:
+            raise CheckpointError("checkpoints are read as plain data only: leave weights_only out")
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint file, if it is there."""
+        Path(path).unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""Drawing samples from a model in batches, by image number."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.sampling import sampler as sampling
+from diffusion_lab.sampling.noise import SampleNoise
+from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint
+from diffusion_lab.training.labels import Label, expand_labels
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put a model into eval mode (no dropout), and back into what it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How samples are drawn, unless a call says otherwise.
+
+    Attributes:
+        shape: Shape of one sample.
+        num_classes: Classes of the model, or None.
+        sampler: The solver; None leaves it to each call.
+        guidance: How the class steers; None is the conditional model as it is.
+        constraint: Applied to every x0-hat; None for none.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int | None
+    sampler: Sampler | None = None
+    guidance: Guidance | None = None
+    constraint: X0Constraint | None = None
+
+    def replaced(self, sampler: Sampler | None, guidance: Guidance | None) -> Drawing:
+        """The same with another sampler or guidance, where given."""
+        return replace(self, sampler=sampler or self.sampler, guidance=guidance or self.guidance)
+
+    def samples(
+        self, model: GaussianDiffusion, count: int, label: Label, seed: int, batch_size: int
+    ) -> Tensor:
+        """`count` samples in batches; see `DiffusionModule.sample`."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        labels = expand_labels(label, count, self.num_classes)
+        parts: list[Tensor] = []
+        first = 0
+        while first < count:
+            size = min(batch_size, count - first)
+            try:
+                parts.append(self._batch(model, labels, seed, first, size))
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                torch.cuda.empty_cache()
+                batch_size = size // 2
+                continue
+            first += size
+        return torch.cat(parts)
+
+    def trajectory(
+        self, model: GaussianDiffusion, count: int, label: Label, seed: int, first: int
+    ) -> Iterator[Step]:
+        """Every step of images first .. first + count - 1; labels count from image 0."""
+        labels = expand_labels(label, first + count, self.num_classes)
+        with evaluating(model):
+            yield from sampling.trajectory(
+                model,
+                self._sampler(model),
+                shape=self.shape,
+                num_samples=count,
+                noise=SampleNoise(seed, first, count),
+                guidance=self.guidance,
+                label=None if labels is None else labels[first:],
+                x0_constraint=self.constraint,
+            )
+
+    def _batch(
+        self, model: GaussianDiffusion, labels: Tensor | None, seed: int, first: int, size: int
+    ) -> Tensor:
+        chosen = None if labels is None else labels[: first + size]
+        steps = self.trajectory(model, size, chosen, seed, first)
+        return deque(steps, maxlen=1).pop().x.float()
+
+    def denoised(
+        self, model: GaussianDiffusion, x_t: Tensor, t: float | Tensor, label: Label
+    ) -> Tensor:
+        """x0-hat of x_t at t; see `DiffusionModule.denoise`."""
+        time = torch.as_tensor(t, dtype=torch.float64)
+        if not bool(((time > 0) & (time <= 1)).all()):
+            raise ValueError(f"t={t} must lie in (0, 1]: 0 is data, 1 is noise")
+        if x_t.shape[1:] != self.shape:
+            raise ValueError(f"x_t={tuple(x_t.shape)} must be a batch of {self.shape}")
+        labels = expand_labels(label, len(x_t), self.num_classes)
+        labels = None if labels is None else labels.to(x_t.device)
+        with evaluating(model), torch.no_grad():
+            return model(x_t.float(), model.schedule(time), labels).x0
+
+    def _sampler(self, model: GaussianDiffusion) -> Sampler:
+        if self.sampler is None:
+            raise ValueError("sampler=None: this model has no sampler of its own; give one")
+        self.sampler.check(model.schedule)
+        return self.sampler

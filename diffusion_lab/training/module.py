@@ -1,0 +1,272 @@
+"""DiffusionModule: trains, validates and samples one diffusion model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.diffusion.objectives import Objective
+from diffusion_lab.diffusion.parameterizations import Parameterization
+from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint
+from diffusion_lab.training.checkpoint import CheckpointError, description, refuse_other_weights
+from diffusion_lab.training.drawing import Drawing
+from diffusion_lab.training.ema import EMA
+from diffusion_lab.training.labels import Label
+from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
+
+Batch = tuple[Tensor, Tensor | None]
+
+
+class DiffusionModule(pl.LightningModule):
+    """A denoiser, the mathematics around it, and how it is trained.
+
+    Batches are (x0 (B, *shape) float in [-1, 1], label (B,) int64 or None). The loss of a step is
+    the objective's mean over the batch. Times, noise, dropped labels and the network's dropout
+    are keyed by (seed, optimizer step, micro-batch), see `reproducibility`.
+
+    Args:
+        denoiser: The network; see `GaussianDiffusion` for its contract.
+        schedule: t -> (alpha, sigma).
+        parameterization: What the network predicts.
+        objective: Time law, weight and error.
+        optimizer: Parameters -> optimizer. None: the module can sample, but not be trained.
+        lr_scheduler: (optimizer, total_steps=number) -> scheduler, stepped once an optimizer
+            step; None keeps the rate.
+        shape: Shape of one sample, e.g. (1, 28, 28).
+        num_classes: Classes of the labels; None trains without them.
+        label_dropout: Probability in [0, 1] that an image is trained with the null class.
+        sampler: Default sampler; None leaves it to each call.
+        guidance: Default guidance; None is the conditional model as it is.
+        constraint: Applied to every x0-hat while sampling, e.g. `Clip()`.
+        data_mean: See `GaussianDiffusion`.
+        data_std: See `GaussianDiffusion`.
+        input_scaling: See `GaussianDiffusion`.
+        matched_prior: See `GaussianDiffusion`.
+        seed: Seed of the training noise.
+
+    Raises:
+        ValueError: arguments that are out of range or do not fit each other.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        schedule: Schedule,
+        parameterization: Parameterization,
+        objective: Objective,
+        *,
+        shape: Sequence[int],
+        optimizer: Callable[..., Optimizer] | None = None,
+        lr_scheduler: Callable[..., LRScheduler] | None = None,
+        num_classes: int | None = None,
+        label_dropout: float = 0.1,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+        constraint: X0Constraint | None = None,
+        data_mean: float = 0.0,
+        data_std: float = 1.0,
+        input_scaling: bool = False,
+        matched_prior: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(denoiser, shape, num_classes, label_dropout)
+        self.diffusion = GaussianDiffusion(
+            denoiser, schedule, parameterization, data_mean, data_std, input_scaling, matched_prior
+        )
+        if sampler is not None:
+            sampler.check(schedule)
+        self.objective = objective
+        self.make_optimizer = optimizer
+        self.make_lr_scheduler = lr_scheduler
+        self.shape = tuple(shape)
+        self.num_classes = num_classes
+        self.label_dropout = label_dropout
+        self.drawing = Drawing(self.shape, num_classes, sampler, guidance, constraint)
+        self.seed = seed
+        self.run_config: dict[str, Any] = {}
+        self.run_choices: dict[str, str] = {}
+
+    # ------------------------------------------------------------------ training
+
+    def on_fit_start(self) -> None:
+        """Tell the loggers the configuration."""
+        for logger in self.loggers:
+            logger.log_hyperparams(self.run_config)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean loss of a batch; logged as train/loss every `log_every_n_steps` steps."""
+        x0, label = batch
+        step, every = self.trainer.global_step, self.trainer.log_every_n_steps
+        keys = ("train", self.seed, step, batch_idx % self.trainer.accumulate_grad_batches)
+        seed_dropout(*keys, self.global_rank)
+        loss = self.objective(
+            self.diffusion, x0, self._noise(*keys), label=self._with_dropout(label, keys)
+        ).mean()
+        if every and (step + 1) % every == 0:
+            self.log("train/loss", loss.detach(), batch_size=len(x0))
+            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log val/loss: the objective at times and noise that are the same in every run."""
+        x0, label = batch
+        label = label if self.num_classes is not None else None
+        noise = self._noise("validation", batch_idx)
+        loss = self.objective(self.diffusion, x0, noise, label=label).mean()
+        self.log("val/loss", loss, on_epoch=True, batch_size=len(x0), sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and its scheduler over all steps of the training."""
+        if self.make_optimizer is None:
+            raise ValueError(
+                "optimizer=None: give an optimizer, e.g. partial(torch.optim.AdamW, lr=2e-3)"
+            )
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_lr_scheduler is None:
+            return optimizer
+        total = self.trainer.estimated_stepping_batches
+        if not 0 < total < float("inf"):
+            raise ValueError(
+                f"lr_scheduler needs a training of known length, not {total} steps: set "
+                "trainer.max_epochs or trainer.max_steps, or use lr_scheduler=none"
+            )
+        scheduler = self.make_lr_scheduler(optimizer, total_steps=int(total))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _noise(self, *keys: int | str) -> KeyedNoise:
+        return KeyedNoise(*keys, rank=self.global_rank, world_size=self.trainer.world_size)
+
+    def _with_dropout(self, label: Tensor | None, keys: tuple[int | str, ...]) -> Tensor | None:
+        """The labels, each replaced by the null class with probability `label_dropout`."""
+        if label is None or self.num_classes is None or not self.label_dropout:
+            return label if self.num_classes is not None else None
+        dropped = self._noise("labels", *keys).uniform(len(label)) < self.label_dropout
+        return label.masked_fill(dropped.to(label.device, non_blocking=True), self.num_classes)
+
+    # ------------------------------------------------------------------ sampling
+
+    def sample(
+        self,
+        num_samples: int,
+        label: Label = None,
+        *,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> Tensor:
+        """Draw samples; image k depends on (seed, k) alone, whatever the batch size.
+
+        Args:
+            num_samples: How many, N.
+            label: A class, a list or tensor of classes (repeated), "all" (repeated), or None.
+            sampler: In place of the module's own.
+            guidance: In place of the module's own; `ClassifierFree(1.0)` is none.
+            seed: Seed of the noise.
+            batch_size: Images at a time; halved where memory runs out.
+
+        Returns:
+            float32 (N, *shape), nominally in [-1, 1] (not clipped), on the module's device.
+
+        Raises:
+            ValueError: no sampler, a class that does not exist, or fewer than one image.
+        """
+        drawing = self.drawing.replaced(sampler, guidance)
+        return drawing.samples(self.diffusion, num_samples, label, seed, batch_size)
+
+    def trajectory(
+        self,
+        num_samples: int,
+        label: Label = None,
+        *,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+        seed: int = 0,
+        first: int = 0,
+    ) -> Iterator[Step]:
+        """Every step of sampling images first .. first + N - 1 in one batch; see `sample`."""
+        drawing = self.drawing.replaced(sampler, guidance)
+        return drawing.trajectory(self.diffusion, num_samples, label, seed, first)
+
+    def denoise(self, x_t: Tensor, t: float | Tensor, label: Label = None) -> Tensor:
+        """x0-hat, float32 (B, *shape), of noisy images x_t (B, *shape) at time t in (0, 1].
+
+        Args:
+            x_t: Noisy images; moved to the module's device.
+            t: One time for all, or one an image (B,).
+            label: As in `sample`; no guidance is applied.
+        """
+        return self.drawing.denoised(self.diffusion, x_t.to(self.device), t, label)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def describe_run(self, config: dict[str, Any], choices: dict[str, str]) -> None:
+        """State what the module was built from, so that its checkpoints describe themselves.
+
+        Args:
+            config: The resolved configuration, plain containers only.
+            choices: Chosen option of each config group.
+        """
+        self.run_config, self.run_choices = config, choices
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add `checkpoint["diffusion_lab"]`; see `training.checkpoint` for the format."""
+        source = getattr(getattr(self.trainer, "datamodule", None), "source", None)
+        averaged = "current_model_state" in checkpoint
+        checkpoint["diffusion_lab"] = description(
+            self.run_config, self.run_choices, source, self.trainer.world_size, averaged
+        )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another network, or one whose averaging would be lost."""
+        refuse_other_weights(checkpoint, self.state_dict(), self.run_config)
+        averaging = any(isinstance(callback, EMA) for callback in self.trainer.callbacks)
+        if "current_model_state" in checkpoint and not averaging:
+            raise CheckpointError(
+                "this checkpoint was trained with averaged weights (EMA), and resuming it without "
+                "would go on from the average: leave callbacks.ema as it was"
+            )
+
+    # ------------------------------------------------------------------ averaging
+
+    def on_validation_model_eval(self) -> None:
+        """Enter validation: from here on every hook sees averaged weights."""
+        super().on_validation_model_eval()
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, EMA):
+                callback.swap_in(self)
+
+    def on_validation_model_train(self) -> None:
+        """Leave validation: every hook of it has run."""
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, EMA):
+                callback.swap_out(self)
+        super().on_validation_model_train()
+
+
+def _check(
+    denoiser: nn.Module, shape: Sequence[int], num_classes: int | None, label_dropout: float
+) -> None:
+    """Refuse arguments that do not fit, see `DiffusionModule`."""
+    if not shape or any(int(size) != size or size < 1 for size in shape):
+        raise ValueError(f"shape={list(shape)} must be sizes of at least 1, e.g. [1, 28, 28]")
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes={num_classes} must be at least 1, or null for no classes")
+    if not 0.0 <= label_dropout <= 1.0:
+        raise ValueError(f"model.label_dropout={label_dropout} must lie between 0 and 1")
+    own = getattr(denoiser, "num_classes", num_classes)
+    if own != num_classes:
+        raise ValueError(
+            f"denoiser.num_classes={own} must equal num_classes={num_classes} of the data"
+        )

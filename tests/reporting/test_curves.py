@@ -1,0 +1,70 @@
+"""Charts: averaging, placing, ticks."""
+
+import math
+
+import pytest
+
+from diffusion_lab.reporting.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts, thin
+
+
+def test_thinning_keeps_the_mean_and_the_last_step():
+    points = [(float(k), float(k * k)) for k in range(1000)]
+    kept = thin(points, most=100)
+    assert len(kept) == 100
+    assert kept[-1][0] == 999
+    assert sum(v for _, v in kept) / 100 == pytest.approx(sum(v for _, v in points) / 1000)
+    assert thin(points[:50], most=100) == points[:50]
+
+
+def test_metrics_with_one_last_name_share_a_chart_and_losses_come_first():
+    made = charts(
+        {
+            "lr": [(0, 1e-3), (1, 5e-4)],
+            "train/loss": [(0, 1.0), (1, 0.5)],
+            "val/loss": [(1, 0.6)],
+        }
+    )
+    assert [chart.title for chart in made] == ["loss", "lr"]
+    assert [line.name for line in made[0].lines] == ["train/loss", "val/loss"]
+    assert made[0].lines[1].dots[0].text == "val/loss = 0.6 at step 1"
+
+
+def test_dots_stand_at_the_corners_of_the_box():
+    assert not charts({"lr": [(k, 1e-3 * (1 - k / 100)) for k in range(100)]})[0].logarithmic
+    (chart,) = charts({"x": [(10, 2.0), (20, 3.0), (30, 4.0)]})
+    first, middle, last = chart.lines[0].dots
+    assert (first.x, first.y) == (LEFT, HEIGHT - BOTTOM)
+    assert (last.x, last.y) == (WIDTH - RIGHT, TOP)
+    assert middle.y == pytest.approx((HEIGHT - BOTTOM + TOP) / 2)
+    assert not chart.logarithmic
+
+
+def test_a_wide_positive_span_becomes_logarithmic_with_decades():
+    (chart,) = charts({"x": [(0, 1000.0), (1, 10.0), (2, 1.0)]})
+    assert chart.logarithmic
+    assert [tick.text for tick in chart.up] == ["1", "10", "100", "1000"]
+    places = [tick.place for tick in chart.up]
+    assert places[0] - places[1] == pytest.approx(places[2] - places[3])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 7), (0.12, 0.13), (1e-9, 2e-9), (0, 3e5)])
+def test_ticks_are_few_and_inside(low, high):
+    (chart,) = charts({"x": [(low, low), (high, high)]})
+    assert 2 <= len(chart.across) <= 9
+    assert all(LEFT - 1e-6 <= tick.place <= WIDTH - RIGHT + 1e-6 for tick in chart.across)
+
+
+def test_constant_single_and_broken_values_are_drawn_or_left_out():
+    made = charts(
+        {
+            "constant": [(0, 2.0), (5, 2.0)],
+            "single": [(3, -1.0)],
+            "zero": [(0, 0.0)],
+            "diverged": [(0, 1.0), (1, math.nan), (2, math.inf)],
+            "nothing": [(0, math.nan)],
+        }
+    )
+    assert {chart.title for chart in made} == {"constant", "single", "zero", "diverged"}
+    assert all(
+        math.isfinite(v) for c in made for line in c.lines for d in line.dots for v in (d.x, d.y)
+    )

@@ -1,0 +1,155 @@
+"""Grids, strips, animations and scatter plots: sizes, values, failures."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusion_lab.reporting.animations import save_animation
+from diffusion_lab.reporting.files import write_atomically
+from diffusion_lab.reporting.grids import BACKGROUND, image_grid, save_grid, to_pixels
+from diffusion_lab.reporting.points import scatter_image
+from diffusion_lab.reporting.spread import spread
+from diffusion_lab.reporting.strips import strip_image
+
+
+class FakeStep(NamedTuple):
+    x_t: torch.Tensor
+    x0: torch.Tensor
+
+
+def ramp(count: int, channels: int = 1) -> torch.Tensor:
+    """Images of one value each, from -1 to 1."""
+    values = torch.linspace(-1, 1, count).view(-1, 1, 1, 1)
+    return values.expand(count, channels, 4, 6).clone()
+
+
+def test_pixels_map_the_ends_exactly_and_clip_beyond_them():
+    pixels = to_pixels(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]).view(5, 1, 1, 1))
+    assert pixels.ravel().tolist() == [0, 0, 128, 255, 255]
+
+
+def test_pixels_that_are_not_finite_turn_red():
+    images = ramp(2)
+    images[1, 0, 0, 0] = float("nan")
+    pixels = to_pixels(images)
+    assert pixels.shape == (2, 4, 6, 3)
+    assert pixels[1, 0, 0].tolist() == [255, 0, 0]
+    assert pixels[1, 0, 1].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_grid_places_every_image(channels, mode):
+    picture = image_grid(ramp(7, channels), columns=3, scale=2, gap=1)
+    assert picture.mode == mode
+    assert picture.size == (3 * 13 + 1, 3 * 9 + 1)
+    array = np.asarray(picture)
+    values = to_pixels(ramp(7, channels))[:, 0, 0]
+    for k in range(7):
+        row, column = divmod(k, 3)
+        tile = array[row * 9 + 1 : row * 9 + 9, column * 13 + 1 : column * 13 + 13]
+        assert (tile == values[k]).all()
+    assert (array[-4, -4] == BACKGROUND).all()  # the empty places of the last row
+
+
+def test_grid_with_fewer_images_than_columns_is_one_short_row():
+    assert image_grid(ramp(2), columns=10, scale=1, gap=0).size == (12, 4)
+
+
+def test_captions_add_height_and_ink():
+    bare = image_grid(ramp(3), columns=3)
+    captioned = image_grid(ramp(3), columns=3, labels=torch.tensor([0, 1, 2]))
+    assert captioned.size[0] == bare.size[0]
+    assert captioned.size[1] > bare.size[1]
+    assert (np.asarray(captioned)[bare.size[1] :] > BACKGROUND).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"images": ramp(2)[:0]}, "images"),
+        ({"images": ramp(2)[:, :, 0]}, "images"),
+        ({"images": torch.zeros(4, 2)}, "scatter_image"),
+        ({"images": ramp(2), "columns": 0}, "columns=0"),
+        ({"images": ramp(2), "scale": 0}, "scale=0"),
+        ({"images": ramp(2), "labels": [1]}, "labels"),
+    ],
+)
+def test_grid_names_what_is_wrong(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        image_grid(**arguments)
+
+
+def test_save_grid_writes_what_image_grid_draws(tmp_path):
+    path = save_grid(tmp_path / "deep" / "grid.png", ramp(5), columns=5)
+    assert (np.asarray(Image.open(path)) == np.asarray(image_grid(ramp(5), columns=5))).all()
+    assert [file.name for file in path.parent.iterdir()] == ["grid.png"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+    path = write_atomically(tmp_path / "file", b"old")
+
+    def refuse(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_spread_keeps_both_ends():
+    assert spread(20, 5) == [0, 5, 10, 14, 19]
+    assert spread(3, 10) == [0, 1, 2]
+    assert spread(9, 1) == [8]
+    with pytest.raises(ValueError, match="strip=0"):
+        spread(5, 0)
+
+
+def test_strip_has_x_t_over_x0_for_each_image():
+    steps = [FakeStep(torch.full((2, 1, 4, 4), -1.0), torch.full((2, 1, 4, 4), 1.0))] * 5
+    picture = strip_image(steps, images=2, count=3, scale=1)
+    assert picture.size == (3 * 6 + 2, 4 * 6 + 2)
+    column = np.asarray(picture)[4::6, 4]
+    assert column.tolist() == [0, 255, 0, 255]
+    pair = strip_image(([s.x_t for s in steps], [s.x0 for s in steps]), images=2, count=3, scale=1)
+    assert (np.asarray(pair) == np.asarray(picture)).all()
+
+
+@pytest.mark.parametrize("steps", [[], ([], []), ([ramp(1)], [])])
+def test_strip_refuses_nothing_and_unequal_lists(steps):
+    with pytest.raises(ValueError, match="steps"):
+        strip_image(steps)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_animation_keeps_frames_and_holds_the_last(tmp_path, ending, channels):
+    frames = [ramp(4, channels) * level for level in (0.0, 0.5, 1.0)]
+    path = save_animation(tmp_path / f"film.{ending}", iter(frames), columns=2, scale=1)
+    with Image.open(path) as film:
+        assert film.n_frames == 3
+        film.seek(2)
+        last = np.asarray(film.convert("RGB"))
+    wanted = np.asarray(image_grid(frames[-1], columns=2, scale=1).convert("RGB"))
+    assert np.abs(last.astype(int) - wanted).max() <= 1
+
+
+def test_animation_refuses_other_endings_and_no_frames(tmp_path):
+    with pytest.raises(ValueError, match=r"\.gif or \.webp"):
+        save_animation(tmp_path / "film.mp4", [ramp(1)])
+    with pytest.raises(ValueError, match="frames"):
+        save_animation(tmp_path / "film.gif", [])
+
+
+def test_scatter_draws_points_where_they_are():
+    points = torch.tensor([[0.5, 0.5], [float("nan"), 0.0]])
+    picture = scatter_image(points, labels=[0, 1], reference=torch.zeros(3, 2), limit=1, size=200)
+    dark = np.argwhere(np.asarray(picture).min(axis=-1) < 150)
+    assert picture.size == (200, 200)
+    assert np.abs(dark.mean(axis=0) - [50, 150]).max() < 3
+    with pytest.raises(ValueError, match="points"):
+        scatter_image(torch.zeros(3, 3))
