@@ -103,7 +103,8 @@ def _tell(folder: Path, data: LightningDataModule, trainer: Trainer) -> None:
         "report": folder / "report.html",
         "checkpoint": folder / "checkpoints" / "last.ckpt",
     }
-    _say(f"\nDone: {trainer.global_step} steps, {trainer.current_epoch} epochs.")
+    epochs = "1 epoch" if trainer.current_epoch == 1 else f"{trainer.current_epoch} epochs"
+    _say(f"\nDone: {trainer.global_step} steps, {epochs}.")
     for name, place in places.items():
         if place is not None and place.exists():
             _say(f"  {name:<11} {place}")

@@ -8,9 +8,9 @@ looked at again. Only the last look imports torch; none imports lightning or tor
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,8 +22,8 @@ from diffusion_lab.config.signatures import HYDRA_KEYS, mismatch, names_in, sign
 from diffusion_lab.config.suggestions import nearest
 
 BUILT = ("schedule", "parameterization", "objective", "denoiser", "sampler", "guidance",
-         "constraint", "optimizer")  # fmt: skip
-"""Top-level nodes that need torch and nothing heavier."""
+         "constraint")  # fmt: skip
+"""Nodes that need torch and nothing heavier (an optimizer would load PyTorch's compiler)."""
 
 _FILLED_LATER = frozenset({"params", "optimizer", "total_steps", "denoiser", "schedule",
                            "parameterization", "objective"})  # fmt: skip
@@ -197,32 +197,41 @@ class Built:
         return any(key == path or key.startswith((path + ".", path + "[")) for key in self.suspect)
 
     def _build(self, path: str, node: dict[str, Any]) -> None:
-        """Build the nodes inside first, so that each of their faults is told."""
+        """Build a node, those inside it first, so that each of their faults is told.
+
+        A constructor raises at its first fault; the key that it names is then left to its default,
+        and the next attempt tells of the next fault.
+        """
         before = len(self.found)
         for key, value in node.items():
             if isinstance(value, dict) and "_target_" in value:
                 self._build(f"{path}.{key}", value)
         if len(self.found) > before or self._is_suspect(path):
             return
-        self._attempt(path, node, lambda: self._made(path, node))
+        while not self._attempt(path, node, partial(self._made, path, node)):
+            key = self.found[-1][0].rpartition(".")[2]
+            required = getattr(signature(node["_target_"]), "required", ())
+            if key not in node or key in required:
+                break
+            node = {name: value for name, value in node.items() if name != key}
+        if len(self.found) > before:
+            self.objects.pop(path, None)
 
     def _made(self, path: str, node: dict[str, Any]) -> None:
-        import torch
-
         if path == "denoiser":
-            with torch.device("meta"):
+            with _without_memory():
                 self.objects[path] = instantiate(node, trust=self.trust)
         else:
             self.objects[path] = instantiate(node, trust=self.trust)
-        if path == "optimizer":
-            self.objects[path]([torch.nn.Parameter(torch.zeros(1))])
 
-    def _attempt(self, path: str, node: dict[str, Any], action: Callable[[], Any]) -> None:
-        """Run an action; an exception becomes a fault that names the key."""
+    def _attempt(self, path: str, node: dict[str, Any], action: Callable[[], Any]) -> bool:
+        """Run an action; an exception becomes a fault that names the key. True if there is none."""
         try:
             action()
         except Exception as error:
             self.found.append(_sentence(path, node, error))
+            return False
+        return True
 
     def _pairs(self) -> None:
         schedule = self.objects.get("schedule")
@@ -230,15 +239,18 @@ class Built:
             tried = getattr(self.objects.get(name), "check", None)
             if schedule is not None and callable(tried):
                 self._attempt(name, self.plain[name], lambda tried=tried: tried(schedule))
-        if "denoiser" in self.objects and not self._is_suspect("data.shape"):
+        foreign = (
+            not self.plain.get("denoiser", {}).get("_target_", "").startswith("diffusion_lab.")
+        )
+        if foreign and "denoiser" in self.objects and not self._is_suspect("data.shape"):
             self._attempt("denoiser", self.plain["denoiser"], self._forward)
 
     def _forward(self) -> None:
-        """One pass over two images without memory, to see that shapes fit."""
+        """One pass of a network from outside over two images without memory: do shapes fit?"""
         import torch
 
         data = self.plain.get("data") or {}
-        net, shape = self.objects["denoiser"], data.get("shape")
+        net, shape = self.objects["denoiser"].to("meta"), data.get("shape")
         if shape is None:
             return
         with torch.device("meta"), torch.no_grad():
@@ -249,22 +261,41 @@ class Built:
             raise ValueError(f"gives {list(out.shape[1:])} for images of shape {list(shape)}")
 
 
+def _without_memory() -> Any:
+    """A mode in which weights are on the meta device, and all else as ever.
+
+    Not `torch.device("meta")`: the first arithmetic or random number on that device imports
+    PyTorch's compiler and sympy, which takes seconds. So only `torch.empty`, which layers make
+    their weights with, goes there, and random initial values stay unset.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class WithoutMemory(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            if func is torch.empty:
+                kwargs = {**kwargs, "device": "meta"}
+            elif getattr(func, "__name__", "") in {"normal_", "uniform_", "trunc_normal_"}:
+                return args[0] if args else kwargs["tensor"]
+            return func(*args, **kwargs)
+
+    return WithoutMemory()
+
+
 def _sentence(path: str, node: dict[str, Any], error: Exception) -> tuple[str, str]:
     """(path, sentence) of an exception from a constructor, naming the key that is to be changed."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, ConfigError):
         return path, text
-    argument = re.match(r"(\w+)=", text)
     top = path.split(".")[0]
+    argument = re.match(rf"(?:{re.escape(path)}\.)?(\w+)=", text)
     if argument and argument[1] in node:
-        return f"{path}.{argument[1]}", f"{path}.{text}"
+        return f"{path}.{argument[1]}", text if text.startswith(path) else f"{path}.{text}"
     if re.match(rf"{re.escape(top)}[.=:]", text):
         return f"{path}#", text
-    invalid = re.match(r"Invalid (.+?)(?: value| parameter.*)?: ", text)
-    if invalid and path == "optimizer":
-        key = {"learning rate": "lr", "epsilon": "eps", "beta": "betas"}.get(invalid[1], invalid[1])
-        key = key if key in node else next((k for k in node if k in invalid[1]), key)
-        return f"{path}.{key}", f"{path}.{key}={shown(node.get(key))} is out of range ({text})"
-    if inspect.isclass(type(error)) and not isinstance(error, ValueError):
+    if not isinstance(error, ValueError):
         text = f"{type(error).__name__}: {text}"
     return f"{path}#", f"{path}: {text}"

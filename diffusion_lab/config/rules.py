@@ -44,7 +44,9 @@ class Number:
 
     def __str__(self) -> str:
         kind = "an integer" if self.whole else "a number"
-        low = None if self.low is None else f"{'above' if self.above else 'at least'} {self.low:g}"
+        low = (
+            None if self.low is None else f"{'above' if self.above else 'of at least'} {self.low:g}"
+        )
         high = None if self.high is None else f"at most {self.high:g}"
         bounds = " and ".join(text for text in (low, high) if text)
         null = ", or null" if self.null else ""
@@ -83,13 +85,25 @@ class Share:
         return None if ok else "must be a number of batches (3) or a share of them (0.1 to 1.0)"
 
 
+@dataclass(frozen=True)
+class Each:
+    """A list whose entries all keep a rule."""
+
+    rule: Number
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with a value, or None."""
+        wrong = not isinstance(value, list) or any(self.rule.fault(entry) for entry in value)
+        return f"must be a list, each entry {str(self.rule)[len('must be ') :]}" if wrong else None
+
+
 _COUNT = Number(1, whole=True)
 _PRECISIONS = (
     "auto", "32-true", "32", 32, "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "64",
     64,
 )  # fmt: skip
 
-RULES: dict[str, Number | Choice | Share] = {
+RULES: dict[str, Number | Choice | Share | Each] = {
     "seed": Number(0, 2**32 - 1, whole=True),
     "num_samples": Number(1, whole=True, null=True),
     "batch_size": Number(1, whole=True, null=True),
@@ -97,6 +111,13 @@ RULES: dict[str, Number | Choice | Share] = {
     "strip": Number(0, whole=True),
     "frames": Number(2, whole=True),
     "weights": Choice(("ema", "raw")),
+    "optimizer.lr": Number(0, above=True),
+    "optimizer.eps": Number(0),
+    "optimizer.weight_decay": Number(0),
+    "optimizer.betas": Each(Number(0, 0.9999999)),
+    "optimizer.momentum": Number(0, 1),
+    "lr_scheduler.warmup_steps": Number(0, whole=True),
+    "lr_scheduler.final_fraction": Number(0, 1),
     "trainer.max_epochs": Number(-1, whole=True, null=True),
     "trainer.max_steps": Number(-1, whole=True),
     "trainer.accumulate_grad_batches": _COUNT,

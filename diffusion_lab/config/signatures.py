@@ -24,6 +24,13 @@ _SCALARS = {
 }
 
 
+_NEVER_TYPED = frozenset({"Tensor"})
+"""Types that no value of a yaml file has."""
+
+_WITHOUT_ARGUMENTS = frozenset({"ABC", "object", "Protocol", "Generic"})
+"""Bases that add nothing to a constructor."""
+
+
 @dataclass(frozen=True)
 class Signature:
     """Arguments of a class or function.
@@ -110,7 +117,7 @@ def _expected(value: Any, annotation: ast.expr) -> str | None:
         return None if fits else text
     if isinstance(annotation, ast.Subscript):
         return _expected_container(value, annotation)
-    return None
+    return "" if name in _NEVER_TYPED else None
 
 
 def _expected_container(value: Any, annotation: ast.Subscript) -> str | None:
@@ -149,38 +156,36 @@ def _of_function(node: ast.FunctionDef, *, drop_first: bool) -> Signature:
     )
 
 
-def _of_class(node: ast.ClassDef, module: str) -> Signature | None:
+def _of_class(node: ast.ClassDef, module: str) -> Signature:
     for entry in node.body:
         if isinstance(entry, ast.FunctionDef) and entry.name == "__init__":
             own = _of_function(entry, drop_first=True)
-            return _with_parents(own, node, module) if own.open else own
+            return _with_parents(own, node, module) if own.open and node.bases else own
     if any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list):
         fields = [entry for entry in node.body if isinstance(entry, ast.AnnAssign)]
         return Signature(
             annotations={entry.target.id: entry.annotation for entry in fields},  # type: ignore[union-attr]
             required=tuple(entry.target.id for entry in fields if entry.value is None),  # type: ignore[union-attr]
         )
-    inherited = _parents(node, module)
-    return inherited[0] if inherited else (Signature() if not node.bases else None)
+    return _parents(node, module)
 
 
 def _with_parents(own: Signature, node: ast.ClassDef, module: str) -> Signature:
-    """`**kwargs` goes to the parent: take its arguments too, where its source is found."""
-    parents = _parents(node, module)
-    if not parents:
-        return own
-    merged = {**parents[0].annotations, **own.annotations}
-    return Signature(merged, own.required, parents[0].open)
+    """`**kwargs` goes to the parent: take its arguments too."""
+    parent = _parents(node, module)
+    return Signature({**parent.annotations, **own.annotations}, own.required, parent.open)
 
 
-def _parents(node: ast.ClassDef, module: str) -> list[Signature]:
-    found = []
-    for base in node.bases:
-        located = _definition(module, _last_name(base)) if isinstance(base, ast.Name) else None
+def _parents(node: ast.ClassDef, module: str) -> Signature:
+    """The constructor that a class inherits; one that takes anything where none is found."""
+    bases = [_last_name(base.value if isinstance(base, ast.Subscript) else base)
+             for base in node.bases]  # fmt: skip
+    bases = [name for name in bases if name not in _WITHOUT_ARGUMENTS]
+    for name in bases:
+        located = _definition(module, name)
         if located and isinstance(located[0], ast.ClassDef):
-            parent = _of_class(*located)  # type: ignore[arg-type]
-            found += [parent] if parent else []
-    return found
+            return _of_class(located[0], located[1])
+    return Signature(open=bool(bases))
 
 
 def _definition(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lab.config.arguments import Typed, value_of
@@ -109,10 +110,8 @@ def _open_job(cfg: DictConfig, folder: Path) -> None:
 
 def job_name(cfg: DictConfig, words: Sequence[str]) -> str:
     """A readable, stable folder name: what varies, and a hash of the resolved config."""
-    plain = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in _BY_PLACE])
     copy = OmegaConf.merge(cfg, {"run_dir": "", "resume": None})
-    values = OmegaConf.to_container(copy, resolve=True)
-    assert isinstance(values, dict) and len(plain) <= len(values)
+    values: dict[Any, Any] = OmegaConf.to_container(copy, resolve=True)  # type: ignore[assignment]
     kept = {str(key): value for key, value in values.items() if key not in _BY_PLACE}
     if isinstance(kept.get("data"), dict):
         kept["data"] = {k: v for k, v in kept["data"].items() if k != "data_dir"}
@@ -126,13 +125,16 @@ def job_name(cfg: DictConfig, words: Sequence[str]) -> str:
 
 
 def _varied(task: list[str]) -> list[str]:
-    """The overrides of this job that the command did not type as they are."""
-    typed = set(json.loads(os.environ.get(f"{_COMMAND}_TYPED", "[]")))
-    return [
-        word
-        for word in task
-        if word not in typed and key_of(word) not in {"run_dir", "resume", "budget"}
-    ]
+    """The overrides of this job whose keys the command did not give one value."""
+    words = json.loads(os.environ.get(f"{_COMMAND}_TYPED", "[]"))
+    parsed = OverridesParser.create().parse_overrides(words)
+    fixed = {key_of(w) for w, o in zip(words, parsed, strict=True) if not o.is_sweep_override()}
+    fixed |= {"run_dir", "resume"} | (set() if _sweeps_budget(words) else {"budget"})
+    return [word for word in task if key_of(word) not in fixed]
+
+
+def _sweeps_budget(words: list[str]) -> bool:
+    return any(key_of(word) == "budget" and "," in word for word in words)
 
 
 def _split(word: str) -> tuple[str, str]:
@@ -171,7 +173,7 @@ def write_table(sweep: Path) -> Path:
             [row["job"], row["status"]]
             + [row["varied"].get(key, "") for key in varied]
             + [row["metrics"].get(key, "") for key in metrics]
-            + [seconds, str(row.get("error", "")).splitlines()[0] if row.get("error") else ""]
+            + [seconds, _short(row.get("error"))]
         )
     path = sweep / "sweep.csv"
     part = path.with_name(f".sweep.{os.getpid()}.csv")
@@ -207,6 +209,12 @@ def finish(returned: Sequence[Any]) -> int:
     return 1 if failed else 0
 
 
+def _short(error: object) -> str:
+    """The faults of a message in one line, without its heading."""
+    lines = [line.strip(" -") for line in str(error or "").splitlines() if line.strip()]
+    return "; ".join(lines[1:] or lines)
+
+
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -217,10 +225,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         status = row["status"] + (" (before)" if row.get("skipped") else "")
         loss = row["metrics"].get("val/loss")
-        error = str(row.get("error") or "").strip().splitlines()
-        table.add_row(
-            row["job"], status, "" if loss is None else f"{loss:.5f}", error[-1] if error else ""
-        )
+        shown = "" if loss is None else f"{loss:.5f}"
+        table.add_row(row["job"], status, shown, _short(row.get("error")))
     Console().print(table)
 
 

@@ -83,10 +83,10 @@ def download(urls: list[str], target: Path, timeout: float) -> None:
     reasons = []
     for url in urls:
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile() as packed:
                 _fetch(url, packed, timeout)
                 packed.seek(0)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 with gzip.open(packed) as expanded:
                     write_atomically(target, expanded.read())
             return

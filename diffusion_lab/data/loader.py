@@ -41,6 +41,9 @@ class TensorLoader:
         ValueError: sizes that do not fit, each with the argument and its value.
     """
 
+    batch_sampler = None
+    """Lightning looks for one on everything that has a `sampler`."""
+
     def __init__(
         self,
         tensors: Sequence[Tensor],

@@ -125,8 +125,9 @@ def _key(real: RealImages, recipe: Recipe) -> str:
 
 
 def _unpack(stored: dict[str, Any], real: RealImages, path: Path | None) -> Yardstick:
-    net = Classifier(real.images.shape[1], real.num_classes)
-    net.load_state_dict(stored["weights"])
+    with torch.device("meta"):  # no random weights: the caller's random state stays as it was
+        net = Classifier(real.images.shape[1], real.num_classes)
+    net.load_state_dict(stored["weights"], assign=True)
     return Yardstick(
         net=net.eval().requires_grad_(False),
         reference=Gaussian(stored["mean"].numpy(), stored["covariance"].numpy()),

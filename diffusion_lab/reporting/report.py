@@ -81,7 +81,8 @@ def _warnings(run: RunFolder) -> list[str]:
     data = run.summary.get("data")
     fallback = data.get("fallback") if isinstance(data, dict) else None
     status = run.summary.get("status")
-    ended = [] if status in ("finished", None) else [f"This run is {status}, not finished."]
+    why = f" {run.summary['error']}" if run.summary.get("error") else ""
+    ended = [] if status in ("finished", None) else [f"This run is {status}, not finished.{why}"]
     return [*([str(fallback)] if fallback else []), *ended, *run.remarks]
 
 

@@ -9,6 +9,7 @@ A checkpoint is one `torch.save` file of plain containers and tensors that anyon
         "choices": {config group: chosen option},
         "data":    what the data module says of its source, with its SHA-256,
         "world_size": number of processes,
+        "loader":  epoch and next batch of the training loader, where it tells,
         "weights": {"state_dict": "ema", "current_model_state": "raw"}, or only the first, "raw",
     }
 

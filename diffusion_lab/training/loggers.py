@@ -212,22 +212,24 @@ class WandbRun(GuardedLogger):
 
     def start(self) -> Logger:
         """Start a run; silent, and never a prompt."""
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
         from lightning.pytorch.loggers import WandbLogger
 
-        os.environ.setdefault("WANDB_SILENT", "true")
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        run = wandb.init(
+            name=self.run_name,
+            dir=str(self.run_dir),
+            mode="offline" if self.offline else "online",
+            reinit="finish_previous",
+            settings=wandb.Settings(console="off", silent=True),
+            **self.settings,
+        )
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            logger = WandbLogger(
-                name=self.run_name,
-                save_dir=str(self.run_dir),
-                offline=self.offline,
-                log_model=False,
-                reinit="finish_previous",
-                **self.settings,
-            )
-            _ = logger.experiment
-        return logger
+            return WandbLogger(experiment=run, log_model=False)
 
     def show(self, inner: Any, key: str, picture: Image, step: int) -> None:
         """Log a picture on the x-axis of the curves."""
@@ -237,7 +239,7 @@ class WandbRun(GuardedLogger):
 
     def close(self, inner: Any, status: str) -> None:
         """Finish the run."""
-        inner.experiment.finish(exit_code=1 if status == "failed" else 0, quiet=True)
+        inner.experiment.finish(exit_code=1 if status == "failed" else 0)
 
 
 class TensorBoardRun(GuardedLogger):

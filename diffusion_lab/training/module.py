@@ -93,6 +93,7 @@ class DiffusionModule(pl.LightningModule):
         self.seed = seed
         self.run_config: dict[str, Any] = {}
         self.run_choices: dict[str, str] = {}
+        self._loader_state: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------ training
 
@@ -100,6 +101,16 @@ class DiffusionModule(pl.LightningModule):
         """Tell the loggers the configuration."""
         for logger in self.loggers:
             logger.log_hyperparams(self.run_config)
+
+    def on_train_start(self) -> None:
+        """Let a resumed epoch go on with the batch it would have seen next.
+
+        Lightning restores a loader's position itself, but not where the loader was asked for its
+        length before, as `configure_optimizers` does.
+        """
+        if self._loader_state is not None:
+            self.trainer.train_dataloader.load_state_dict(self._loader_state)
+            self._loader_state = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of a batch; logged as train/loss every `log_every_n_steps` steps."""
@@ -143,6 +154,23 @@ class DiffusionModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, and fused optimizers too.
+
+        Lightning refuses to clip for a fused optimizer under autocast, since such a one unscales
+        float16 gradients itself; without a gradient scaler there is nothing to unscale.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if scaled or not gradient_clip_val or gradient_clip_algorithm not in (None, "norm"):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def _noise(self, *keys: int | str) -> KeyedNoise:
         return KeyedNoise(*keys, rank=self.global_rank, world_size=self.trainer.world_size)
@@ -227,10 +255,14 @@ class DiffusionModule(pl.LightningModule):
         checkpoint["diffusion_lab"] = description(
             self.run_config, self.run_choices, source, self.trainer.world_size, averaged
         )
+        loader = self.trainer.train_dataloader
+        if hasattr(loader, "state_dict"):
+            checkpoint["diffusion_lab"]["loader"] = loader.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network, or one whose averaging would be lost."""
         refuse_other_weights(checkpoint, self.state_dict(), self.run_config)
+        self._loader_state = checkpoint["diffusion_lab"].get("loader")
         averaging = any(isinstance(callback, EMA) for callback in self.trainer.callbacks)
         if "current_model_state" in checkpoint and not averaging:
             raise CheckpointError(

@@ -8,18 +8,24 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from tiny import TinyData, tiny_module, tiny_trainer
 
 from diffusion_lab.training.checkpoint import CheckpointError, read_checkpoint
-from tiny import TinyData, tiny_module, tiny_trainer
+
+
+class Reached(Exception):
+    pass
 
 
 class SaveEveryStep(pl.Callback):
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, until: int | None = None) -> None:
+        self.folder, self.until = folder, until
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        if trainer.fit_loop.epoch_loop.batch_progress.current.ready:
+        if (args[-1] + 1) % trainer.accumulate_grad_batches == 0:
             trainer.save_checkpoint(self.folder / f"{trainer.global_step:03d}.ckpt")
+        if trainer.global_step == self.until:
+            raise Reached
 
 
 def same(a: Any, b: Any, path: str = "") -> list[str]:
@@ -30,7 +36,9 @@ def same(a: Any, b: Any, path: str = "") -> list[str]:
         assert a.keys() == b.keys(), path
         return [d for key in a for d in same(a[key], b[key], f"{path}.{key}")]
     if isinstance(a, list | tuple):
-        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in same(x, y, f"{path}.{i}")]
+        return [
+            d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in same(x, y, f"{path}.{i}")
+        ]
     return [] if a == b else [path]
 
 
@@ -44,21 +52,33 @@ def run(folder: Path, *callbacks: pl.Callback, ckpt: Path | None = None, **chang
     return {key: checkpoint[key] for key in STATE}
 
 
-def test_from_every_step(tmp_path: Path) -> None:
+def test_from_some_steps_to_the_end(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", SaveEveryStep(tmp_path / "saved"))
-    saved = sorted((tmp_path / "saved").glob("*.ckpt"))
-    assert [int(path.stem) for path in saved] == list(range(1, 61))
     rows = (tmp_path / "whole" / "metrics.csv").read_text()
-    for path in saved:
-        folder = tmp_path / path.stem
+    for step in (1, 20, 33, 59):
+        folder = tmp_path / str(step)
         folder.mkdir()
-        step = int(path.stem)
         head = [line for line in rows.splitlines()[1:] if int(line.split(",")[0]) < step]
         (folder / "metrics.csv").write_text("\n".join([rows.splitlines()[0], *head]) + "\n")
-        again = run(folder, ckpt=path)
-        assert same(whole, again) == [], path
+        again = run(folder, ckpt=tmp_path / "saved" / f"{step:03d}.ckpt")
+        assert same(whole, again) == [], step
         if step % 20:  # a state saved before its epoch's validation does not repeat it
-            assert (folder / "metrics.csv").read_text() == rows, path
+            assert (folder / "metrics.csv").read_text() == rows, step
+
+
+def test_from_every_step_to_the_next(tmp_path: Path) -> None:
+    """Resuming at k gives the state of k + 1: by induction, of the end."""
+    run(tmp_path, SaveEveryStep(tmp_path / "saved"))
+    saved = sorted((tmp_path / "saved").glob("*.ckpt"))
+    assert [int(path.stem) for path in saved] == list(range(1, 61))
+    for step in range(1, 60):
+        with pytest.raises(Reached):
+            saver = SaveEveryStep(tmp_path / "again", until=step + 1)
+            run(tmp_path, saver, ckpt=tmp_path / "saved" / f"{step:03d}.ckpt")
+        name = f"{step + 1:03d}.ckpt"
+        whole, again = (read_checkpoint(tmp_path / f / name) for f in ("saved", "again"))
+        for key in STATE:
+            assert same(whole[key], again[key]) == [], (step, key)
 
 
 @pytest.mark.parametrize("name", ["last", "best"])

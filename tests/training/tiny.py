@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -61,7 +61,7 @@ class Loader(TensorLoader):
 class TinyData(pl.LightningDataModule):
     """80 random images; 20 batches of 4 an epoch."""
 
-    source = {"name": "tiny", "sha256": "0" * 64}
+    source: ClassVar = {"name": "tiny", "sha256": "0" * 64}
 
     def train_dataloader(self) -> Loader:
         generator = torch.Generator().manual_seed(5)

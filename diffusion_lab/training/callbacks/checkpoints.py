@@ -39,7 +39,6 @@ class Checkpoints(Checkpoint):
         self.monitor = monitor
         self.every_n_steps = every_n_steps
         self.best = math.inf
-        self._saved_at = -1
 
     @property
     def last_path(self) -> Path:
@@ -70,8 +69,6 @@ class Checkpoints(Checkpoint):
         """Save the run's state, by default as last.ckpt; every process must call this."""
         path = path or self.last_path
         trainer.save_checkpoint(path)
-        if path == self.last_path:
-            self._saved_at = trainer.global_step
         return path
 
     def on_train_batch_end(
@@ -84,7 +81,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Save in the middle of an epoch; its end has a save of its own."""
         every, step = self.every_n_steps, trainer.global_step
-        if every and step % every == 0 and step != self._saved_at and not ends_epoch(trainer):
+        if every and step % every == 0 and between_steps(trainer, batch_idx):
             self.save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -114,6 +111,11 @@ class Checkpoints(Checkpoint):
         self.best = float(state_dict["best"])
 
 
-def ends_epoch(trainer: pl.Trainer) -> bool:
-    """Whether the batch that just ended was the epoch's last."""
-    return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+def between_steps(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether a run can be left after this batch and resumed exactly.
+
+    Not while gradients are summed up for a later step, and not after an epoch's last batch: that
+    epoch's validation is still to come, and its end has a save of its own.
+    """
+    summing = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+    return not summing and batch_idx + 1 < trainer.num_training_batches

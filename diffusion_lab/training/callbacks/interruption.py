@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from diffusion_lab.training.callbacks.checkpoints import Checkpoints, ends_epoch
+from diffusion_lab.training.callbacks.checkpoints import Checkpoints, between_steps
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -52,7 +52,7 @@ class Interruption(Callback):
         batch_idx: int,
     ) -> None:
         """Leave between two steps; an epoch's last step is left after its validation."""
-        if self._wanted(trainer) and not ends_epoch(trainer):
+        if between_steps(trainer, batch_idx) and self._wanted(trainer):
             self._leave(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

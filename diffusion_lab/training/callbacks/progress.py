@@ -7,13 +7,13 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from diffusion_lab.training.throughput import Throughput
 
 
-class Progress(ProgressBar):
+class Progress(Callback):
     """One line: epoch, steps, loss, images a second, time left.
 
     On a terminal the line is redrawn at most every `interval` seconds and kept once an epoch;
@@ -26,34 +26,21 @@ class Progress(ProgressBar):
     """
 
     def __init__(self, interval: float = 0.5, log_interval: float = 15.0) -> None:
-        super().__init__()
         self.terminal = sys.stdout.isatty()
         self.interval = interval if self.terminal else log_interval
-        self.enabled = True
         self.throughput = Throughput()
         self._shown = self._started = 0.0
         self._first_step = 0
         self._width = 0
-
-    def disable(self) -> None:
-        """Be silent: Lightning does this on all processes but the first."""
-        self.enabled = False
-
-    def enable(self) -> None:
-        """Speak again."""
-        self.enabled = True
-
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print a line without breaking the progress line."""
-        self._write(" ".join(map(str, args)), keep=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clocks."""
         self.throughput = Throughput()
         self._started = self._shown = time.perf_counter()
         self._first_step = trainer.global_step
-        if self._first_step:
-            self.print(f"going on from step {self._first_step} of {_total(trainer) or '?'}")
+        if self._first_step and trainer.is_global_zero:
+            total = _of(_total(trainer))
+            self._write(f"going on from step {self._first_step} of {total}", keep=True)
 
     def on_train_batch_start(self, *args: Any) -> None:
         """Training time runs."""
@@ -69,7 +56,7 @@ class Progress(ProgressBar):
     ) -> None:
         """Show a line, where it is time."""
         self.throughput.step(len(batch[0]) * trainer.world_size)
-        if self.enabled and time.perf_counter() - self._shown > self.interval:
+        if trainer.is_global_zero and time.perf_counter() - self._shown > self.interval:
             self._show(trainer, outputs)
 
     def on_validation_start(self, *args: Any) -> None:
@@ -79,7 +66,7 @@ class Progress(ProgressBar):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep a line for the epoch."""
         self.throughput.stop()
-        if self.enabled:
+        if trainer.is_global_zero:
             self._show(trainer, None, keep=True)
 
     def on_train_end(self, *args: Any) -> None:
@@ -113,8 +100,6 @@ class Progress(ProgressBar):
         return max(0.0, elapsed / done * (total - trainer.global_step))
 
     def _write(self, line: str, keep: bool) -> None:
-        if not self.enabled:
-            return
         if self.terminal:
             padded = line.ljust(self._width)
             self._width = 0 if keep else len(line)

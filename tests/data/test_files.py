@@ -1,0 +1,113 @@
+"""Hashing with a cache, and downloads from servers that misbehave."""
+
+import gzip
+import os
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from diffusion_lab.data import files
+from diffusion_lab.data.files import DataError, download, sha256
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_sha256_is_cached_by_size_and_time(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256(path) == known
+    with monkeypatch.context() as patch:
+        patch.setattr(files.hashlib, "file_digest", None)  # hashing again would fail
+        assert sha256(path) == known
+    path.write_bytes(b"abd")
+    os.utime(path, ns=(1, 1))
+    assert sha256(path) != known
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}'])
+def test_a_broken_cache_is_ignored(tmp_path, content):
+    cache = files.user_cache_dir() / "sha256.json"
+    cache.parent.mkdir(parents=True)
+    cache.write_text(content)
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert sha256(path).startswith("ba7816bf")
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        packed = gzip.compress(b"content")
+        if self.path == "/silent":
+            time.sleep(3)
+        elif self.path == "/portal":
+            self.reply(b"<html>please log in</html>")
+        elif self.path == "/short":
+            self.reply(packed, length=len(packed) + 10)
+        elif self.path == "/drip":
+            self.reply(packed[:1], length=1000)
+            for _ in range(30):
+                self.wfile.write(b"x")
+                time.sleep(0.1)
+        elif self.path == "/good":
+            self.reply(packed)
+        else:
+            self.send_error(404)
+
+    def reply(self, body, length=None):
+        self.send_response(200)
+        self.send_header("Content-Length", str(length or len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+class Quiet(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        pass  # clients that hang up are what is tested
+
+
+@pytest.fixture
+def server():
+    server = Quiet(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("fault", ["silent", "portal", "short", "drip", "gone"])
+def test_a_bad_server_costs_a_timeout_and_leaves_nothing(server, tmp_path, fault):
+    target = tmp_path / "sub" / "file"
+    start = time.monotonic()
+    with pytest.raises(DataError, match=f"file could not be downloaded.*{fault}"):
+        download([f"{server}/{fault}"], target, timeout=0.4)
+    assert time.monotonic() - start < 2.5
+    assert not list(tmp_path.rglob("*file*"))
+    download([f"{server}/{fault}", f"{server}/good"], target, timeout=0.4)
+    assert target.read_bytes() == b"content"
+
+
+def test_no_network_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match="could not be downloaded"):
+        download(["http://host.invalid/x.gz"], tmp_path / "x", timeout=1)
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        files.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]

@@ -1,0 +1,234 @@
+"""MNIST and the embedded digits: what is delivered, what is refused, what happens without files."""
+
+import gzip
+import hashlib
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_lab.data import mnist as mnist_module
+from diffusion_lab.data.digits import Digits, embedded_digits
+from diffusion_lab.data.files import DataError
+from diffusion_lab.data.mnist import MNIST
+
+NAMES = list(MNIST.sha256)
+
+
+def idx(array):
+    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """60 + 20 random images in MNIST's format, with their hashes as the official ones."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "data" / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for prefix, count in (("train", 60), ("t10k", 20)):
+        images = rng.integers(0, 256, (count, 28, 28))
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx(images))
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 10))
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in NAMES}
+    monkeypatch.setattr(MNIST, "sha256", hashes)
+    return folder
+
+
+def module(folder, **kwargs):
+    kwargs = {"validation_size": 12, "batch_size": 8, "download": False} | kwargs
+    return MNIST(folder.parents[1], **kwargs)
+
+
+def test_batches_labels_and_range(small):
+    data = module(small)
+    data.prepare_data()
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert batch[0].dtype == torch.uint8
+    x, label = data.on_after_batch_transfer(batch, 0)
+    assert x.shape == (8, 1, 28, 28) and x.dtype == torch.float32
+    assert torch.equal(x, batch[0].float() * (2 / 255) - 1)
+    assert x.min() >= -1 and x.max() <= 1
+    assert label.dtype == torch.int64 and label.shape == (8,)
+    raw = np.frombuffer((small / NAMES[0]).read_bytes()[16:], np.uint8).reshape(60, 1, 28, 28)
+    assert np.array_equal(data.images.images.numpy(), raw)
+    assert torch.equal(data.images.labels, torch.arange(60) % 10)
+
+
+def test_the_split_is_fixed_and_the_test_set_untouched(small):
+    one, two = module(small, seed=0), module(small, seed=9)
+    train, held = one.split()
+    assert [s.tolist() for s in two.split()] == [train.tolist(), held.tolist()]
+    assert sorted([*train.tolist(), *held.tolist()]) == list(range(60)) and len(held) == 12
+    for data in (one, two):
+        seen = {bytes(x.numpy()) for batch, _ in data.train_dataloader() for x in batch}
+        held_out = [*one.images.images[held], *one.images.test_images]
+        assert not seen & {bytes(x.numpy()) for x in held_out}
+    orders = [[y.tolist() for _, y in data.train_dataloader()] for data in (one, two)]
+    assert orders[0] != orders[1]
+    assert len(one.val_dataloader()) == 1
+    test = torch.cat([x for x, _ in one.test_dataloader()])
+    assert torch.equal(test, one.images.test_images)
+
+
+def test_source_is_plain_and_complete(small):
+    source = module(small).source
+    assert source["name"] == "mnist" and source["fallback"] is None
+    assert source["sizes"] == {"train": 48, "validation": 12, "test": 20}
+    assert set(source["sha256"]) == set(NAMES)
+
+
+def test_padding_is_background(small):
+    data = module(small, shape=[1, 32, 32])
+    x, _ = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+    assert x.shape[1:] == (1, 32, 32)
+    assert (x[:, :, :2] == -1).all() and (x[..., 30:] == -1).all()
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def wrong_magic(path):
+    path.write_bytes(b"\x00\x00\x0d\x03" + path.read_bytes()[4:])
+
+
+def one_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def web_page(path):
+    path.write_bytes(b"<html>please log in</html>")
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, wrong_magic, one_bit, web_page])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("when_missing", ["digits", "error"])
+def test_damaged_files_are_refused_by_name(small, damage, name, when_missing):
+    damage(small / name)
+    data = module(small, when_missing=when_missing)
+    data.prepare_data()
+    with pytest.raises(DataError, match=name) as error:
+        data.setup()
+    assert "again" in str(error.value) or "labels" in str(error.value)
+
+
+def rehash(monkeypatch, folder):
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in NAMES}
+    monkeypatch.setattr(MNIST, "sha256", hashes)
+
+
+def test_counts_and_labels_that_do_not_fit_are_refused(small, monkeypatch):
+    (small / NAMES[1]).write_bytes(idx(np.arange(30) % 10))
+    rehash(monkeypatch, small)
+    with pytest.raises(DataError, match=r"60 images.*30 labels"):
+        module(small).setup()
+    (small / NAMES[1]).write_bytes(idx(np.full(60, 200)))
+    rehash(monkeypatch, small)
+    with pytest.raises(DataError, match="label 200"):
+        module(small).setup()
+
+
+def test_gzip_files_are_expanded(small):
+    for name in NAMES:
+        (small / f"{name}.gz").write_bytes(gzip.compress((small / name).read_bytes()))
+        (small / name).unlink()
+    data = module(small)
+    data.prepare_data()
+    assert data.source["fallback"] is None
+    (small / NAMES[0]).unlink()
+    (small / f"{NAMES[0]}.gz").write_bytes(b"\x1f\x8b broken")
+    with pytest.raises(DataError, match=NAMES[0]):
+        module(small).prepare_data()
+
+
+def test_missing_goes_on_with_digits_in_one_line(tmp_path, capsys):
+    data = MNIST(tmp_path / "nowhere", download=False)
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert len(lines) == 1 and "MNIST IS MISSING" in lines[0] and "nowhere" in lines[0]
+    assert data.source["name"] == "digits" and data.source["fallback"] in lines[0]
+    assert data.source["sizes"] == {"train": 1300, "validation": 197, "test": 300}
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_missing_as_an_error_says_where(tmp_path):
+    data = MNIST(tmp_path / "nowhere", when_missing="error", download=False)
+    data.prepare_data()
+    with pytest.raises(DataError, match="DIFFUSION_LAB_DATA") as error:
+        data.setup()
+    assert str(tmp_path / "nowhere" / "MNIST" / "raw") in str(error.value)
+
+
+def test_a_failed_download_is_the_reason_given(tmp_path, monkeypatch):
+    def fail(urls, target, timeout):
+        assert timeout == 3.0 and urls[0].endswith(f"{target.name}.gz")
+        raise DataError("no route to host")
+
+    monkeypatch.setattr(mnist_module, "download", fail)
+    data = MNIST(tmp_path, when_missing="error", download_timeout=3.0)
+    data.prepare_data()
+    with pytest.raises(DataError, match="no route to host"):
+        data.setup()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "named"),
+    [
+        ({"shape": [1, 20, 20]}, r"shape=\[1, 20, 20\]"),
+        ({"shape": [3, 28, 28]}, "shape="),
+        ({"num_classes": 5}, "num_classes=5"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"validation_size": 0}, "validation_size=0"),
+        ({"when_missing": "guess"}, "when_missing='guess'"),
+        ({"download_timeout": 0}, "download_timeout=0"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(tmp_path, kwargs, named):
+    with pytest.raises(ValueError, match=named):
+        MNIST(tmp_path, **kwargs)
+
+
+def test_a_validation_set_of_everything_is_refused(small):
+    with pytest.raises(ValueError, match="validation_size=60"):
+        module(small, validation_size=60).setup()
+
+
+def test_without_classes_labels_still_come(small):
+    data = module(small, num_classes=None)
+    assert next(iter(data.train_dataloader()))[1].shape == (8,)
+
+
+def test_embedded_digits_look_like_mnist():
+    digits = embedded_digits()
+    assert digits.images.shape == (1497, 1, 28, 28) and digits.images.dtype == torch.uint8
+    assert digits.test_labels.bincount().tolist() == [30] * 10
+    assert (digits.images[:, :, :4] == 0).all() and (digits.images[..., 24:] == 0).all()
+    ink = digits.images.float().mean() / 255
+    assert 0.1 < ink < 0.2, "MNIST's mean is 0.13"
+    again = embedded_digits()
+    assert torch.equal(again.images, digits.images)
+    train = {bytes(x.numpy()) for x in digits.images}
+    assert sum(bytes(x.numpy()) in train for x in digits.test_images) == 0
+
+
+def test_digits_module_batches():
+    data = Digits(batch_size=64)
+    data.setup()
+    assert len(data.train_dataloader()) == 1300 // 64
+    assert data.class_names[7] == "7" and data.shape == (1, 28, 28)
