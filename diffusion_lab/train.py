@@ -43,11 +43,13 @@ def train(cfg: DictConfig) -> dict[str, float]:
     import torch
 
     from diffusion_lab.training.building import build_module
-    from diffusion_lab.training.checkpoint import newest_good_checkpoint
+    from diffusion_lab.training.checkpoint import newest_good_checkpoint, read_checkpoint
     from diffusion_lab.training.reproducibility import set_global_flags
 
     set_global_flags(cfg.seed, deterministic=bool(cfg.trainer.get("deterministic")))
     checkpoint = newest_good_checkpoint(cfg.resume) if cfg.resume else None
+    if checkpoint is not None:
+        _say(f"Going on from step {read_checkpoint(checkpoint)['global_step']}: {checkpoint}")
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     data: LightningDataModule = instantiate(cfg.data, trust=cfg.trust)
     model = build_module(plain, trust=cfg.trust)

@@ -181,9 +181,14 @@ def _as_path(word: str) -> str:
 
 
 def _default_groups(command: str) -> list[str]:
-    """Groups in the defaults list of a command, in order."""
+    """Groups in the defaults list of a command, in order; of the commands it builds on too."""
     from omegaconf import OmegaConf
 
-    entries = OmegaConf.to_container(OmegaConf.load(CONF / f"{command}.yaml"))["defaults"]  # type: ignore[index,call-overload]
-    names = [next(iter(entry)) for entry in entries if isinstance(entry, dict)]
+    file = OmegaConf.to_container(OmegaConf.load(CONF / f"{command}.yaml"))
+    names: list[str] = []
+    for entry in file.get("defaults", []):  # type: ignore[union-attr]
+        if isinstance(entry, dict):
+            names.append(str(next(iter(entry))))
+        elif entry != "_self_":
+            names += _default_groups(str(entry))
     return [name for name in names if not name.startswith(("override ", "optional "))]

@@ -44,10 +44,8 @@ class Number:
 
     def __str__(self) -> str:
         kind = "an integer" if self.whole else "a number"
-        low = (
-            None if self.low is None else f"{'above' if self.above else 'of at least'} {self.low:g}"
-        )
-        high = None if self.high is None else f"at most {self.high:g}"
+        low = None if self.low is None else f"{'above' if self.above else 'of at least'} {self.low}"
+        high = None if self.high is None else f"at most {self.high}"
         bounds = " and ".join(text for text in (low, high) if text)
         null = ", or null" if self.null else ""
         return f"must be {kind}" + (f" {bounds}" if bounds else "") + null
@@ -134,7 +132,6 @@ RULES: dict[str, Number | Choice | Share | Each] = {
     "data.eval_batch_size": Number(1, whole=True, null=True),
     "data.validation_size": _COUNT,
     "data.num_classes": Number(1, whole=True, null=True),
-    "data.seed": Number(0, whole=True),
     "data.download_timeout": Number(0, above=True),
     "data.when_missing": Choice(("digits", "error")),
     "model.label_dropout": Number(0, 1),

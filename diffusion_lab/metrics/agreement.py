@@ -47,7 +47,7 @@ def agreement(scores: Tensor, labels: Tensor) -> Agreement:
     confusion = torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
     right = confusion.diagonal()
     return Agreement(
-        overall=float(right.sum() / len(labels)),
+        overall=int(right.sum()) / len(labels),
         per_class=right / confusion.sum(1),  # 0 / 0 = nan marks a class not asked for
         confusion=confusion,
     )

@@ -13,16 +13,14 @@ A checkpoint is one `torch.save` file of plain containers and tensors that anyon
         "weights": {"state_dict": "ema", "current_model_state": "raw"}, or only the first, "raw",
     }
 
-The SHA-256 of the file stands in the comment field of its zip container (`seal`), so that one
+The file's SHA-256 stands in the comment field of its zip container (`sealed_files`), so that one
 file suffices and every flipped bit is found. Files are written beside their target, synced and
 renamed: a reader, and a run that resumes, see the old file or the new one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,47 +30,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from diffusion_lab.training.sealed_files import check_seal, seal, write_synced
+
 if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule
 
 FORMAT = 1
 """Version of the layout of `checkpoint["diffusion_lab"]`."""
 
-TEMPORARY = ".part"
-"""Ending of files that are being written; a left-over one is removed by `remove_leftovers`."""
-
-_MARK = b"diffusion_lab sha256="
-_SEAL_LENGTH = len(_MARK) + 64
-
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says which, why, and what to do."""
 
 
-# ---------------------------------------------------------------------- bytes
-
-
-def seal(content: bytes) -> bytes:
-    """A zip file's bytes with the SHA-256 of them written into its (empty) comment field."""
-    if content[-2:] != b"\0\0":
-        raise ValueError("the content does not end in an empty zip comment")
-    digest = hashlib.sha256(content).hexdigest().encode()
-    return content[:-2] + _SEAL_LENGTH.to_bytes(2, "little") + _MARK + digest
-
-
-def check_seal(content: bytes) -> str | None:
-    """What is wrong with the bytes of a sealed file; None if nothing is."""
-    if not content:
-        return "is empty"
-    body, mark = content[: -_SEAL_LENGTH - 2], content[-_SEAL_LENGTH:]
-    length = content[-_SEAL_LENGTH - 2 : -_SEAL_LENGTH]
-    if not content.startswith(b"PK") and not mark.startswith(_MARK):
-        return "is not a diffusion_lab checkpoint"
-    if not mark.startswith(_MARK) or length != _SEAL_LENGTH.to_bytes(2, "little"):
-        return "is cut short or damaged, or was not written by diffusion_lab"
-    if hashlib.sha256(body + b"\0\0").hexdigest().encode() != mark[len(_MARK) :]:
-        return "is damaged: its content does not have the SHA-256 that it had when written"
-    return None
+# ---------------------------------------------------------------------- files
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
@@ -89,41 +60,10 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     buffer = io.BytesIO()
     torch.save(dict(checkpoint), buffer)
     content = seal(buffer.getvalue())
-    part = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-        _sync_folder(target.parent)
+        write_synced(content, target)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise CheckpointError(_why_not_written(target, error, len(content))) from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove half-written files that a killed process left behind."""
-    for part in folder.glob(f".*{TEMPORARY}"):
-        part.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system can sync folders."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
 
 
 def _why_not_written(target: Path, error: OSError, needed: int) -> str:

@@ -6,8 +6,6 @@ logger that fails says so once and is silent from then on; training never stops 
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import warnings
 from abc import abstractmethod
@@ -18,6 +16,10 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL.Image import Image
+
+from diffusion_lab.training.metrics_file import MetricsFile
+
+__all__ = ["GuardedLogger", "MetricsFile", "TensorBoardRun", "WandbRun", "log_images"]
 
 
 def log_images(loggers: Iterable[Logger], key: str, picture: Image, step: int) -> None:
@@ -32,77 +34,6 @@ def log_images(loggers: Iterable[Logger], key: str, picture: Image, step: int) -
     for logger in loggers:
         if isinstance(logger, GuardedLogger):
             logger.log_picture(key, picture, step)
-
-
-class MetricsFile(Logger):
-    """metrics.csv: one row a logged step, columns step, epoch and the metrics.
-
-    A resumed run goes on with the rows up to its first step; later ones are dropped, since they
-    are logged again. Cells without a value are blank.
-
-    Args:
-        run_dir: The run's folder.
-    """
-
-    def __init__(self, run_dir: str | Path) -> None:
-        super().__init__()
-        self.path = Path(run_dir) / "metrics.csv"
-        self._rows: dict[int, dict[str, Any]] | None = None
-        self._columns = ["step", "epoch"]
-        self._changed = False
-
-    @property
-    def name(self) -> str:
-        """Of the logger."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """Of the run; one file a run."""
-        return ""
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml holds them."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add values to the row of `step`, the index of the last optimizer step."""
-        number = int(step or 0)
-        if self._rows is None:
-            self._rows = self._read(before=number)
-        self._columns += [name for name in metrics if name not in self._columns]
-        self._rows.setdefault(number, {"step": number}).update(metrics)
-        self._changed = True
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Write the file: beside it and renamed, so that a reader never sees half of it."""
-        if not self._changed or self._rows is None:
-            return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows[step] for step in sorted(self._rows))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.part")
-        part.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(part, self.path)
-        self._changed = False
-
-    def finalize(self, status: str) -> None:
-        """Write what is left."""
-        self.save()
-
-    def _read(self, before: int) -> dict[int, dict[str, Any]]:
-        """Rows of an earlier part of this run, as text, up to step `before`."""
-        try:
-            with self.path.open(encoding="utf-8", newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) < before]
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
-        for row in rows[:1]:
-            self._columns += [name for name in row if name not in self._columns]
-        return {int(row["step"]): row for row in rows}
 
 
 class GuardedLogger(Logger):

@@ -117,7 +117,7 @@ class DiffusionModule(pl.LightningModule):
         x0, label = batch
         step, every = self.trainer.global_step, self.trainer.log_every_n_steps
         keys = ("train", self.seed, step, batch_idx % self.trainer.accumulate_grad_batches)
-        seed_dropout(*keys, self.global_rank)
+        seed_dropout(x0.device, *keys, self.global_rank)
         loss = self.objective(
             self.diffusion, x0, self._noise(*keys), label=self._with_dropout(label, keys)
         ).mean()

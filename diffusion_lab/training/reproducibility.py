@@ -60,9 +60,16 @@ class KeyedNoise:
         return self._on_device
 
 
-def seed_dropout(*keys: int | str) -> None:
-    """Seed torch's global generators, from which dropout layers draw, by `keys`."""
-    torch.manual_seed(seeded_generator("dropout", *keys).initial_seed())
+def seed_dropout(device: torch.device, *keys: int | str) -> None:
+    """Seed torch's global generator of `device`, from which dropout layers draw, by `keys`.
+
+    `torch.manual_seed` would do, but where an accelerator's library is present and unused it
+    queues a call with its stack trace, at every step.
+    """
+    seed = seeded_generator("dropout", *keys).initial_seed()
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
 
 
 def set_global_flags(

@@ -20,10 +20,10 @@ from diffusion_lab.training.checkpoint import (
     newest_good_checkpoint,
     read_checkpoint,
     refuse_other_weights,
-    remove_leftovers,
     weights_of,
     write_checkpoint,
 )
+from diffusion_lab.training.sealed_files import remove_leftovers
 
 
 def content(value: float = 1.0) -> dict[str, Any]:

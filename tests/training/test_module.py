@@ -104,10 +104,10 @@ def test_keys_are_hashed_not_added() -> None:
     like = torch.empty(2, 3)
     draws = [KeyedNoise("train", s, k).normal(like) for s, k in ((0, 1), (1, 0), (1, 1))]
     assert all(not torch.equal(a, b) for a, b in itertools.pairwise(draws))
-    seed_dropout("train", 3)
+    seed_dropout(torch.device("cpu"), "train", 3)
     first = torch.rand(2)
     torch.rand(5)
-    seed_dropout("train", 3)
+    seed_dropout(torch.device("cpu"), "train", 3)
     assert torch.equal(first, torch.rand(2))
 
 
@@ -147,7 +147,7 @@ def test_learning_rates(kind: type[WarmupSchedule], final: float) -> None:
         return
     assert rates[55] == pytest.approx(2.0 * (final + (1 - final) / 2))
     assert rates[100] == pytest.approx(2.0 * final)
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
 @pytest.mark.parametrize("bad", [{"total_steps": 0}, {"warmup_steps": -1}, {"final_fraction": 1.5}])

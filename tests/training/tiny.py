@@ -54,24 +54,20 @@ class TinyNet(nn.Module):
         return self.outer(self.dropout(torch.tanh(h))).view_as(x)
 
 
-class Loader(TensorLoader):
-    batch_sampler = None
-
-
 class TinyData(pl.LightningDataModule):
     """80 random images; 20 batches of 4 an epoch."""
 
     source: ClassVar = {"name": "tiny", "sha256": "0" * 64}
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> TensorLoader:
         generator = torch.Generator().manual_seed(5)
         x = torch.randn(80, *SHAPE, generator=generator)
-        return Loader((x, torch.arange(80) % CLASSES), 4, seed=3)
+        return TensorLoader((x, torch.arange(80) % CLASSES), 4, seed=3)
 
-    def val_dataloader(self) -> Loader:
+    def val_dataloader(self) -> TensorLoader:
         generator = torch.Generator().manual_seed(6)
         x = torch.randn(8, *SHAPE, generator=generator)
-        return Loader((x, torch.arange(8) % CLASSES), 8, shuffle=False, drop_last=False)
+        return TensorLoader((x, torch.arange(8) % CLASSES), 8, shuffle=False, drop_last=False)
 
 
 def tiny_module(**changes: Any) -> DiffusionModule:

@@ -10,7 +10,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from diffusion_lab.training.checkpoint import CheckpointError, remove_leftovers
+from diffusion_lab.training.checkpoint import CheckpointError
+from diffusion_lab.training.sealed_files import remove_leftovers
 
 
 class Checkpoints(Checkpoint):

@@ -38,9 +38,6 @@ class Progress(Callback):
         self.throughput = Throughput()
         self._started = self._shown = time.perf_counter()
         self._first_step = trainer.global_step
-        if self._first_step and trainer.is_global_zero:
-            total = _of(_total(trainer))
-            self._write(f"going on from step {self._first_step} of {total}", keep=True)
 
     def on_train_batch_start(self, *args: Any) -> None:
         """Training time runs."""
