@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_lab.config import ConfigError, check, instantiate, refuse, run
-from diffusion_lab.train import _settle_precision, _trainer
+from diffusion_lab.train import make_trainer, settle_precision
 
 if TYPE_CHECKING:
     from diffusion_lab.training.speed import TakingTurns
@@ -38,7 +38,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     from diffusion_lab.training.speed import TakingTurns
 
     turns = TakingTurns(cfg.bench.steps, cfg.bench.warmup)
-    _settle_precision(cfg)
+    settle_precision(cfg)
     with tempfile.TemporaryDirectory() as folder:
         _shorten(cfg, folder)
         record = _measured(cfg, turns, Path(folder))
@@ -84,7 +84,7 @@ def _measured(cfg: DictConfig, turns: TakingTurns, folder: Path) -> dict[str, An
     model = build_module(OmegaConf.to_container(cfg, resolve=True), trust=cfg.trust)
     if model.make_optimizer is None or model.drawing.sampler is None:
         raise ConfigError("bench needs an optimizer and a sampler in the config")
-    trainer = _trainer(cfg, folder)
+    trainer = make_trainer(cfg, folder)
     trainer.callbacks.append(turns)
     trainer.fit(model, instantiate(cfg.data, trust=cfg.trust))
     with trainer.precision_plugin.forward_context():

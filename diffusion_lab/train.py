@@ -7,6 +7,7 @@ everything is. Nothing heavy is imported before the config has been found sound.
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     """
     refuse(check(cfg))
     typed, choices = typed_now()
-    _settle_precision(cfg)
+    settle_precision(cfg)
     folder = open_run(cfg, typed)
     _say(f"{cfg.name} (budget={cfg.get('budget')}, seed={cfg.seed}) -> {folder}")
 
@@ -54,7 +55,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     data: LightningDataModule = instantiate(cfg.data, trust=cfg.trust)
     model = build_module(plain, trust=cfg.trust)
     model.describe_run(plain, choices)
-    trainer = _trainer(cfg, folder)
+    trainer = make_trainer(cfg, folder)
     try:
         trainer.fit(model, data, ckpt_path=checkpoint)
     except torch.OutOfMemoryError as error:
@@ -64,13 +65,15 @@ def train(cfg: DictConfig) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def _trainer(cfg: DictConfig, folder: Path) -> Trainer:
+def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
     """Lightning's Trainer with the callbacks, the loggers and our checkpoint files."""
     from diffusion_lab.training.checkpoint_io import VerifiedCheckpoints
     from diffusion_lab.training.loggers import MetricsFile
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
     callbacks = [instantiate(node, trust=cfg.trust) for node in (cfg.callbacks or {}).values()]
     logger = instantiate(cfg.logger, trust=cfg.trust)
     return instantiate(
@@ -82,7 +85,7 @@ def _trainer(cfg: DictConfig, folder: Path) -> Trainer:
     )
 
 
-def _settle_precision(cfg: DictConfig) -> None:
+def settle_precision(cfg: DictConfig) -> None:
     """`trainer.precision=auto`: bfloat16 autocast where the device computes in it."""
     if cfg.trainer.get("precision") != "auto":
         return

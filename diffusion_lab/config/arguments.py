@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion_lab.config.composing import CONF, groups, key_of, options
+from diffusion_lab.config.composing import CONF, groups, key_of, options, raw
 
 PATH_KEYS = frozenset({"ckpt", "resume", "run", "run_dir", "out", "paths.data_dir"})
 """Keys whose values are paths: `=`, spaces and brackets in them are no grammar."""
@@ -158,6 +158,19 @@ def listing(word: str) -> str:
         lines = {"auto": "cpu or full, by the device that is found (default).", **lines}
     width = max(map(len, lines))
     return f"{group}=\n" + "\n".join(f"  {name:<{width}}  {text}" for name, text in lines.items())
+
+
+def help_text(command: str, overrides: Sequence[str] = ()) -> str:
+    """The answer to `--help`: how to use the command, the groups, the config.
+
+    Hydra's own listing of the groups takes time that grows with their square.
+    """
+    from omegaconf import OmegaConf
+
+    text = str(OmegaConf.load(CONF / f"{command}.yaml").hydra.help.template)
+    known = [f"{group}: {', '.join(options(group))}" for group in groups()]
+    config = OmegaConf.to_yaml(raw(command, rewrite(command, overrides)))
+    return text.replace("$APP_CONFIG_GROUPS", "\n".join(known)).replace("$CONFIG", config).rstrip()
 
 
 def _first_comment(path: Path) -> str:

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_lab.config.arguments import Typed, listing, rewrite, value_of
+from diffusion_lab.config.arguments import Typed, help_text, listing, rewrite
 from diffusion_lab.config.building import ConfigError
 from diffusion_lab.config.composing import CONF, groups, key_of, settle
 from diffusion_lab.config.suggestions import explain, unknown_key
@@ -44,7 +44,7 @@ def run(
     """
     typed = Typed.of(sys.argv[1:])
     try:
-        _answer_listing(typed)
+        _answer_questions(command, typed)
         if not typed.silent:
             _refuse_unknown_additions(command, typed.overrides)
             if prepare is not None and not typed.shows:
@@ -108,7 +108,11 @@ def _unformatted_errors() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def _answer_listing(typed: Typed) -> None:
+def _answer_questions(command: str, typed: Typed) -> None:
+    """Answer `--help` and `list=GROUP`, and end."""
+    if {"--help", "-h"} & set(typed.flags):
+        print(help_text(command, typed.overrides))
+        sys.exit(0)
     for word in typed.overrides:
         if key_of(word) == "list":
             print(listing(word))
@@ -146,6 +150,3 @@ def _is_ours(error: Exception) -> bool:
 def _stop(text: str, status: int) -> None:
     print(f"error: {text}", file=sys.stderr)
     sys.exit(status)
-
-
-__all__ = ["Typed", "run", "value_of"]

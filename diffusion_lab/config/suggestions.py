@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 
 def closest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
@@ -70,6 +71,12 @@ def explain(error: Exception, command: str, overrides: Sequence[str]) -> str:
 
 def known_keys(command: str, overrides: Sequence[str] = ()) -> list[str]:
     """Keys of a command's config, with the typed choices of groups where they compose."""
+    return flat_keys(_with_choices(command, tuple(overrides)))
+
+
+@lru_cache(maxsize=4)
+def _with_choices(command: str, overrides: tuple[str, ...]) -> DictConfig:
+    """A command's config with the typed choices of groups alone, or without where they fail."""
     from hydra.errors import HydraException
 
     from diffusion_lab.config.composing import groups, key_of, raw
@@ -78,10 +85,10 @@ def known_keys(command: str, overrides: Sequence[str] = ()) -> list[str]:
     chosen = [word for word in overrides if key_of(word).split("@")[0] in known and "," not in word]
     for attempt in (chosen, []):
         try:
-            return flat_keys(raw(command, attempt))
+            return raw(command, attempt)
         except HydraException:
             continue
-    return []
+    return OmegaConf.create({})
 
 
 def unknown_key(key: str, command: str, overrides: Sequence[str]) -> str:
@@ -102,15 +109,10 @@ def unknown_key(key: str, command: str, overrides: Sequence[str]) -> str:
 
 
 def _target_of(command: str, overrides: Sequence[str], path: str) -> str | None:
-    from hydra.errors import HydraException
-
-    from diffusion_lab.config.composing import groups, key_of, raw
-
-    known = groups()
-    chosen = [word for word in overrides if key_of(word).split("@")[0] in known and "," not in word]
+    """The `_target_` of the node at a key path, or None."""
     try:
-        node = OmegaConf.select(raw(command, chosen), path)
-    except (HydraException, ValueError):
+        node = OmegaConf.select(_with_choices(command, tuple(overrides)), path)
+    except ValueError:
         return None
     return (
         str(node._get_node("_target_")) if OmegaConf.is_dict(node) and "_target_" in node else None
@@ -146,14 +148,11 @@ def _no_option(match: re.Match[str], command: str, overrides: Sequence[str]) -> 
 
 
 def _unreadable(match: re.Match[str], command: str, overrides: Sequence[str]) -> str:
-    from diffusion_lab.config.arguments import value_of
-
     word = match[1] if match.lastindex else ""
     word = next((text for text in overrides if text and text in match.string), word)
     key, equals, value = word.partition("=")
     if not equals:
         return f"cannot read {word!r}: write key=value, e.g. {key or 'seed'}=1 (flags: see --help)"
-    assert value_of is not None
     return f"cannot read {word!r}: put the value in quotes, \"{key}='{value}'\""
 
 
