@@ -40,11 +40,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(without_checkpoint("evaluate", str(cfg.paths.output_dir)))
     refuse(_faults(cfg))
     from diffusion_lab.metrics.scores import score
-    from diffusion_lab.sample import label_of
+    from diffusion_lab.sample import label_of, loaded
     from diffusion_lab.training.labels import expand_labels
 
     try:
-        module = _model(cfg)
+        module = loaded(cfg)
         labels = expand_labels(
             label_of(cfg.label, module.num_classes), cfg.num_samples, module.num_classes
         )
@@ -74,27 +74,6 @@ def _faults(cfg: DictConfig) -> list[str]:
     if isinstance(cfg.num_samples, int) and cfg.num_samples < 2:
         found.append(f"num_samples={cfg.num_samples}: a distance needs at least 2, better 1000")
     return found
-
-
-def _model(cfg: DictConfig) -> Any:
-    """The checkpoint's model on its device, drawing by the config's sampler and guidance."""
-    from dataclasses import replace
-
-    import torch
-
-    from diffusion_lab.training.checkpoint import load
-
-    device = cfg.device
-    if device == "auto":
-        device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    module = load(cfg.ckpt, cfg.weights, device, trust=cfg.trust)
-    chosen = {
-        name: instantiate(cfg[name], trust=cfg.trust) if cfg[name] else None
-        for name in ("sampler", "guidance", "constraint")
-    }
-    chosen["sampler"].check(module.diffusion.schedule)
-    module.drawing = replace(module.drawing, **chosen)
-    return module
 
 
 def _data(cfg: DictConfig) -> ImageDataModule:
@@ -133,16 +112,14 @@ def _yardstick(data: ImageDataModule, cfg: DictConfig) -> Yardstick:
 
 
 def _write(figures: dict[str, Any], cfg: DictConfig) -> Path:
-    from diffusion_lab.data.files import write_atomically
+    from diffusion_lab.reporting.files import write_atomically
 
     folder = Path(cfg.ckpt).parent
     folder = folder.parent if folder.name == "checkpoints" else folder
     path = Path(cfg.out).expanduser() if cfg.out else folder / "metrics.json"
     keys = ("ckpt", "weights", "label", "seed", "sampler", "guidance", "constraint")
     how = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps({**figures, "settings": how}, indent=2).encode())
-    return path
+    return write_atomically(path, json.dumps({**figures, "settings": how}, indent=2).encode())
 
 
 def _table(figures: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ trajectory), .npz the arrays, .gif or .webp an animation of the denoising.
 
 from __future__ import annotations
 
-import os
+import io
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +20,7 @@ from diffusion_lab.config import ConfigError, check, instantiate, refuse, run
 from diffusion_lab.config.rules import shown
 from diffusion_lab.config.stored import stored_config, without_checkpoint
 from diffusion_lab.config.suggestions import nearest
+from diffusion_lab.reporting.files import write_atomically
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -51,13 +52,9 @@ def sample(cfg: DictConfig) -> Path:
     refuse(faults(cfg))
     import torch
 
-    from diffusion_lab.training.checkpoint import load
     from diffusion_lab.training.labels import expand_labels
 
-    model = load(cfg.ckpt, cfg.weights, _device(cfg.device), cfg.trust)
-    parts = {name: instantiate(cfg[name], trust=cfg.trust) for name in ("guidance", "constraint")}
-    sampler = instantiate(cfg.sampler, trust=cfg.trust)
-    model.drawing = replace(model.drawing, sampler=sampler, **parts)
+    model = loaded(cfg)
     count, label = _count(cfg), label_of(cfg.label, model.num_classes)
     labels = expand_labels(label, count, model.num_classes)
     began = time.perf_counter()
@@ -112,6 +109,17 @@ def _count(cfg: DictConfig) -> int:
     if cfg.num_samples is not None:
         return int(cfg.num_samples)
     return 10 if cfg.strip else 100
+
+
+def loaded(cfg: DictConfig) -> DiffusionModule:
+    """The checkpoint's model on its device, drawing by the config's sampler and guidance."""
+    from diffusion_lab.training.checkpoint import load
+
+    model = load(cfg.ckpt, cfg.weights, _device(cfg.device), cfg.trust)
+    names = ("sampler", "guidance", "constraint")
+    parts = {name: instantiate(cfg[name], trust=cfg.trust) for name in names}
+    model.drawing = replace(model.drawing, **parts)
+    return model
 
 
 def _device(name: str) -> Any:
@@ -187,10 +195,9 @@ def save_arrays(path: Path, images: Tensor, labels: Tensor | None) -> Path:
     import numpy as np
 
     numbers = np.full(len(images), -1) if labels is None else labels.numpy()
-    part = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez_compressed(part, samples=images.float().numpy(), labels=numbers.astype(np.int64))
-    os.replace(part, path)
-    return path
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, samples=images.float().numpy(), labels=numbers.astype(np.int64))
+    return write_atomically(path, buffer.getvalue())
 
 
 def main() -> None:

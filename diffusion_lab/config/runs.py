@@ -6,7 +6,6 @@ so that the other processes of a distributed run, which repeat that line, use th
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -20,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lab.config.arguments import Typed, quoted, value_of
 from diffusion_lab.config.building import ConfigError
 from diffusion_lab.config.composing import compose, key_of
+from diffusion_lab.reporting.files import read_record
 
 FINISHED = "finished"
 """`status` in summary.json of a run that came to its end."""
@@ -134,11 +134,7 @@ def _last_written(folder: Path) -> float:
 
 def summary_of(folder: Path) -> dict[str, Any]:
     """summary.json of a run folder; {} where it is missing or torn."""
-    try:
-        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_record(folder / "summary.json")
 
 
 def status_of(folder: Path) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -34,6 +35,7 @@ from diffusion_lab.config.runs import (
     status_of,
     summary_of,
 )
+from diffusion_lab.reporting.files import read_record, write_atomically
 
 _COMMAND = "DIFFUSION_LAB_SWEEP"
 """Environment variable that marks the jobs of one command, also in a parallel launcher."""
@@ -78,8 +80,8 @@ def job(cfg: DictConfig, task: Callable[[DictConfig], Any]) -> float | None:
         record["seconds"] = round(time.time() - began, 1)
     metrics = final_metrics(folder)
     if is_rank_zero():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "job.json", json.dumps(record, indent=1, default=str))
+        text = json.dumps(record, indent=1, default=str)
+        write_atomically(folder / "job.json", text.encode())
         write_table(sweep)
     return metrics.get("val/loss")
 
@@ -153,11 +155,9 @@ def records(sweep: Path) -> list[dict[str, Any]]:
     """What is known of every job in a sweep's folder, in the order of their names."""
     found = []
     for file in sorted(sweep.glob("*/job.json")):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        found.append(record | {"folder": file.parent, "metrics": final_metrics(file.parent)})
+        record = read_record(file)
+        if record:
+            found.append(record | {"folder": file.parent, "metrics": final_metrics(file.parent)})
     return found
 
 
@@ -175,12 +175,9 @@ def write_table(sweep: Path) -> Path:
             + [row["metrics"].get(key, "") for key in metrics]
             + [seconds, _short(row.get("error"))]
         )
-    path = sweep / "sweep.csv"
-    part = path.with_name(f".sweep.{os.getpid()}.csv")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(lines)
-    os.replace(part, path)
-    return path
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(lines)
+    return write_atomically(sweep / "sweep.csv", text.getvalue().encode())
 
 
 def finish(returned: Sequence[Any]) -> int:
@@ -241,9 +238,3 @@ def _refuse_disagreeing_ranks(cfg: DictConfig) -> None:
         f"{sweeper.rsplit('.')[-1]} with trainer.devices={devices}: every process would draw its "
         "own values; use trainer.strategy=ddp_spawn, or trainer.devices=1 hydra/launcher=joblib"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

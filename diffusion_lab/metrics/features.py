@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from diffusion_lab.data.files import write_atomically
 from diffusion_lab.metrics.classifier import Classifier, Recipe, accuracy, to_float
 from diffusion_lab.metrics.classifier import train_classifier as train
 from diffusion_lab.metrics.distances import Gaussian, fit_gaussian
@@ -158,10 +157,7 @@ def _write(stored: dict[str, Any], paths: Sequence[Path]) -> Path | None:
     for path in paths:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            with os.fdopen(handle, "wb") as file:
-                file.write(payload + hashlib.sha256(payload).digest())
-            os.replace(beside, path)
+            write_atomically(path, payload + hashlib.sha256(payload).digest())
         except OSError:
             continue
         return path

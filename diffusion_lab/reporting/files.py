@@ -1,10 +1,12 @@
-"""Writing a result so that a reader sees the old file or the new one, never half of one."""
+"""Writing a result so that a reader sees the old file or the new one, and reading it leniently."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
@@ -34,3 +36,12 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
         Path(beside).unlink(missing_ok=True)
         raise
     return target
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file; {} where the file is missing, torn or holds something else."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from diffusion_lab.reporting.files import write_atomically
 
 
 class MetricsFile(Logger):
@@ -62,10 +63,7 @@ class MetricsFile(Logger):
         writer = csv.DictWriter(text, self._columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows[step] for step in sorted(self._rows))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.part")
-        part.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(part, self.path)
+        write_atomically(self.path, text.getvalue().encode())
         self._changed = False
 
     def finalize(self, status: str) -> None:

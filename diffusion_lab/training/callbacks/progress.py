@@ -7,13 +7,12 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from diffusion_lab.training.throughput import Throughput
+from diffusion_lab.training.callbacks.timed import Timed
 
 
-class Progress(Callback):
+class Progress(Timed):
     """One line: epoch, steps, loss, images a second, time left.
 
     On a terminal the line is redrawn at most every `interval` seconds and kept once an epoch;
@@ -26,22 +25,18 @@ class Progress(Callback):
     """
 
     def __init__(self, interval: float = 0.5, log_interval: float = 15.0) -> None:
+        super().__init__()
         self.terminal = sys.stdout.isatty()
         self.interval = interval if self.terminal else log_interval
-        self.throughput = Throughput()
         self._shown = self._started = 0.0
         self._first_step = 0
         self._width = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clocks."""
-        self.throughput = Throughput()
+        super().on_train_start(trainer, pl_module)
         self._started = self._shown = time.perf_counter()
         self._first_step = trainer.global_step
-
-    def on_train_batch_start(self, *args: Any) -> None:
-        """Training time runs."""
-        self.throughput.start()
 
     def on_train_batch_end(
         self,
@@ -52,17 +47,13 @@ class Progress(Callback):
         batch_idx: int,
     ) -> None:
         """Show a line, where it is time."""
-        self.throughput.step(len(batch[0]) * trainer.world_size)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.is_global_zero and time.perf_counter() - self._shown > self.interval:
             self._show(trainer, outputs)
 
-    def on_validation_start(self, *args: Any) -> None:
-        """Training time stands."""
-        self.throughput.stop()
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep a line for the epoch."""
-        self.throughput.stop()
+        super().on_train_epoch_end(trainer, pl_module)
         if trainer.is_global_zero:
             self._show(trainer, None, keep=True)
 

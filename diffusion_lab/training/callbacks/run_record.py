@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import warnings
 from datetime import UTC, datetime
@@ -12,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 
+from diffusion_lab.reporting.files import read_record, write_atomically
 from diffusion_lab.training.callbacks.interruption import Interrupted
+from diffusion_lab.training.callbacks.timed import Timed
 from diffusion_lab.training.environment import git_revision, hardware, versions
-from diffusion_lab.training.throughput import Throughput
 
 
-class RunRecord(Callback):
+class RunRecord(Timed):
     """Writes summary.json, and report.html when the run ends.
 
     Keys: status ("running", "finished", "interrupted" or "failed"), experiment, step, epoch,
@@ -36,19 +35,20 @@ class RunRecord(Callback):
     def __init__(
         self, run_dir: str | Path, experiment: str | None = None, report: bool = True
     ) -> None:
+        super().__init__()
         self.folder = Path(run_dir)
+        self.path = self.folder / "summary.json"
         self.experiment = experiment
         self.report = report
         self.record: dict[str, Any] = {}
-        self.throughput = Throughput()
         self._clock = time.perf_counter()
         self._before = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record what is known before the first step."""
+        super().on_train_start(trainer, pl_module)
         self._clock = time.perf_counter()
-        self.throughput = Throughput()
-        earlier = self._earlier() if trainer.global_step else {}
+        earlier = read_record(self.path) if trainer.global_step else {}
         self._before = float(earlier.get("seconds") or 0.0)
         resumed = [*(earlier.get("resumed_from") or [])]
         if trainer.global_step:
@@ -75,28 +75,9 @@ class RunRecord(Callback):
         }
         self._write(trainer)
 
-    def on_train_batch_start(self, *args: Any) -> None:
-        """Training time runs."""
-        self.throughput.start()
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Count images."""
-        self.throughput.step(len(batch[0]) * trainer.world_size)
-
-    def on_validation_start(self, *args: Any) -> None:
-        """Training time stands."""
-        self.throughput.stop()
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record the epoch."""
-        self.throughput.stop()
+        super().on_train_epoch_end(trainer, pl_module)
         self._update(trainer)
         self._write(trainer)
 
@@ -133,20 +114,11 @@ class RunRecord(Callback):
             "metrics": {k: _finite(v) for k, v in sorted(trainer.callback_metrics.items())},
         }
 
-    def _earlier(self) -> dict[str, Any]:
-        try:
-            found = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
     def _write(self, trainer: pl.Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / ".summary.json.part"
-        part.write_text(json.dumps(self.record, indent=2, default=str) + "\n", encoding="utf-8")
-        os.replace(part, self.folder / "summary.json")
+        text = json.dumps(self.record, indent=2, default=str) + "\n"
+        write_atomically(self.path, text.encode())
 
     def _write_report(self, trainer: pl.Trainer) -> None:
         if not self.report:

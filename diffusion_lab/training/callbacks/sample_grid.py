@@ -87,7 +87,7 @@ class SampleGrid(Callback):
                 seed=self.seed,
             )
         columns = self.columns or module.num_classes or 10
-        picture = image_grid(images.clamp(-1, 1), columns=min(columns, 20), scale=self.scale)
+        picture = image_grid(images, columns=min(columns, 20), scale=self.scale)
         number = trainer.current_epoch + 1 if epoch is None else epoch
         path = save_picture(self.folder / f"epoch_{number:03d}.png", picture)
         log_images(trainer.loggers, "samples", picture, trainer.global_step - 1)
