@@ -1,6 +1,12 @@
-"""The pieces of a convolutional denoiser."""
+"""The pieces of a convolutional denoiser, as factories that a network is handed.
+
+A block factory takes (in_channels, out_channels, condition_dim) and, by name, `norm` and
+`activation`; a factory of down- or upsampling takes (in_channels, out_channels).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +19,9 @@ from diffusion_lab.denoisers.layers import (
     silu,
     zero_,
 )
+
+BlockFactory = Callable[..., nn.Module]
+ResampleFactory = Callable[[int, int], nn.Module]
 
 
 class ResBlock(nn.Module):
@@ -41,12 +50,17 @@ class ResBlock(nn.Module):
             in_channels: Channels of the input.
             out_channels: Channels of the output.
             condition_dim: Width of the condition vector; None for a block that is told nothing.
-            dropout: Chance that a value is dropped before conv2, 0 to 1.
+            dropout: Chance that a value is dropped before conv2, 0 to 1 (1 excluded).
             scale_shift: Scale and shift after norm2, rather than add before it.
             norm: Factory of the norms.
             activation: Factory of the activations.
+
+        Raises:
+            ValueError: dropout out of range.
         """
         super().__init__()
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout={dropout}: must be at least 0 and below 1")
         self.scale_shift = scale_shift
         self.norm1 = norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -87,6 +101,40 @@ class ResBlock(nn.Module):
         return torch.addcmul(shift.to(h.dtype), h, 1 + scale.to(h.dtype))
 
 
+class PlainBlock(nn.Module):
+    """Two convolutions with norm and activation after each, told the condition in between.
+
+    h = act(norm1(conv1(x))) + Linear(condition); y = act(norm2(conv2(h))): the block of the first
+    U-Net (Ronneberger et al. 2015, arXiv 1505.04597) with a noise level. It has no residual path
+    and therefore does not start as the identity.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        condition_dim: int | None = None,
+        *,
+        norm: NormFactory = group_norm,
+        activation: ActivationFactory = silu,
+    ):
+        """Build the block; the arguments are those of `ResBlock`."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm1 = norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.norm2 = norm(out_channels)
+        self.act = activation()
+        self.condition = nn.Linear(condition_dim, out_channels) if condition_dim else None
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W); see `ResBlock.forward`."""
+        h = self.act(self.norm1(self.conv1(x)))
+        if self.condition is not None:
+            h = h + self.condition(condition)[:, :, None, None].to(h.dtype)
+        return self.act(self.norm2(self.conv2(h)))
+
+
 class Downsample(nn.Module):
     """Halve the size and change the width by a 3x3 convolution of stride 2."""
 
@@ -100,6 +148,19 @@ class Downsample(nn.Module):
         return self.conv(x)
 
 
+class MaxPool(nn.MaxPool2d):
+    """Halve the size by the largest of each 2x2 square; keeps the width."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        """Build the layer.
+
+        Raises:
+            ValueError: the width is to change, which pooling cannot do.
+        """
+        _check_same_width("down", in_channels, out_channels)
+        super().__init__(2)
+
+
 class Upsample(nn.Module):
     """Change the width by a 3x3 convolution and double the size, by copying pixels."""
 
@@ -111,3 +172,28 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
         return F.interpolate(self.conv(x), scale_factor=2.0, mode="nearest")
+
+
+class Bilinear(nn.Module):
+    """Double the size by bilinear interpolation; keeps the width."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        """Build the layer.
+
+        Raises:
+            ValueError: the width is to change, which interpolation cannot do.
+        """
+        _check_same_width("up", in_channels, out_channels)
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
+        return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _check_same_width(name: str, in_channels: int, out_channels: int) -> None:
+    if in_channels != out_channels:
+        raise ValueError(
+            f"{name}: a layer without weights cannot turn {in_channels} channels into "
+            f"{out_channels}; let blocks change the width (widen_in_blocks=true)"
+        )

@@ -1,11 +1,11 @@
-"""A plain convolutional network: residual blocks at one size, no U."""
+"""A plain convolutional network: blocks at one size, no U."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_lab.denoisers.blocks import ResBlock
+from diffusion_lab.denoisers.blocks import BlockFactory, ResBlock
 from diffusion_lab.denoisers.embeddings import ConditionEmbedding
 from diffusion_lab.denoisers.layers import (
     ActivationFactory,
@@ -32,7 +32,7 @@ class CNN(nn.Module):
         width: int = 64,
         blocks: int = 4,
         time_dim: int = 128,
-        dropout: float = 0.0,
+        block: BlockFactory = ResBlock,
         norm: NormFactory = group_norm,
         activation: ActivationFactory = silu,
     ):
@@ -42,9 +42,9 @@ class CNN(nn.Module):
             channels: Channels of the image.
             num_classes: Classes without the null class; None for an unconditional net.
             width: Channels inside.
-            blocks: Residual blocks.
+            blocks: How many blocks.
             time_dim: Width of the condition vector; even.
-            dropout: Chance that a value is dropped inside a block, 0 to 1 (1 excluded).
+            block: Factory of blocks (blocks.py).
             norm: Factory of norms (layers.py).
             activation: Factory of activations (layers.py).
 
@@ -55,14 +55,11 @@ class CNN(nn.Module):
         for name, value in (("channels", channels), ("width", width), ("blocks", blocks)):
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout={dropout}: must be at least 0 and below 1")
         self.channels, self.num_classes = channels, num_classes
         self.embed = ConditionEmbedding(time_dim, num_classes, activation)
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
         self.blocks = nn.ModuleList(
-            ResBlock(width, width, time_dim, dropout=dropout, norm=norm, activation=activation)
-            for _ in range(blocks)
+            block(width, width, time_dim, norm=norm, activation=activation) for _ in range(blocks)
         )
         self.act = activation()
         self.norm_out = norm(width)
@@ -70,7 +67,7 @@ class CNN(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         """Map images (B, channels, H, W) to the same shape; arguments as `UNet.forward`."""
-        condition = self.act(self.embed(c_noise, label))
+        condition = self.embed(c_noise, label)
         h = self.stem(x.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             h = block(h, condition)

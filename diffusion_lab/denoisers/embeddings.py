@@ -44,31 +44,47 @@ class SinusoidalEmbedding(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """Noise level and class in one vector: MLP(sinusoid(c_noise)) + table[label].
+    """Noise level and class in one vector: act(MLP(sinusoid(c_noise)) + table[label]).
 
     Row `num_classes` of the table is the null class of classifier-free guidance (Ho & Salimans
-    2022, arXiv 2207.12598); a missing label means all null.
+    2022, arXiv 2207.12598); a missing label means all null. With `hidden=0` there is no MLP: the
+    vector is the plain sinusoid (plus the class), not activated.
     """
 
-    def __init__(self, dim: int, num_classes: int | None, activation: ActivationFactory):
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int | None,
+        activation: ActivationFactory,
+        hidden: int | None = None,
+    ):
         """Build the MLP and the table.
 
         Args:
             dim: Width of the vector; even.
             num_classes: Number of classes without the null class; None for an unconditional net.
-            activation: Factory of the activation between the two layers.
+            activation: Factory of the activations between the MLP's layers and after the sum.
+            hidden: Width between the MLP's two layers; None for `dim`, 0 for no MLP.
 
         Raises:
-            ValueError: dim is odd or num_classes is below 1.
+            ValueError: dim is odd, num_classes is below 1 or hidden below 0.
         """
         super().__init__()
         if num_classes is not None and num_classes < 1:
             raise ValueError(
                 f"num_classes={num_classes}: must be at least 1, or null for a net without classes"
             )
+        if hidden is not None and hidden < 0:
+            raise ValueError(f"time_hidden={hidden}: must be at least 0 (0 is no MLP), or null")
         self.num_classes = num_classes
         self.sinusoid = SinusoidalEmbedding(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, dim), activation(), nn.Linear(dim, dim))
+        hidden = dim if hidden is None else hidden
+        self.mlp = (
+            nn.Sequential(nn.Linear(dim, hidden), activation(), nn.Linear(hidden, dim))
+            if hidden
+            else nn.Identity()
+        )
+        self.act = activation() if hidden else nn.Identity()
         self.table = nn.Embedding(num_classes + 1, dim) if num_classes is not None else None
 
     def forward(self, c_noise: Tensor, label: Tensor | None) -> Tensor:
@@ -80,7 +96,7 @@ class ConditionEmbedding(nn.Module):
                 takes None only.
 
         Returns:
-            (B, dim).
+            (B, dim), ready for the linear layers of the blocks.
 
         Raises:
             ValueError: a label is given to a net without classes.
@@ -89,7 +105,8 @@ class ConditionEmbedding(nn.Module):
         if self.table is None:
             if label is not None:
                 raise ValueError("label: this network has no classes; pass label=None")
-            return vector
-        if label is None:
-            return vector + self.table.weight[self.num_classes]
-        return vector + self.table(label)
+        elif label is None:
+            vector = vector + self.table.weight[self.num_classes]
+        else:
+            vector = vector + self.table(label)
+        return self.act(vector)

@@ -59,7 +59,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         """Map (B, *shape) to the same shape; c_noise and label as in `UNet.forward`."""
-        condition = self.act(self.embed(c_noise, label))
+        condition = self.embed(c_noise, label)
         h = self.stem(x.flatten(1))
         for first, told, second in zip(self.first, self.told, self.second, strict=True):
             h = h + second(self.act(first(self.act(h)) + told(condition)))

@@ -2,11 +2,15 @@
 
 Ronneberger et al. 2015 (arXiv 1505.04597) in the form of Ho et al. 2020 (arXiv 2006.11239).
 
-With multipliers (1, 2, 4), base_channels C and an image of 28: encoder stages of width C at 28 and
-2C at 14, a middle of width 4C at 7, decoder stages of width 2C at 14 and C at 28. A downsample
-widens, an upsample narrows; the features that enter a downsample are the skip of their stage,
-joined by concatenation to what comes back up. `patch=2` first turns each 2x2 square of pixels into
-channels (space to depth), which saves most of the work of a small image.
+With multipliers (1, 2, 4), base_channels C and an image of 28, the widths of the maps are
+
+    size        28       14       7       14       28
+    at sizes    C        2C       4C      2C       C        a downsample widens, an upsample narrows
+    in blocks   2C       4C       4C      2C       C        from a stem of C, by first blocks
+
+The features that enter a downsample are the skip of their stage, joined by concatenation to what
+comes back up. `patch=2` first turns each 2x2 square of pixels into channels (space to depth),
+which saves most of the work of a small image.
 """
 
 from __future__ import annotations
@@ -19,7 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion_lab.denoisers.attention import SelfAttention, check_heads
-from diffusion_lab.denoisers.blocks import Downsample, ResBlock, Upsample
+from diffusion_lab.denoisers.blocks import (
+    BlockFactory,
+    Downsample,
+    ResampleFactory,
+    ResBlock,
+    Upsample,
+)
 from diffusion_lab.denoisers.embeddings import ConditionEmbedding
 from diffusion_lab.denoisers.layers import (
     ActivationFactory,
@@ -31,9 +41,9 @@ from diffusion_lab.denoisers.layers import (
 
 
 class Stage(nn.Module):
-    """Residual blocks of one size, some followed by self-attention."""
+    """Blocks of one size, some followed by self-attention."""
 
-    def __init__(self, blocks: Sequence[ResBlock], attentions: Sequence[SelfAttention | None]):
+    def __init__(self, blocks: Sequence[nn.Module], attentions: Sequence[SelfAttention | None]):
         """Keep the layers; `attentions[i]` follows `blocks[i]`."""
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
@@ -66,15 +76,23 @@ class UNet(nn.Module):
         multipliers: Sequence[int] = (1, 2, 4),
         blocks_per_level: int = 1,
         middle_blocks: int = 2,
+        widen_in_blocks: bool = False,
         attention: Sequence[int] = (7,),
+        attention_every_block: bool = True,
         decoder_attention: bool = True,
         heads: int = 4,
         time_dim: int = 128,
+        time_hidden: int | None = None,
         time_in_every_block: bool = True,
-        scale_shift: bool = True,
-        dropout: float = 0.0,
         patch: int = 1,
+        pad: bool = False,
+        stem: bool = True,
         out_channels: int | None = None,
+        out_kernel: int = 3,
+        out_norm: bool = True,
+        block: BlockFactory = ResBlock,
+        down: ResampleFactory = Downsample,
+        up: ResampleFactory = Upsample,
         norm: NormFactory = group_norm,
         activation: ActivationFactory = silu,
     ):
@@ -82,22 +100,32 @@ class UNet(nn.Module):
 
         Args:
             channels: Channels of the image.
-            image_size: Height and width in pixels; patch * 2^(levels - 1) must divide it.
+            image_size: Height and width in pixels; patch * 2^(levels - 1) must divide it, or `pad`
+                be set.
             num_classes: Classes without the null class; None for an unconditional net.
-            base_channels: Width of the first stage.
+            base_channels: Width of the first level.
             multipliers: Width of each level over base_channels; the last is the middle's.
-            blocks_per_level: Residual blocks in each encoder and in each decoder stage.
-            middle_blocks: Residual blocks at the smallest size.
-            attention: Sizes of feature maps (pixels a side) that have self-attention: after each
-                block of a stage; between the blocks of the middle.
+            blocks_per_level: Blocks in each encoder and in each decoder stage.
+            middle_blocks: Blocks at the smallest size.
+            widen_in_blocks: Change the width in the stages' first blocks, not where the size
+                changes; skips then have the next level's width.
+            attention: Sizes of feature maps (pixels a side) that have self-attention: after
+                blocks of a stage; between the blocks of the middle.
+            attention_every_block: After every block of such a stage, or after its last one only.
             decoder_attention: Whether decoder stages have it too.
             heads: Attention heads.
             time_dim: Width of the condition vector; even.
+            time_hidden: Width inside the MLP of the condition; None for time_dim, 0 for no MLP.
             time_in_every_block: Tell every block the condition, or the first of each stage only.
-            scale_shift: Condition by scale and shift, or by addition.
-            dropout: Chance that a value is dropped inside a block, 0 to 1 (1 excluded).
             patch: Side of the squares of pixels that become channels; 1 for none.
+            pad: Grow images that do not halve evenly by mirroring their edges, and cut the output.
+            stem: Begin with a 3x3 convolution, or let the first block read the image.
             out_channels: Channels of the output; None for `channels`.
+            out_kernel: Side of the last convolution; odd.
+            out_norm: Norm and activation in front of it.
+            block: Factory of blocks (blocks.py).
+            down: Factory of layers that halve the size (blocks.py).
+            up: Factory of layers that double it (blocks.py).
             norm: Factory of norms (layers.py).
             activation: Factory of activations (layers.py).
 
@@ -105,8 +133,7 @@ class UNet(nn.Module):
             ValueError: sizes, heads or numbers that do not fit, with those that do.
         """
         super().__init__()
-        sizes = _sizes(image_size, patch, len(multipliers))
-        widths = [base_channels * m for m in multipliers]
+        self.unit, sizes = _sizes(image_size, patch, len(multipliers), pad)
         _check_positive(
             channels=channels,
             base_channels=base_channels,
@@ -114,54 +141,62 @@ class UNet(nn.Module):
             blocks_per_level=blocks_per_level,
             middle_blocks=middle_blocks,
         )
-        _check_attention(attention, sizes, widths, heads)
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout={dropout}: must be at least 0 and below 1")
+        if out_kernel < 1 or out_kernel % 2 == 0:
+            raise ValueError(f"out_kernel={out_kernel}: must be odd and at least 1, e.g. 3")
+        widths = [base_channels * m for m in multipliers]
+        inner = widths[1:] if widen_in_blocks else widths[:-1]  # of encoder stages and their skips
+        _check_attention(attention, sizes, [*inner, widths[-1]], heads)
+        if decoder_attention:
+            _check_attention(attention, sizes, widths, heads)
         self.channels, self.num_classes = channels, num_classes
-        self.image_size, self.patch = image_size, patch
-        self.embed = ConditionEmbedding(time_dim, num_classes, activation)
-        block = partial(
-            ResBlock, dropout=dropout, scale_shift=scale_shift, norm=norm, activation=activation
-        )
+        self.image_size, self.patch, self.pad = image_size, patch, pad
+        self.embed = ConditionEmbedding(time_dim, num_classes, activation, time_hidden)
+        make_block = partial(block, norm=norm, activation=activation)
         attend = partial(SelfAttention, heads=heads, norm=norm)
 
-        def stage(inputs: int, width: int, count: int, attended: int) -> Stage:
-            """`count` blocks, the first `attended` of them followed by attention."""
+        def stage(inputs: int, width: int, count: int, attended: Sequence[int] = ()) -> Stage:
+            """`count` blocks, those numbered in `attended` followed by attention."""
             told = [time_dim if time_in_every_block or i == 0 else None for i in range(count)]
-            blocks = [block(inputs if i == 0 else width, width, told[i]) for i in range(count)]
-            return Stage(blocks, [attend(width) if i < attended else None for i in range(count)])
+            blocks = [make_block(inputs if i == 0 else width, width, told[i]) for i in range(count)]
+            return Stage(blocks, [attend(width) if i in attended else None for i in range(count)])
 
         n = blocks_per_level
-        attended = [n if size in attention else 0 for size in sizes]
+        chosen = range(n) if attention_every_block else [n - 1]
+        attended = [chosen if size in attention else () for size in sizes]
         outer = list(range(len(widths) - 1))
-        self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(stage(widths[i], widths[i], n, attended[i]) for i in outer)
-        self.downs = nn.ModuleList(Downsample(widths[i], widths[i + 1]) for i in outer)
-        between = middle_blocks - 1 if sizes[-1] in attention else 0
-        self.middle = stage(widths[-1], widths[-1], middle_blocks, between)
-        self.ups = nn.ModuleList(Upsample(widths[i + 1], widths[i]) for i in reversed(outer))
+        image = channels * patch**2
+        self.stem = nn.Conv2d(image, widths[0], 3, padding=1) if stem else nn.Identity()
+        reads = [widths[0] if stem else image, *widths[1:]]
+        self.encoder = nn.ModuleList(stage(reads[i], inner[i], n, attended[i]) for i in outer)
+        self.downs = nn.ModuleList(down(inner[i], widths[i + 1]) for i in outer)
+        between = range(middle_blocks - 1) if sizes[-1] in attention else ()
+        self.middle = stage(reads[-1], widths[-1], middle_blocks, between)
+        self.ups = nn.ModuleList(up(widths[i + 1], inner[i]) for i in reversed(outer))
         self.decoder = nn.ModuleList(
-            stage(2 * widths[i], widths[i], n, attended[i] if decoder_attention else 0)
+            stage(2 * inner[i], widths[i], n, attended[i] if decoder_attention else ())
             for i in reversed(outer)
         )
-        self.act = activation()
-        self.norm_out = norm(widths[0])
+        self.act = activation() if out_norm else nn.Identity()
+        self.norm_out = norm(widths[0]) if out_norm else nn.Identity()
         out = (channels if out_channels is None else out_channels) * patch**2
-        self.conv_out = zero_(nn.Conv2d(widths[0], out, 3, padding=1))
+        self.conv_out = zero_(nn.Conv2d(widths[0], out, out_kernel, padding=out_kernel // 2))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         """Run the network.
 
         Args:
-            x: Images (B, channels, image_size, image_size).
+            x: Images (B, channels, H, W) of sides that halve evenly, or any if built with `pad`.
             c_noise: (B,), what to embed of the noise level.
             label: (B,) long, `num_classes` meaning none; or None for none at all.
 
         Returns:
-            (B, out_channels, image_size, image_size), in the autocast's type if one is on.
+            (B, out_channels, H, W), in the autocast's type if one is on.
         """
-        condition = self.act(self.embed(c_noise, label))
+        condition = self.embed(c_noise, label)
+        height, width = x.shape[-2:]
+        if self.pad:
+            x = F.pad(x, (0, -width % self.unit, 0, -height % self.unit), mode="reflect")
         # Channels last is the layout in which CPU and GPU convolutions are fastest.
         h = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
         h = self.stem(h)
@@ -174,23 +209,28 @@ class UNet(nn.Module):
         for up, stage in zip(self.ups, self.decoder, strict=True):
             h = stage(torch.cat([up(h), skips.pop()], dim=1), condition)
         h = self.conv_out(self.act(self.norm_out(h)))
-        return F.pixel_shuffle(h, self.patch)
+        return F.pixel_shuffle(h, self.patch)[..., :height, :width]
 
 
-def _sizes(image_size: int, patch: int, levels: int) -> list[int]:
-    """Sides of the feature maps from the largest to the smallest."""
+def _sizes(image_size: int, patch: int, levels: int, pad: bool) -> tuple[int, list[int]]:
+    """What must divide the image's side; sides of the feature maps from largest to smallest."""
     if levels < 1:
         raise ValueError("multipliers=[]: needs one number a level, e.g. [1, 2, 4]")
     _check_positive(image_size=image_size, patch=patch)
     unit = patch * 2 ** (levels - 1)
-    if image_size % unit:
-        below, above = image_size // unit * unit, -(-image_size // unit) * unit
+    below, above = image_size // unit * unit, -(-image_size // unit) * unit
+    if pad and above - image_size >= image_size:
+        raise ValueError(
+            f"image_size={image_size}: mirrored edges cannot fill it up to {above}, which patch="
+            f"{patch} and {levels} levels (multipliers) need; take fewer levels"
+        )
+    if above != image_size and not pad:
         near = " or ".join(str(size) for size in (below, above) if size)
         raise ValueError(
             f"image_size={image_size}: patch={patch} and {levels} levels (multipliers) divide the "
-            f"image by {unit}; take {near}, or fewer levels"
+            f"image by {unit}; take {near}, fewer levels, or pad=true"
         )
-    return [image_size // patch // 2**level for level in range(levels)]
+    return unit, [above // patch // 2**level for level in range(levels)]
 
 
 def _check_attention(

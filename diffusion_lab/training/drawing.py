@@ -38,6 +38,7 @@ class Drawing:
         sampler: The solver; None leaves it to each call.
         guidance: How the class steers; None is the conditional model as it is.
         constraint: Applied to every x0-hat; None for none.
+        clip: Clip finished samples to [-1, 1].
     """
 
     shape: tuple[int, ...]
@@ -45,6 +46,7 @@ class Drawing:
     sampler: Sampler | None = None
     guidance: Guidance | None = None
     constraint: X0Constraint | None = None
+    clip: bool = False
 
     def replaced(self, sampler: Sampler | None, guidance: Guidance | None) -> Drawing:
         """The same with another sampler or guidance, where given."""
@@ -94,7 +96,8 @@ class Drawing:
     ) -> Tensor:
         chosen = None if labels is None else labels[: first + size]
         steps = self.trajectory(model, size, chosen, seed, first)
-        return deque(steps, maxlen=1).pop().x.float()
+        x = deque(steps, maxlen=1).pop().x.float()
+        return x.clamp(-1, 1) if self.clip else x
 
     def denoised(
         self, model: GaussianDiffusion, x_t: Tensor, t: float | Tensor, label: Label

@@ -49,6 +49,7 @@ class DiffusionModule(pl.LightningModule):
         data_std: See `GaussianDiffusion`.
         input_scaling: See `GaussianDiffusion`.
         matched_prior: See `GaussianDiffusion`.
+        clip_samples: Clip finished samples to [-1, 1]; the steps before are left as they are.
         seed: Seed of the training noise.
 
     Raises:
@@ -74,6 +75,7 @@ class DiffusionModule(pl.LightningModule):
         data_std: float = 1.0,
         input_scaling: bool = False,
         matched_prior: bool = False,
+        clip_samples: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -89,7 +91,9 @@ class DiffusionModule(pl.LightningModule):
         self.shape = tuple(shape)
         self.num_classes = num_classes
         self.label_dropout = label_dropout
-        self.drawing = Drawing(self.shape, num_classes, sampler, guidance, constraint)
+        self.drawing = Drawing(
+            self.shape, num_classes, sampler, guidance, constraint, clip_samples
+        )
         self.seed = seed
         self.run_config: dict[str, Any] = {}
         self.run_choices: dict[str, str] = {}
@@ -205,7 +209,8 @@ class DiffusionModule(pl.LightningModule):
             batch_size: Images at a time; halved where memory runs out.
 
         Returns:
-            float32 (N, *shape), nominally in [-1, 1] (not clipped), on the module's device.
+            float32 (N, *shape), nominally in [-1, 1], clipped to it where the module says so
+            (`clip_samples`), on the module's device.
 
         Raises:
             ValueError: no sampler, a class that does not exist, or fewer than one image.

@@ -1,6 +1,7 @@
 """The networks' contract: shapes, conditions, a zero start, refusals, speed-relevant layout."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from diffusion_lab.denoisers import layers
 from diffusion_lab.denoisers.attention import SelfAttention, attend
-from diffusion_lab.denoisers.blocks import ResBlock
+from diffusion_lab.denoisers.blocks import Bilinear, MaxPool, PlainBlock, ResBlock
 from diffusion_lab.denoisers.cnn import CNN
 from diffusion_lab.denoisers.embeddings import ConditionEmbedding, SinusoidalEmbedding
 from diffusion_lab.denoisers.mlp import MLP
@@ -49,7 +50,13 @@ OPTIONS = [
     {"patch": 2, "attention": (2,)},
     {"blocks_per_level": 2, "middle_blocks": 1},
     {"decoder_attention": False, "attention": (8,)},
-    {"scale_shift": False, "time_in_every_block": False, "dropout": 0.2},
+    {"block": partial(ResBlock, scale_shift=False, dropout=0.2), "time_in_every_block": False},
+    {"widen_in_blocks": True, "multipliers": (1, 2, 3), "attention": (8, 4, 2)},
+    {"widen_in_blocks": True, "down": MaxPool, "up": Bilinear, "block": PlainBlock},
+    {"time_hidden": 0},
+    {"time_hidden": 24, "num_classes": None},
+    {"stem": False, "out_kernel": 1, "out_norm": False},
+    {"blocks_per_level": 2, "attention": (8,), "attention_every_block": False},
     {"norm": layers.batch_norm, "activation": layers.relu},
     {"norm": layers.no_norm, "activation": layers.gelu},
     {"out_channels": 2},
@@ -123,7 +130,7 @@ def test_same_in_training_and_evaluation_and_when_repeated():
 
 
 def test_dropout_is_governed_by_the_global_seed():
-    net = awake(unet(dropout=0.5))
+    net = awake(unet(block=partial(ResBlock, dropout=0.5)))
     x, c_noise, label = batch()
     outs = []
     for seed in (0, 0, 1):
@@ -150,6 +157,34 @@ def test_attention_stands_where_it_was_asked_for():
     assert sides(unet(attention=(8, 4))) == [8, 4, 8]
     assert sides(unet(attention=(8,), decoder_attention=False)) == [8]
     assert sides(unet(attention=())) == []
+    twice = {"attention": (8,), "decoder_attention": False, "blocks_per_level": 2}
+    assert sides(unet(**twice)) == [8, 8]
+    assert sides(unet(**twice, attention_every_block=False)) == [8]
+
+
+@given(size=st.integers(5, 40), channels=st.integers(1, 3), patch=st.sampled_from([1, 2]))
+def test_padding_takes_any_size_and_changes_none_that_fits(size, channels, patch):
+    net = unet(channels=channels, image_size=size, patch=patch, pad=True, attention=())
+    x = torch.randn(2, channels, size, size)
+    assert awake(net)(x, torch.ones(2), None).shape == x.shape
+    if size % (2 * patch) == 0:
+        plain = unet(channels=channels, image_size=size, patch=patch, attention=())
+        plain.load_state_dict(net.state_dict())
+        assert torch.equal(net(x, torch.ones(2)), plain(x, torch.ones(2)))
+
+
+def test_widths_of_both_layouts():
+    def seen(net):
+        shapes = []
+        for part in [*net.encoder, net.middle, *net.decoder]:
+            part.register_forward_hook(lambda m, i, o: shapes.append(tuple(o.shape[1:3])))
+        net(*batch())
+        return shapes
+
+    deep = {"multipliers": (1, 2, 4), "attention": ()}
+    at_sizes, in_blocks = seen(unet(**deep)), seen(unet(**deep, widen_in_blocks=True))
+    assert at_sizes == [(8, 8), (16, 4), (32, 2), (16, 4), (8, 8)]
+    assert in_blocks == [(16, 8), (32, 4), (32, 2), (16, 4), (8, 8)]
 
 
 def test_autocast_and_meta_device():
@@ -192,7 +227,7 @@ def test_sinusoid_against_its_formula():
 
 
 def test_null_class_is_the_last_row():
-    embed = ConditionEmbedding(8, 3, layers.silu)
+    embed = ConditionEmbedding(8, 3, layers.silu, hidden=0)
     assert embed.table.weight.shape == (4, 8)
     c_noise = torch.zeros(2)
     difference = embed(c_noise, torch.tensor([3, 0])) - embed(c_noise, None)
@@ -229,10 +264,16 @@ def test_mlp(shape, classes):
         (lambda: UNet(1, 28, base_channels=0), "base_channels=0"),
         (lambda: UNet(1, 28, patch=0), "patch=0"),
         (lambda: UNet(1, 28, time_dim=7), "dim=7.*take 6 or 8"),
-        (lambda: UNet(1, 28, dropout=1.0), "dropout=1.0"),
+        (lambda: UNet(1, 28, block=partial(ResBlock, dropout=1.0)), "dropout=1.0"),
         (lambda: UNet(1, 28, num_classes=0), "num_classes=0"),
         (lambda: CNN(width=0), "width=0"),
-        (lambda: CNN(dropout=-0.1), "dropout=-0.1"),
+        (lambda: CNN(block=partial(ResBlock, dropout=-0.1)), "dropout=-0.1"),
+        (lambda: UNet(1, 28, out_kernel=2), "out_kernel=2.*odd"),
+        (lambda: UNet(1, 28, time_hidden=-1), "time_hidden=-1"),
+        (lambda: UNet(1, 28, down=MaxPool), "down.*widen_in_blocks=true"),
+        (lambda: UNet(1, 28, up=Bilinear), "up.*widen_in_blocks=true"),
+        (lambda: UNet(1, 28, base_channels=6, attention=(28,)), "heads=4.*6 channels"),
+        (lambda: UNet(1, 3, multipliers=(1, 1, 1, 1), pad=True), "image_size=3.*fewer levels"),
         (lambda: MLP(shape=()), "shape=0"),
         (lambda: MLP(width=0), "width=0"),
         (lambda: layers.group_norm(4, groups=0), "groups=0"),

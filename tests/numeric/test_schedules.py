@@ -11,15 +11,19 @@ from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
     CosineBetas,
     LinearBetas,
+    QuadraticBetas,
     RectifiedFlow,
 )
 
 TABLES = st.one_of(
-    st.builds(
-        LinearBetas,
-        st.integers(1, 1500),
-        beta_start=st.floats(1e-6, 1e-2),
-        beta_end=st.floats(1e-2, 0.5),
+    *(
+        st.builds(
+            betas,
+            st.integers(1, 1500),
+            beta_start=st.floats(1e-6, 1e-2),
+            beta_end=st.floats(1e-2, 0.5),
+        )
+        for betas in (LinearBetas, QuadraticBetas)
     ),
     st.builds(CosineBetas, st.integers(1, 1500), offset=st.floats(0, 0.05)),
 )
@@ -105,6 +109,12 @@ def test_known_values():
     betas = 1 - cosine.alpha_bar / torch.cat((torch.ones(1).double(), cosine.alpha_bar[:-1]))
     assert float(betas[0]) == pytest.approx(4.128e-5, rel=1e-3)
     assert int((betas > 0.9989).sum()) == 1
+
+
+def test_roots_of_quadratic_betas_are_linear():
+    abar = torch.cat((torch.ones(1).double(), QuadraticBetas(7, 0.01, 0.09).alpha_bar))
+    roots = (1 - abar[1:] / abar[:-1]).sqrt()
+    torch.testing.assert_close(roots, torch.linspace(0.1, 0.3, 7).double(), rtol=0, atol=1e-7)
 
 
 def test_scaled_linear_ends_in_the_same_noise_for_every_length():

@@ -5,7 +5,7 @@ import torch
 from exact import Drawn, MixtureData, run
 
 from diffusion_lab.diffusion.gaussian import eps_from, marginal
-from diffusion_lab.diffusion.schedules import CosineBetas, LinearBetas
+from diffusion_lab.diffusion.schedules import CosineBetas, LinearBetas, QuadraticBetas
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.constraints import Clip
 from diffusion_lab.sampling.grids import Leading, Trailing
@@ -48,6 +48,10 @@ def loop(scheduler, schedule, steps, x, generator, **step):
     [
         (LinearBetas(1000), {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}),
         (LinearBetas(300), {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}),
+        (
+            QuadraticBetas(300, 8.5e-4, 0.012),
+            {"beta_start": 8.5e-4, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
+        ),
         (CosineBetas(1000), {"beta_schedule": "squaredcos_cap_v2"}),
     ],
 )
