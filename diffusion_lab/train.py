@@ -101,10 +101,12 @@ def settle_precision(cfg: DictConfig) -> None:
 
 def _tell(folder: Path, data: LightningDataModule, trainer: Trainer) -> None:
     """Where everything is, and what to type next."""
-    grids = sorted((folder / "samples").glob("*.png"))
+    from diffusion_lab.reporting.records import grids
+
+    drawn = grids(folder)
     places = {
         "run folder": folder,
-        "last grid": grids[-1] if grids else None,
+        "last grid": drawn[-1] if drawn else None,
         "report": folder / "report.html",
         "checkpoint": folder / "checkpoints" / "last.ckpt",
     }

@@ -69,7 +69,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Share:
-    """A number of things (integer >= 0) or a share of them (float in [0, 1])."""
+    """A number of things (integer >= 0) or a share of them (float in [0, 1]).
+
+    Attributes:
+        above_zero: 0 is refused.
+    """
+
+    above_zero: bool = False
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value, or None."""
@@ -79,18 +85,27 @@ class Share:
                 (isinstance(value, int) and value >= 0)
                 or (isinstance(value, float) and 0.0 <= value <= 1.0)
             )
+            and not (self.above_zero and value == 0)
         )
         return None if ok else "must be a number of batches (3) or a share of them (0.1 to 1.0)"
 
 
 @dataclass(frozen=True)
 class Each:
-    """A list whose entries all keep a rule."""
+    """A list whose entries all keep a rule.
+
+    Attributes:
+        rule: That of each entry.
+        null: null is allowed in place of the list.
+    """
 
     rule: Number
+    null: bool = False
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value, or None."""
+        if value is None and self.null:
+            return None
         wrong = not isinstance(value, list) or any(self.rule.fault(entry) for entry in value)
         return f"must be a list, each entry {str(self.rule)[len('must be ') :]}" if wrong else None
 
@@ -120,6 +135,7 @@ RULES: dict[str, Number | Choice | Share | Each] = {
     "trainer.max_steps": Number(-1, whole=True),
     "trainer.accumulate_grad_batches": _COUNT,
     "trainer.check_val_every_n_epoch": Number(1, whole=True, null=True),
+    "trainer.val_check_interval": Share(above_zero=True),
     "trainer.log_every_n_steps": Number(0, whole=True, null=True),
     "trainer.gradient_clip_val": Number(0, null=True),
     "trainer.limit_*_batches": Share(),
@@ -140,6 +156,15 @@ RULES: dict[str, Number | Choice | Share | Each] = {
     "callbacks.*.warmup*": Number(0, null=True),
     "callbacks.*.num_samples": _COUNT,
     "callbacks.*.every_n_*": Number(0, whole=True, null=True),
+    "callbacks.*.keep_every_n_*": Number(1, whole=True, null=True),
+    "callbacks.*.at": Each(_COUNT, null=True),
+    "callbacks.*.columns": Number(1, whole=True, null=True),
+    "callbacks.*.guidance.scale": Number(),
+    "callbacks.*.scale": _COUNT,
+    "callbacks.*.seed": Number(0, 2**32 - 1, whole=True),
+    "callbacks.*.moments": _COUNT,
+    "callbacks.*.images": _COUNT,
+    "callbacks.*.rows": _COUNT,
     "callbacks.*.save_top_k": Number(-1, whole=True),
 }
 """Key pattern -> what its value must be."""

@@ -97,7 +97,9 @@ def with_resume(overrides: list[str]) -> list[str]:
 
 
 def run_folder_of(path: Path) -> Path:
-    """The run folder that a checkpoint stands in; a folder is itself."""
+    """The run folder that a checkpoint stands in; a folder is itself. Links are followed."""
+    if path.is_symlink() or path.parent.is_symlink():
+        path = path.resolve()
     if path.is_dir():
         return path.parent if path.name == "checkpoints" else path
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent

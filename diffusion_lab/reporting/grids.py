@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from diffusion_lab.reporting.files import write_atomically
@@ -21,6 +22,8 @@ BACKGROUND = 24
 INK = 200
 CAPTION_HEIGHT = 14
 NOT_FINITE = (255, 0, 0)
+TILES = "tiles"
+"""Key in a picture's `info`, and in its file, of "width height gap caption columns count"."""
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
@@ -67,7 +70,7 @@ def image_grid(
         gap: pixels between images and around them.
 
     Returns:
-        A picture in mode "L" (grey) or "RGB".
+        A picture in mode "L" (grey) or "RGB" that knows its tiles, see ``tiles``.
 
     Raises:
         ValueError: no images, a size below 1, or a number of labels other than N.
@@ -93,6 +96,7 @@ def image_grid(
         top, left = gap + (k // columns) * down, gap + (k % columns) * across
         sheet[top : top + height, left : left + width] = tile
     picture = Image.fromarray(sheet)
+    picture.info[TILES] = f"{width} {height} {gap} {caption} {columns} {len(pixels)}"
     if labels is not None:
         corners = [
             (gap + (k % columns) * across + width // 2, (k // columns + 1) * down)
@@ -126,7 +130,36 @@ def save_grid(
 
 
 def save_picture(path: str | Path, picture: Image.Image) -> Path:
-    """Write any picture to ``path`` as PNG, atomically."""
+    """Write any picture to ``path`` as PNG, atomically; a grid's file knows its tiles."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    told = PngInfo()
+    if TILES in picture.info:
+        told.add_text(TILES, picture.info[TILES])
+    picture.save(buffer, format="PNG", optimize=True, pnginfo=told)
     return write_atomically(path, buffer.getvalue())
+
+
+def tiles(picture: Image.Image, count: int) -> list[Image.Image]:
+    """The first images of a grid, cut out of its picture as it was drawn or read from its file.
+
+    Args:
+        picture: of ``image_grid``.
+        count: how many; all there are where that is fewer.
+
+    Raises:
+        ValueError: a picture that does not say where its tiles are.
+    """
+    try:
+        numbers = [int(part) for part in picture.info[TILES].split()]
+        width, height, gap, caption, columns, there = numbers
+    except (KeyError, ValueError, AttributeError):
+        raise ValueError(
+            "a picture that does not say where its tiles are (not one of image_grid, or of an "
+            "earlier version): draw it again"
+        ) from None
+    across, down = width + gap, height + caption + gap
+    corners = [
+        (gap + (k % columns) * across, gap + (k // columns) * down)
+        for k in range(min(count, there))
+    ]
+    return [picture.crop((x, y, x + width, y + height)) for x, y in corners]

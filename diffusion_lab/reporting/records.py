@@ -9,12 +9,25 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from diffusion_lab.reporting.curves import Point
+
+_GRID = re.compile(r"(epoch|step)_(\d+)\.png")
+
+
+@dataclass(frozen=True)
+class PageRecord:
+    """One entry of artefacts.json: a page that the run made, or could not make."""
+
+    name: str
+    caption: str = ""
+    files: tuple[Path, ...] = ()
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class RunFolder:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, list[Point]] = field(default_factory=dict)
     grids: tuple[Path, ...] = ()
+    pages: tuple[PageRecord, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -37,7 +51,7 @@ class RunFolder:
 
 
 def read_run(folder: str | Path) -> RunFolder:
-    """Read a run folder: configuration, overrides, summary, metrics, evaluation, grids.
+    """Read a run folder: configuration, overrides, summary, metrics, evaluation, grids, pages.
 
     Args:
         folder: the run folder.
@@ -60,9 +74,23 @@ def read_run(folder: str | Path) -> RunFolder:
         summary=_json(path / "summary.json", remarks),
         evaluation=_json(path / "metrics.json", remarks),
         metrics=_metrics(path / "metrics.csv", remarks),
-        grids=tuple(sorted((path / "samples").glob("*.png"))),
+        grids=tuple(grids(path)),
+        pages=tuple(_pages(path, remarks)),
         remarks=tuple(remarks),
     )
+
+
+def grids(folder: str | Path) -> list[Path]:
+    """The grids that training drew: samples/epoch_*.png, then step_*.png, each by its number."""
+    found = [(_GRID.fullmatch(path.name), path) for path in (Path(folder) / "samples").glob("*")]
+    numbered = [(match[1], int(match[2]), path) for match, path in found if match]
+    return [path for _, _, path in sorted(numbered)]
+
+
+def caption(grid: Path) -> str:
+    """epoch_001.png -> "epoch 1"; any other name as it is."""
+    match = _GRID.fullmatch(grid.name)
+    return f"{match[1]} {int(match[2])}" if match else grid.stem
 
 
 def read_table(path: str | Path) -> tuple[list[str], list[list[str]]]:
@@ -118,6 +146,23 @@ def _json(path: Path, remarks: list[str]) -> Mapping[str, Any]:
     if isinstance(content, dict):
         return content
     return {path.stem: content}
+
+
+def _pages(folder: Path, remarks: list[str]) -> Iterator[PageRecord]:
+    """What artefacts.json lists; a picture outside of the run folder is not read."""
+    entries = _json(folder / "artefacts.json", remarks).get("pages")
+    for entry in entries if isinstance(entries, list) else []:
+        if not isinstance(entry, dict):
+            continue
+        names = entry.get("files")
+        paths = [folder / str(name) for name in names] if isinstance(names, list) else []
+        own = [path for path in paths if path.suffix == ".png" and path.is_file()]
+        yield PageRecord(
+            name=str(entry.get("name", "")),
+            caption=str(entry.get("caption") or ""),
+            files=tuple(path for path in own if path.resolve().is_relative_to(folder.resolve())),
+            error=str(entry.get("error") or ""),
+        )
 
 
 def _metrics(path: Path, remarks: list[str]) -> Mapping[str, list[Point]]:

@@ -19,11 +19,23 @@ from markupsafe import Markup
 
 from diffusion_lab.reporting.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts
 from diffusion_lab.reporting.files import write_atomically
-from diffusion_lab.reporting.records import RunFolder, flat, read_run, read_table, show
+from diffusion_lab.reporting.records import (
+    RunFolder,
+    caption,
+    flat,
+    grids,
+    read_run,
+    read_table,
+    show,
+)
 from diffusion_lab.reporting.spread import spread
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_GRIDS = 60
+MOST_OF_A_PAGE = 12
+"""Pictures shown of a page that has many."""
+MOST_PAGE_BYTES = 8_000_000
+"""Pages beyond this are named by their file, so that the report can still be sent by mail."""
 LINE_COLOURS = 6
 
 
@@ -70,7 +82,8 @@ def _story(run: RunFolder) -> dict[str, Any]:
         "evaluation": [*flat(run.evaluation)],
         "overrides": [line.partition("=")[::2] for line in run.overrides],
         "charts": charts(run.metrics),
-        "grids": [(_caption(path), _inline(path)) for path in chosen],
+        "grids": [(caption(path), _inline(path)) for path in chosen],
+        "pages": _pages(run),
         "config": run.config,
         "commands": _commands(run),
     }
@@ -83,7 +96,25 @@ def _warnings(run: RunFolder) -> list[str]:
     status = run.summary.get("status")
     why = f" {run.summary['error']}" if run.summary.get("error") else ""
     ended = [] if status in ("finished", None) else [f"This run is {status}, not finished.{why}"]
-    return [*([str(fallback)] if fallback else []), *ended, *run.remarks]
+    failed = [f"Page {p.name} could not be made: {p.error}" for p in run.pages if p.error]
+    return [*([str(fallback)] if fallback else []), *ended, *failed, *run.remarks]
+
+
+def _pages(run: RunFolder) -> list[dict[str, Any]]:
+    """The pages with pictures: title, caption, and (file, data URI or "") of each picture."""
+    shown = []
+    left = MOST_PAGE_BYTES
+    for page in run.pages:
+        files = [page.files[k] for k in spread(len(page.files), MOST_OF_A_PAGE) if page.files]
+        pictures = []
+        for path in files:
+            size = path.stat().st_size
+            pictures.append((str(path.relative_to(run.path)), _inline(path) if size < left else ""))
+            left -= size if size < left else 0
+        if pictures:
+            title = page.name.replace("_", " ")
+            shown.append({"title": title, "caption": page.caption, "pictures": pictures})
+    return shown
 
 
 def _commands(run: RunFolder) -> list[tuple[str, str]]:
@@ -102,19 +133,13 @@ def _sweep(folder: Path) -> dict[str, Any]:
     """Everything the sweep page shows: the table, and the last grid of each job."""
     header, rows = read_table(folder / "sweep.csv")
     jobs = sorted(path.parent for path in folder.glob("*/samples") if path.is_dir())
-    last = [(job.name, sorted((job / "samples").glob("*.png"))[-1:]) for job in jobs]
+    last = [(job.name, grids(job)[-1:]) for job in jobs]
     return {
         "title": folder.resolve().name,
         "header": header,
         "rows": rows,
-        "grids": [(name, _inline(grids[0])) for name, grids in last if grids][:MOST_GRIDS],
+        "grids": [(name, _inline(found[0])) for name, found in last if found][:MOST_GRIDS],
     }
-
-
-def _caption(path: Path) -> str:
-    """epoch_001 -> epoch 1."""
-    name, _, number = path.stem.rpartition("_")
-    return f"{name} {int(number)}" if name and number.isdecimal() else path.stem
 
 
 def _inline(path: Path) -> str:

@@ -5,11 +5,22 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 from diffusion_lab.reporting.animations import save_animation
+from diffusion_lab.reporting.architecture import BLOCKS, MIDDLE, Part, Plan, diagram
 from diffusion_lab.reporting.files import write_atomically
-from diffusion_lab.reporting.grids import BACKGROUND, image_grid, save_grid, to_pixels
+from diffusion_lab.reporting.grids import (
+    BACKGROUND,
+    INK,
+    image_grid,
+    save_grid,
+    save_picture,
+    tiles,
+    to_pixels,
+)
+from diffusion_lab.reporting.margins import with_margins
+from diffusion_lab.reporting.pictures import picture
 from diffusion_lab.reporting.points import scatter_image
 from diffusion_lab.reporting.spread import spread
 from diffusion_lab.reporting.strips import strip_image
@@ -88,6 +99,45 @@ def test_save_grid_writes_what_image_grid_draws(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["grid.png"]
 
 
+@pytest.mark.parametrize("labels", [None, range(7)])
+def test_tiles_come_back_from_the_file(tmp_path, labels):
+    path = save_grid(tmp_path / "grid.png", ramp(7), columns=3, scale=2, labels=labels)
+    with Image.open(path) as grid:
+        cut = [np.asarray(tile) for tile in tiles(grid, 100)]
+    assert [tile.shape for tile in cut] == [(8, 12)] * 7
+    assert [int(tile[0, 0]) for tile in cut] == to_pixels(ramp(7))[:, 0, 0].tolist()
+    assert len(tiles(image_grid(ramp(7)), 2)) == 2
+    plain = save_picture(tmp_path / "plain.png", Image.new("L", (9, 9)))
+    for foreign in (Image.open(plain), Image.new("L", (9, 9))):
+        with pytest.raises(ValueError, match="does not say where its tiles are"):
+            tiles(foreign, 1)
+
+
+def test_a_picture_of_images_is_a_grid_and_of_points_a_cloud():
+    same = np.asarray(image_grid(ramp(5, 3), columns=2, scale=3))
+    assert (np.asarray(picture(ramp(5, 3), columns=2, scale=3)) == same).all()
+    cloud = picture(torch.randn(20, 2), columns=4)
+    assert cloud.mode == "RGB" and np.asarray(cloud).std() > 1
+    assert [tile.size for tile in tiles(cloud, 10)] == [cloud.size]
+    for shape in ((3, 3), (2, 2, 4, 4), (4,), (2, 1, 5)):
+        with pytest.raises(ValueError, match=r"shape=\(.*can be drawn"):
+            picture(torch.zeros(shape))
+
+
+def test_words_stand_on_margins_and_never_touch():
+    bare = image_grid(ramp(30), columns=30, scale=2, gap=0)
+    centres = [(12 * k + 6, f"step {k}") for k in range(30)]
+    worded = with_margins(bare, above=centres, left=[(4, "a row")])
+    dx, dy = worded.width - bare.width, worded.height - bare.height
+    assert (np.asarray(worded)[dy:, dx:] == np.asarray(bare)).all()
+    columns = (np.asarray(worded)[:dy, dx - 20 :] > BACKGROUND).any(axis=0)
+    clear = np.convolve(~columns, np.ones(5), "valid") == 5  # gaps between words, not letters
+    words = int((np.diff(clear.astype(int)) == -1).sum())
+    assert 3 <= words < 30
+    assert np.asarray(worded)[dy:, :dx].max() <= INK < np.asarray(worded).max()
+    assert with_margins(bare).size[1] == bare.size[1]
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
     path = write_atomically(tmp_path / "file", b"old")
 
@@ -117,6 +167,31 @@ def test_strip_has_x_t_over_x0_for_each_image():
     assert column.tolist() == [0, 255, 0, 255]
     pair = strip_image(([s.x_t for s in steps], [s.x0 for s in steps]), images=2, count=3, scale=1)
     assert (np.asarray(pair) == np.asarray(picture)).all()
+
+
+def test_strip_says_where_it_is():
+    steps = [FakeStep(ramp(2), ramp(2))] * 5
+    bare = strip_image(steps, count=3, scale=4)
+    worded = strip_image(steps, count=3, scale=4, captions=["t = 1", "b", "c", "d", "t = 0"])
+    dx, dy = worded.width - bare.width, worded.height - bare.height
+    assert dx > 0 and dy > 0
+    assert (np.asarray(worded)[dy:, dx:] == np.asarray(bare)).all()
+    with pytest.raises(ValueError, match="captions has 1"):
+        strip_image(steps, captions=["one"])
+
+
+def test_a_strip_of_points_has_two_rows_in_the_window_of_the_states():
+    states = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    steps = [FakeStep(states, states * scale) for scale in (0.5, 100.0)]
+    strip = np.asarray(strip_image(steps)).astype(int)
+    tile = strip.shape[1] // 2
+    assert strip.shape[:2] == (2 * tile, 2 * tile)
+    inside = [
+        int((strip[y + 4 : y + tile - 4, x + 4 : x + tile - 4].min(axis=-1) < 150).sum())
+        for y in (0, tile)
+        for x in (0, tile)
+    ]
+    assert min(inside[:3]) > 0 and inside[3] == 0
 
 
 @pytest.mark.parametrize("steps", [[], ([], []), ([ramp(1)], [])])
@@ -153,3 +228,15 @@ def test_scatter_draws_points_where_they_are():
     assert np.abs(dark.mean(axis=0) - [50, 150]).max() < 3
     with pytest.raises(ValueError, match="points"):
         scatter_image(torch.zeros(3, 3))
+
+
+def test_a_diagram_grows_with_its_parts_and_draws_each_box_in_its_colour():
+    parts = [Part(f"part {k}", (8, 4, 4), 10) for k in range(3)]
+    column = diagram(Plan("a column", parts))
+    u = diagram(Plan("a U", parts, Part("middle", (8, 2, 2), 5, colour=MIDDLE), parts, [(1, 1)]))
+    assert u.width > 2 * column.width and u.height > column.height
+    for sheet, colour, boxes in ((column, BLOCKS, 3), (u, BLOCKS, 6), (u, MIDDLE, 1)):
+        area = (np.asarray(sheet) == ImageColor.getrgb(colour)).all(-1).sum()
+        assert round(area / (3.1 * 110 * 0.78 * 110) + 0.2) == boxes
+    with pytest.raises(ValueError, match="down is empty"):
+        diagram(Plan("nothing", []))

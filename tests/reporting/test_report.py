@@ -13,7 +13,7 @@ import torch
 
 from diffusion_lab.reporting.grids import save_grid
 from diffusion_lab.reporting.records import read_run, show
-from diffusion_lab.reporting.report import MOST_GRIDS, write_report
+from diffusion_lab.reporting.report import MOST_GRIDS, MOST_OF_A_PAGE, write_report
 
 BROWSER = [
     "--headless",
@@ -74,6 +74,10 @@ def run_folder(tmp_path):
     return folder
 
 
+def write_pages(folder, *pages):
+    (folder / "artefacts.json").write_text(json.dumps({"step": 60, "pages": pages}))
+
+
 def test_a_run_shows_grids_curves_summary_config_and_commands(run_folder):
     path = write_report(run_folder)
     assert path == run_folder / "report.html"
@@ -112,10 +116,17 @@ def test_hostile_content_stays_text(run_folder):
         json.dumps({"status": HOSTILE[0], HOSTILE[1]: HOSTILE, "data": {"fallback": HOSTILE[2]}})
     )
     (run_folder / "metrics.csv").write_text(f'step,"{HOSTILE[2]}"\n0,1\n')
-    (run_folder / "samples" / "<img src=x onerror=alert(1)>.png").write_bytes(b"")
+    hostile = run_folder / "<img src=x onerror=alert(1)>.png"
+    shutil.copy(run_folder / "samples" / "epoch_001.png", hostile)
+    write_pages(
+        run_folder,
+        {"name": HOSTILE[0], "caption": HOSTILE[1], "files": [hostile.name]},
+        {"name": HOSTILE[2], "error": HOSTILE[0], "files": HOSTILE},
+    )
     page = write_report(run_folder).read_text()
     tags = Tags(page)
     assert len(tags.of("script")) == 1
+    assert len(tags.of("img")) == 4
     assert not any(k.startswith("on") for _, a in tags.found for k in a)
     assert "49" not in re.sub(r"<script>.*?</script>|base64,[^\"]*", "", page, flags=re.S).split()
     assert "{{7*7}}" in " ".join(tags.text)
@@ -165,10 +176,67 @@ def test_many_epochs_are_thinned_with_first_and_last_kept(run_folder):
     assert captions[-1].endswith("epoch 200")
 
 
+def test_the_slider_takes_grids_of_training_only_in_the_order_of_their_numbers(run_folder):
+    samples = run_folder / "samples"
+    first = samples / "epoch_001.png"
+    for name in ("epoch_1000", "epoch_999", "step_001000", "generated", "epoch_x", "epoch_2_b"):
+        shutil.copy(first, samples / f"{name}.png")
+    (samples / "epoch_7.png.part").write_bytes(b"")
+    tags = Tags(write_report(run_folder).read_text())
+    captions = [a["alt"].removeprefix("grid of samples, ") for a in tags.of("img")]
+    assert captions == ["epoch 1", "epoch 2", "epoch 3", "epoch 999", "epoch 1000", "step 1000"]
+
+
+def test_pages_are_shown_with_captions_and_failures_are_said(run_folder):
+    for name in ("digit_7_grid.png", *(f"steps/step_{k:04d}.png" for k in range(0, 2000, 50))):
+        save_grid(run_folder / name, torch.zeros(4, 1, 8, 8))
+    steps = [f"steps/step_{k:04d}.png" for k in range(1950, -1, -50)]
+    write_pages(
+        run_folder,
+        {"name": "digit_7", "caption": "100 samples", "files": ["digit_7_grid.png"]},
+        {"name": "steps", "files": steps},
+        {"name": "broken", "files": [], "error": "RuntimeError: no ink"},
+        {"name": "link", "files": ["checkpoints/model_latest.pth"]},
+        {"name": "gone", "files": ["gone.png"]},
+    )
+    page = write_report(run_folder).read_text()
+    tags = Tags(page)
+    shown = [a["alt"] for a in tags.of("img") if "grid of" not in a["alt"]]
+    assert shown[0] == "digit_7_grid.png" and len(shown) == 1 + MOST_OF_A_PAGE
+    assert shown[1] == "steps/step_1950.png" and shown[-1] == "steps/step_0000.png"
+    text = " ".join(" ".join(tags.text).split())
+    assert "digit 7 · 100 samples · digit_7_grid.png" in text
+    assert "Page broken could not be made: RuntimeError: no ink" in text
+    assert "gone" not in text and "model_latest" not in text
+
+
+def test_pages_outside_of_the_run_are_not_read(run_folder):
+    secret = run_folder.parent / "secret.png"
+    save_grid(secret, torch.zeros(1, 1, 4, 4))
+    (run_folder / "link.png").symlink_to(secret)
+    (run_folder / "own.png").symlink_to("samples/epoch_001.png")
+    names = ["../secret.png", str(secret), "link.png", "own.png"]
+    write_pages(run_folder, {"name": "x", "files": names}, "no page", {"files": 3})
+    shown = [a["alt"] for a in Tags(write_report(run_folder).read_text()).of("img")]
+    assert shown[3:] == ["own.png"]
+
+
+def test_large_pages_are_named_and_not_embedded(run_folder, monkeypatch):
+    save_grid(run_folder / "small.png", torch.zeros(1, 1, 4, 4))
+    noise = torch.rand(100, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    save_grid(run_folder / "large.png", noise)
+    monkeypatch.setattr("diffusion_lab.reporting.report.MOST_PAGE_BYTES", 5_000)
+    write_pages(run_folder, {"name": "a", "files": ["large.png", "small.png"]})
+    tags = Tags(write_report(run_folder).read_text())
+    assert [a["alt"] for a in tags.of("img")][3:] == ["small.png"]
+    assert "too large to be shown here: large.png" in " ".join(tags.text)
+
+
 def test_a_sweep_shows_its_table_and_last_grids(run_folder):
     sweep = run_folder.parent / "sweep"
     (sweep / "job").mkdir(parents=True)
     shutil.copytree(run_folder / "samples", sweep / "job" / "samples")
+    (sweep / "job" / "samples" / "generated.png").write_bytes(b"no grid")
     (sweep / "sweep.csv").write_text("run,optimizer.lr,val/loss\njob,0.001,0.2\n<b>x</b>,0.002\n")
     tags = Tags(write_report(sweep, out=sweep / "page.html").read_text())
     assert len(tags.of("img")) == 1

@@ -82,9 +82,9 @@ def tiny_module(**changes: Any) -> DiffusionModule:
     }
     denoiser = changes.pop("denoiser", None) or TinyNet()
     objective = Objective(LogitNormalTime(), ConstantWeight(), SquaredError())
-    return DiffusionModule(
-        denoiser, RectifiedFlow(), Velocity(), objective, **(arguments | changes)
-    )
+    schedule = changes.pop("schedule", None) or RectifiedFlow()
+    parameterization = changes.pop("parameterization", None) or Velocity()
+    return DiffusionModule(denoiser, schedule, parameterization, objective, **arguments | changes)
 
 
 def tiny_trainer(run_dir: Path, *callbacks: pl.Callback, **changes: Any) -> pl.Trainer:

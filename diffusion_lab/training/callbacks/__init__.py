@@ -1,5 +1,6 @@
 """Callbacks of a training run: what it draws, shows, guards and records."""
 
+from diffusion_lab.training.callbacks.artefacts import Artefacts
 from diffusion_lab.training.callbacks.checkpoints import Checkpoints
 from diffusion_lab.training.callbacks.interruption import Interrupted, Interruption
 from diffusion_lab.training.callbacks.non_finite import NonFiniteError, NonFiniteGuard
@@ -8,6 +9,7 @@ from diffusion_lab.training.callbacks.run_record import RunRecord
 from diffusion_lab.training.callbacks.sample_grid import SampleGrid
 
 __all__ = [
+    "Artefacts",
     "Checkpoints",
     "Interrupted",
     "Interruption",

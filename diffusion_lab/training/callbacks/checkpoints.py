@@ -1,4 +1,4 @@
-"""checkpoints/last.ckpt and checkpoints/best.ckpt of a run."""
+"""checkpoints/last.ckpt, best.ckpt and those kept for ever, step_001000.ckpt ..."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
+from diffusion_lab.training.callbacks.steering import between_steps, by_steps
 from diffusion_lab.training.checkpoint import CheckpointError
 from diffusion_lab.training.sealed_files import remove_leftovers
 
@@ -17,13 +18,19 @@ from diffusion_lab.training.sealed_files import remove_leftovers
 class Checkpoints(Checkpoint):
     """Saves last.ckpt at the end of every epoch and best.ckpt at the best validation.
 
+    A step that is followed by a validation is saved after it, so that whoever resumes there finds
+    its result in the records.
+
     Args:
         run_dir: The run's folder; files go to its folder `checkpoints`.
-        monitor: Logged metric whose smallest value is the best; null keeps last.ckpt only.
+        monitor: Logged metric whose smallest value is the best; null: no best.ckpt.
         every_n_steps: Also save last.ckpt every so many optimizer steps; null for epochs only.
+        keep_every_n_steps: Keep a file of its own, step_001000.ckpt, every so many optimizer
+            steps; null for none.
+        keep_every_n_epochs: The same at the end of every so many epochs, also named by the step.
 
     Raises:
-        ValueError: every_n_steps < 1.
+        ValueError: a number below 1.
     """
 
     def __init__(
@@ -31,15 +38,26 @@ class Checkpoints(Checkpoint):
         run_dir: str | Path,
         monitor: str | None = "val/loss",
         every_n_steps: int | None = None,
+        keep_every_n_steps: int | None = None,
+        keep_every_n_epochs: int | None = None,
     ) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(
-                f"callbacks.checkpoints.every_n_steps={every_n_steps} must be at least 1, or null"
-            )
+        periods = {
+            "every_n_steps": every_n_steps,
+            "keep_every_n_steps": keep_every_n_steps,
+            "keep_every_n_epochs": keep_every_n_epochs,
+        }
+        for name, value in periods.items():
+            if value is not None and value < 1:
+                raise ValueError(
+                    f"callbacks.checkpoints.{name}={value} must be at least 1, or null"
+                )
         self.folder = Path(run_dir) / "checkpoints"
         self.monitor = monitor
         self.every_n_steps = every_n_steps
+        self.keep_every_n_steps = keep_every_n_steps
+        self.keep_every_n_epochs = keep_every_n_epochs
         self.best = math.inf
+        self._saved_at = -1
 
     @property
     def last_path(self) -> Path:
@@ -72,6 +90,23 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(path)
         return path
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse validations while gradients are summed up: best.ckpt could not be resumed."""
+        summed, batches = trainer.accumulate_grad_batches, trainer.num_training_batches
+        if summed == 1 or trainer.val_check_batch is None or not by_steps(trainer):
+            return
+        whole_epochs = trainer.check_val_every_n_epoch is not None
+        drifting = not whole_epochs and batches % summed
+        if trainer.val_check_batch % summed or drifting:
+            from diffusion_lab.config import ConfigError
+
+            rest = "" if whole_epochs else f" and divide the {batches} batches of an epoch"
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches={summed} must divide trainer.val_check_interval="
+                f"{trainer.val_check_interval}{rest}: a validation in the middle of an optimizer "
+                "step leaves no state to resume from"
+            )
+
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -80,28 +115,66 @@ class Checkpoints(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save in the middle of an epoch; its end has a save of its own."""
-        every, step = self.every_n_steps, trainer.global_step
-        if every and step % every == 0 and between_steps(trainer, batch_idx):
-            self.save(trainer)
+        """Save in the middle of an epoch, where neither a validation nor its end does."""
+        if between_steps(trainer, batch_idx):
+            self._save_within_epoch(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the best."""
-        if trainer.sanity_checking or trainer.state.fn != "fit" or self.monitor is None:
+        """Save the best, and what is due at this step."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        value = trainer.callback_metrics.get(self.monitor)
-        if value is None:
-            raise ValueError(
-                f"callbacks.checkpoints.monitor={self.monitor!r} is not logged; there are "
-                f"{', '.join(sorted(trainer.callback_metrics))}"
-            )
-        if float(value) < self.best:
-            self.best = float(value)
+        if self.monitor is not None and self._is_best(trainer, self.monitor):
             self.save(trainer, self.best_path)
+        if not _epoch_is_whole(trainer):
+            self._save_within_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the last."""
+        """Save the last, and keep what is due.
+
+        Where `max_steps` cuts an epoch short, its last step was saved as one within it: only from
+        there can a longer training go on as if it had been meant to be longer.
+        """
+        if not _epoch_is_whole(trainer) and self._saved_at == trainer.global_step:
+            return
         self.save(trainer)
+        every = self.keep_every_n_epochs
+        of_epoch = every is not None and (trainer.current_epoch + 1) % every == 0
+        if of_epoch or _due(self.keep_every_n_steps, trainer.global_step):
+            self._keep(trainer)
+
+    def _is_best(self, trainer: pl.Trainer, monitor: str) -> bool:
+        value = trainer.callback_metrics.get(monitor)
+        if value is None:
+            raise ValueError(
+                f"callbacks.checkpoints.monitor={monitor!r} is not logged; there are "
+                f"{', '.join(sorted(trainer.callback_metrics))}"
+            )
+        if not float(value) < self.best:
+            return False
+        self.best = float(value)
+        return True
+
+    def _save_within_epoch(self, trainer: pl.Trainer) -> None:
+        step = trainer.global_step
+        if _due(self.every_n_steps, step) or step == trainer.max_steps:
+            self.save(trainer)
+            self._saved_at = step
+        if _due(self.keep_every_n_steps, step):
+            self._keep(trainer)
+
+    def _keep(self, trainer: pl.Trainer) -> None:
+        self.save(trainer, self.folder / f"step_{trainer.global_step:06d}.ckpt")
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let a run that is steered by steps go on from the end of an epoch.
+
+        Lightning (2.6) takes every checkpoint for one within an epoch where `max_steps` is set,
+        and would train an ended epoch's number again with one batch. Without that rule the end
+        of an epoch is told by the progress counters, as it is where `max_epochs` steers.
+        """
+        trainer.fit_loop._iteration_based_training = lambda: False
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""
@@ -112,11 +185,10 @@ class Checkpoints(Checkpoint):
         self.best = float(state_dict["best"])
 
 
-def between_steps(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether a run can be left after this batch and resumed exactly.
+def _epoch_is_whole(trainer: pl.Trainer) -> bool:
+    """Whether the latest batch was the last of its epoch."""
+    return trainer.fit_loop.batch_idx + 1 >= trainer.num_training_batches
 
-    Not while gradients are summed up for a later step, and not after an epoch's last batch: that
-    epoch's validation is still to come, and its end has a save of its own.
-    """
-    summing = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-    return not summing and batch_idx + 1 < trainer.num_training_batches
+
+def _due(every: int | None, step: int) -> bool:
+    return every is not None and step > 0 and step % every == 0

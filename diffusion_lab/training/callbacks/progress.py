@@ -9,15 +9,17 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
+from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.callbacks.timed import Timed
 
 
 class Progress(Timed):
     """One line: epoch, steps, loss, images a second, time left.
 
-    On a terminal the line is redrawn at most every `interval` seconds and kept once an epoch;
-    elsewhere (a log file) a line is printed every `log_interval` seconds and once an epoch. The
-    loss is read from the device only for a line that is shown.
+    On a terminal the line is redrawn at most every `interval` seconds and kept once an epoch, or
+    once a validation where those are counted in steps; elsewhere (a log file) a line is printed
+    every `log_interval` seconds and at the same places. The loss is read from the device only for
+    a line that is shown.
 
     Args:
         interval: Seconds between two redraws on a terminal.
@@ -51,10 +53,17 @@ class Progress(Timed):
         if trainer.is_global_zero and time.perf_counter() - self._shown > self.interval:
             self._show(trainer, outputs)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep a line for the validation, where those are counted in steps."""
+        counted = trainer.state.fn == "fit" and not trainer.sanity_checking and by_steps(trainer)
+        if trainer.is_global_zero and counted and trainer.global_step != trainer.max_steps:
+            self._show(trainer, None, keep=True)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep a line for the epoch."""
+        """Keep a line for the epoch, and for the last step."""
         super().on_train_epoch_end(trainer, pl_module)
-        if trainer.is_global_zero:
+        ended = trainer.global_step == trainer.max_steps or not by_steps(trainer)
+        if trainer.is_global_zero and ended:
             self._show(trainer, None, keep=True)
 
     def on_train_end(self, *args: Any) -> None:
@@ -64,8 +73,8 @@ class Progress(Timed):
 
     def _show(self, trainer: pl.Trainer, outputs: Any, keep: bool = False) -> None:
         self._shown = time.perf_counter()
-        parts = [f"epoch {trainer.current_epoch + 1}/{_of(trainer.max_epochs)}"]
-        parts.append(f"step {trainer.global_step}/{_of(_total(trainer))}")
+        parts = [f"epoch {trainer.current_epoch + 1}{_of(trainer.max_epochs)}"]
+        parts.append(f"step {trainer.global_step}{_of(_total(trainer))}")
         metrics = trainer.callback_metrics
         loss = outputs.get("loss") if isinstance(outputs, dict) else metrics.get("train/loss")
         if isinstance(loss, Tensor):
@@ -103,7 +112,7 @@ def _total(trainer: pl.Trainer) -> int | None:
 
 
 def _of(number: int | None) -> str:
-    return "?" if number is None or number < 0 else str(number)
+    return "" if number is None or number < 0 else f"/{number}"
 
 
 def _clock(seconds: float) -> str:

@@ -1,32 +1,38 @@
-"""A grid of samples from fixed noise, once an epoch."""
+"""A grid of samples from fixed noise after validations."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from diffusion_lab.sampling.sampler import Guidance, Sampler
+from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.loggers import log_images
 from diffusion_lab.training.module import DiffusionModule
 
 
 class SampleGrid(Callback):
-    """Draws the same images after every validation: same noise, same classes, averaged weights.
+    """Draws the same samples after every validation: same noise, same classes, averaged weights.
 
-    Writes samples/epoch_001.png, epoch_002.png, ... to the run's folder and hands the picture to
-    the loggers under the key "samples". A class-conditional model draws its classes in turn.
+    Writes samples/epoch_001.png, epoch_002.png, ... to the run's folder, or step_001000.png where
+    validations are counted in steps (trainer.check_val_every_n_epoch=null, or val_check_interval
+    within an epoch), and hands the picture to the loggers under the key "samples". A
+    class-conditional model draws its classes in turn. The final weights are always drawn.
 
     Args:
         run_dir: The run's folder.
-        num_samples: Images of a grid, at least 1.
+        num_samples: Samples of a grid, at least 1.
         columns: Images a row; null: one column a class, or 10 without classes.
-        every_n_epochs: Draw after every so many epochs.
+        every_n_epochs: Draw after the validations of every so many epochs.
         seed: Seed of the noise; the run's own seed has no effect, so that runs can be compared.
         scale: Side of the square that a pixel becomes.
         sampler: In place of the module's own.
         guidance: In place of the module's own.
+        at: Numbers of steps (of epochs, where those are counted) after which to draw, in place of
+            every validation; each must be one after which there is a validation.
 
     Raises:
         ValueError: a number below 1.
@@ -42,9 +48,10 @@ class SampleGrid(Callback):
         scale: int = 2,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
+        at: Sequence[int] | None = None,
     ) -> None:
         sizes = {"num_samples": num_samples, "every_n_epochs": every_n_epochs, "scale": scale}
-        for name, value in sizes.items():
+        for name, value in [*sizes.items(), *(("at", number) for number in at or ())]:
             if value < 1:
                 raise ValueError(f"callbacks.samples.{name}={value} must be at least 1")
         self.folder = Path(run_dir) / "samples"
@@ -55,16 +62,52 @@ class SampleGrid(Callback):
         self.scale = scale
         self.sampler = sampler
         self.guidance = guidance
+        self.at = None if at is None else frozenset(at)
         self._drawn_at = -1
 
+    def setup(self, trainer: pl.Trainer, pl_module: DiffusionModule, stage: str) -> None:
+        """Refuse samples that cannot be drawn, before any training."""
+        if stage != "fit":
+            return
+        from diffusion_lab.config import ConfigError
+        from diffusion_lab.reporting.pictures import refuse_shape
+
+        try:
+            refuse_shape(pl_module.shape)
+            if self.sampler is not None:
+                self.sampler.check(pl_module.diffusion.schedule)
+        except ValueError as error:
+            raise ConfigError(f"callbacks.samples: {error}") from None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: DiffusionModule) -> None:
+        """Refuse numbers in `at` that no validation follows."""
+        if self.at is None or trainer.val_check_batch is None or not trainer.enable_validation:
+            return
+        if by_steps(trainer):
+            unit, every = "step", trainer.val_check_batch / trainer.accumulate_grad_batches
+        else:
+            unit, every = "epoch", trainer.check_val_every_n_epoch
+        never = sorted(number for number in self.at if number % every)
+        if never:
+            from diffusion_lab.config import ConfigError
+
+            raise ConfigError(
+                f"callbacks.samples.at={never}: there is a validation, and so a grid, after every "
+                f"{every:g} {unit}s only; change trainer.val_check_interval (steps) or "
+                "trainer.check_val_every_n_epoch, or take multiples"
+            )
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: DiffusionModule) -> None:
-        """Draw, where an epoch is due."""
-        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        """Draw, where it is due."""
+        if self.at is not None:
+            due = self._number(trainer, trainer.current_epoch + 1) in self.at
+        else:
+            due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if due and not trainer.sanity_checking and trainer.state.fn == "fit":
             self.draw(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: DiffusionModule) -> None:
-        """Draw the final weights, if the last validation was not of them."""
+        """Draw the final weights, if the last grid was not of them."""
         if trainer.global_step and self._drawn_at != trainer.global_step:
             self.draw(trainer, pl_module, epoch=max(1, trainer.current_epoch))
 
@@ -75,20 +118,27 @@ class SampleGrid(Callback):
         self._drawn_at = trainer.global_step
         if not trainer.is_global_zero:
             return None
-        from diffusion_lab.reporting.grids import image_grid, save_picture
+        from diffusion_lab.reporting.grids import save_picture
+        from diffusion_lab.reporting.pictures import picture
 
         label = None if module.num_classes is None else "all"
         with trainer.precision_plugin.forward_context():
-            images = module.sample(
+            samples = module.sample(
                 self.num_samples,
                 label,
                 sampler=self.sampler,
                 guidance=self.guidance,
                 seed=self.seed,
             )
-        columns = self.columns or module.num_classes or 10
-        picture = image_grid(images, columns=min(columns, 20), scale=self.scale)
-        number = trainer.current_epoch + 1 if epoch is None else epoch
-        path = save_picture(self.folder / f"epoch_{number:03d}.png", picture)
-        log_images(trainer.loggers, "samples", picture, trainer.global_step - 1)
+        columns = min(self.columns or module.num_classes or 10, 20)
+        grid = picture(samples, columns=columns, scale=self.scale)
+        number = self._number(trainer, trainer.current_epoch + 1 if epoch is None else epoch)
+        name = f"step_{number:06d}.png" if by_steps(trainer) else f"epoch_{number:03d}.png"
+        path = save_picture(self.folder / name, grid)
+        log_images(trainer.loggers, "samples", grid, trainer.global_step - 1)
         return path
+
+    @staticmethod
+    def _number(trainer: pl.Trainer, epoch: int) -> int:
+        """What a grid is numbered by: the step, or the epoch."""
+        return trainer.global_step if by_steps(trainer) else epoch

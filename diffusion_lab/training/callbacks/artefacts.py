@@ -1,0 +1,114 @@
+"""What a run leaves behind beside checkpoints and grids: pages, made when training has ended."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from diffusion_lab.reporting.files import write_atomically
+from diffusion_lab.training.drawing import evaluating
+from diffusion_lab.training.loggers import log_images
+from diffusion_lab.training.module import DiffusionModule
+from diffusion_lab.training.pages import Page
+
+
+class Artefacts(Callback):
+    """Makes pages from the final (averaged) weights and lists them in artefacts.json.
+
+    It stands behind the callbacks of averaging and of grids, whose last work its pages show. What
+    a page refuses is refused before training; a page that fails at the end is a warning, and the
+    others are made. A run that is stopped makes none.
+
+    artefacts.json holds {"step", "pages": [{"name", "caption", "files", "error"}]}, files relative
+    to the run's folder.
+
+    Args:
+        run_dir: The run's folder.
+        pages: Name -> page; None in place of one switches it off.
+
+    Raises:
+        ValueError: something that is no page.
+    """
+
+    def __init__(self, run_dir: str | Path, pages: Mapping[str, Page | None]) -> None:
+        self.folder = Path(run_dir)
+        self.pages = {name: page for name, page in pages.items() if page is not None}
+        for name, page in self.pages.items():
+            if not callable(getattr(page, "write", None)):
+                raise ValueError(
+                    f"callbacks.artefacts.pages.{name}={page!r} has no write(model, folder): give "
+                    "the _target_ of a page, e.g. diffusion_lab.training.pages.GridPage"
+                )
+
+    def setup(self, trainer: pl.Trainer, pl_module: DiffusionModule, stage: str) -> None:
+        """Refuse pages that cannot be made of this model, before any training."""
+        if stage != "fit":
+            return
+        faults = []
+        for name, page in self.pages.items():
+            try:
+                getattr(page, "check", lambda model: None)(pl_module)
+            except ValueError as error:
+                faults.append(f"callbacks.artefacts.pages.{name}: {error}")
+        if faults:
+            from diffusion_lab.config import ConfigError
+
+            raise ConfigError("\n".join(faults))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: DiffusionModule) -> None:
+        """Make every page, on the first process."""
+        if not (self.pages and trainer.global_step and trainer.is_global_zero):
+            return
+        entries = [self._entry(trainer, pl_module, name) for name in self.pages]
+        record = {"step": trainer.global_step, "pages": entries}
+        write_atomically(
+            self.folder / "artefacts.json", (json.dumps(record, indent=1) + "\n").encode()
+        )
+
+    def _entry(self, trainer: pl.Trainer, module: DiffusionModule, name: str) -> dict[str, Any]:
+        """Make one page; its entry in artefacts.json."""
+        page = self.pages[name]
+        place = getattr(page, "file", None) or getattr(page, "folder", name)
+        entry = {"name": name, "caption": getattr(page, "caption", ""), "files": [], "error": None}
+        print(f"drawing {place} ...", end="", flush=True)
+        began = time.perf_counter()
+        try:
+            with trainer.precision_plugin.forward_context(), evaluating(module), torch.no_grad():
+                path = page.write(module, self.folder)
+            entry["files"] = [str(file.relative_to(self.folder)) for file in _files(path)]
+            _log(trainer, name, path)
+        except Exception as error:
+            entry["error"] = f"{type(error).__name__}: {error}"
+            print(" failed", flush=True)
+            warnings.warn(
+                f"callbacks.artefacts.pages.{name} ({place}) could not be made, everything else of "
+                f"the run is there: {entry['error']}",
+                stacklevel=2,
+            )
+        else:
+            print(f" {time.perf_counter() - began:.1f} s", flush=True)
+        return entry
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a page; in a folder of steps, those of most noise come first."""
+    if path.is_dir() and not path.is_symlink():
+        return sorted(path.glob("step_*.png"), reverse=True)
+    return [path]
+
+
+def _log(trainer: pl.Trainer, name: str, path: Path) -> None:
+    """Hand a page that is one picture to the loggers."""
+    if path.suffix == ".png" and path.is_file():
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            log_images(trainer.loggers, f"pages/{name}", picture, trainer.global_step - 1)

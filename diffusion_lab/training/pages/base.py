@@ -1,0 +1,54 @@
+"""What a page is, and where it may write."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from diffusion_lab.training.module import DiffusionModule
+
+
+class Page(Protocol):
+    """Something that a run leaves behind.
+
+    Two further members are optional: `check(model)` raises ValueError before training starts if
+    the page cannot be made of this model, and `caption` (str) says what it shows.
+    """
+
+    def write(self, model: DiffusionModule, folder: Path) -> Path:
+        """Make the page from a trained model and give its file, or the folder of its files.
+
+        Args:
+            model: In eval mode, averaged weights in place; called under no_grad.
+            folder: The run's folder.
+        """
+        ...
+
+
+def inside(argument: str, file: str, endings: tuple[str, ...] = ()) -> str:
+    """`file`, if it names a place inside the run's folder.
+
+    Args:
+        argument: Name of the argument, for the error.
+        file: Path relative to the run's folder.
+        endings: What it may end in; any where empty.
+
+    Raises:
+        ValueError: an absolute path, one that climbs out, the folder itself, another ending.
+    """
+    path = PurePosixPath(file)
+    if not file or path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(
+            f"{argument}={file!r} must name a place inside the run's folder, e.g. pages/grid.png"
+        )
+    if endings and path.suffix.lower() not in endings:
+        raise ValueError(f"{argument}={file!r} must end in {' or '.join(endings)}")
+    return file
+
+
+def at_least_one(**numbers: int) -> None:
+    """Refuse numbers below 1, by their names."""
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")

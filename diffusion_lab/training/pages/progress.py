@@ -1,0 +1,46 @@
+"""How the samples became better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusion_lab.training.pages.base import at_least_one, inside
+
+if TYPE_CHECKING:
+    from diffusion_lab.training.module import DiffusionModule
+
+
+class ProgressPage:
+    """The first images of the grids in samples/, one row an epoch (or step).
+
+    They are cut out of the files that the grid callback wrote, so nothing is drawn anew.
+
+    Args:
+        file: The picture, relative to the run's folder.
+        images: Images a row.
+        rows: Rows at most; evenly spread over the grids there are.
+
+    Raises:
+        ValueError: a number below 1, or a file outside of the run's folder.
+    """
+
+    def __init__(self, file: str, images: int = 10, rows: int = 12) -> None:
+        at_least_one(images=images, rows=rows)
+        self.file = inside("file", file, (".png",))
+        self.images = images
+        self.rows = rows
+
+    @property
+    def caption(self) -> str:
+        """What it shows."""
+        return "the same noise after more and more training"
+
+    def write(self, model: DiffusionModule, folder: Path) -> Path:
+        """Cut and stack."""
+        from diffusion_lab.reporting.grids import save_picture
+        from diffusion_lab.reporting.progress_strip import progress_strip
+        from diffusion_lab.reporting.records import grids
+
+        picture = progress_strip(grids(folder), images=self.images, rows=self.rows)
+        return save_picture(folder / self.file, picture)
