@@ -2,7 +2,7 @@ r"""Samplers of one evaluation a step: DDPM and DDIM.
 
 Both replace x0 by x0-hat in a Gaussian q(x_s | x_t, x0) of `diffusion.gaussian`:
 
-    DDPM   x_s = posterior mean + sqrt(variance) z
+    DDPM   x_s = posterior mean + noise_scale sqrt(variance) z
     DDIM   x_s = alpha_s x0 + sqrt(sigma_s^2 - c^2) eps + c z,   c = eta sqrt(posterior variance)
 
 DDIM(eta = 1) is DDPM with the small variance. DDIM(eta = 0) is Euler's method on the probability
@@ -32,14 +32,25 @@ class DDPM(Sampler):
     ("fixed large", beta): log variance = f log large + (1 - f) log small (Nichol & Dhariwal,
     arXiv 2102.09672, eq. 15, with a fixed f).
 
+    `noise_scale` is for the experiment "what is the added noise for?". At 0 the posterior mean
+    alone is iterated. That is no sampler: no step draws the variance anew, so samples differ by
+    what survives of their start alone, on a Gaussian of std d by the factor alpha_T d / P_T (with
+    P = alpha^2 d^2 + sigma^2), next to nothing where alpha_T is. DDIM needs no noise, since it
+    puts the noise it predicts back at the next level's strength, and so keeps the variance.
+
     Args:
         steps: Steps; None is all of the schedule.
         grid: Times visited.
         variance_fraction: f in [0, 1]; 0 is fixed small, 1 fixed large.
+        noise_scale: Factor on the added standard deviation, in [0, 1]; 1 is DDPM.
     """
 
     def __init__(
-        self, steps: int | None = None, grid: Grid | None = None, variance_fraction: float = 0.0
+        self,
+        steps: int | None = None,
+        grid: Grid | None = None,
+        variance_fraction: float = 0.0,
+        noise_scale: float = 1.0,
     ) -> None:
         super().__init__(steps, grid)
         if not 0 <= variance_fraction <= 1:
@@ -47,7 +58,12 @@ class DDPM(Sampler):
                 f"sampler.variance_fraction={variance_fraction} must be in [0, 1]: 0 is fixed "
                 "small, 1 is fixed large"
             )
+        if not 0 <= noise_scale <= 1:
+            raise ValueError(
+                f"sampler.noise_scale={noise_scale} must be in [0, 1]: 1 is DDPM, 0 its mean alone"
+            )
         self.variance_fraction = variance_fraction
+        self.noise_scale = noise_scale
 
     def step(
         self,
@@ -65,7 +81,7 @@ class DDPM(Sampler):
         mean = combine((c_t, x), (c_0, x0))
         _, large = transition(s, t)
         f = self.variance_fraction
-        std = torch.exp(0.5 * (f * large.log() + (1 - f) * small.log()))
+        std = self.noise_scale * torch.exp(0.5 * (f * large.log() + (1 - f) * small.log()))
         return Step(s, combine((1.0, mean), (std, noise.normal(x))), t, x, x0)
 
 

@@ -34,6 +34,8 @@ def test_scores_a_run_against_the_data_it_was_trained_on(run_dir, monkeypatch, c
     written = json.loads((run_dir / "metrics.json").read_text())
     assert written["num_samples"] == 20 and written["settings"]["sampler"]["steps"] == 2
     assert 0 <= figures["agreement"] <= 1 and figures["fd_ratio"] > 1
+    assert figures["network_calls"] == 4, "two steps, each with and without the class"
+    assert figures["remaining_variance"] > 0 and figures["pairwise_distance_test"] > 5
     assert "embedded digits" in shown and "class agreement" in shown
     assert not (run_dir.parent / "none").exists(), "the classifier is kept in the user's cache"
     again = evaluate(compose("evaluate", [*words, "batch_size=7", "label=[3,8]"]))

@@ -6,7 +6,7 @@ from exact import Constant, Drawn, GaussianData, MixtureData, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_lab.diffusion.gaussian import posterior, transition
+from diffusion_lab.diffusion.gaussian import levels, posterior, transition
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.parameterizations import Velocity
 from diffusion_lab.diffusion.schedules import (
@@ -134,8 +134,6 @@ def propagate(sampler, schedule, data, eta):
     times = sampler.times(schedule)
     mean, var = torch.zeros(3).double(), torch.ones(3).double()
     rows = schedule(times)
-    from diffusion_lab.diffusion.gaussian import levels
-
     for t, s in itertools.pairwise(levels(rows)):
         gain = data.gain(t)
         offset = data.mean * (1 - gain * t.alpha)  # x0-hat = gain x + offset
@@ -159,6 +157,38 @@ def test_moments_of_samples_match_closed_form(schedule, eta):
     z_mean = (out.mean(0) - mean) / (var / count).sqrt()
     z_var = (out.var(0) - var) / (var * (2 / count) ** 0.5)
     assert z_mean.abs().max() < 4 and z_var.abs().max() < 4
+
+
+@pytest.mark.parametrize("schedule", [LinearBetas(300), LinearBetas(1000), CosineBetas(1000)])
+def test_without_noise_ddpm_collapses_and_ddim_does_not(schedule):
+    """On a Gaussian of std d each step's mean map has the slope Cov(x_s, x_t) / Var(x_t).
+
+    That is r P_s / P_t with P = alpha^2 d^2 + sigma^2, and the product over all steps telescopes.
+    """
+    x = torch.randn(4000, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    top = schedule(torch.tensor(1.0, dtype=torch.float64))
+    product = top.alpha * DATA.std**2 / (top.alpha**2 * DATA.std**2 + top.sigma**2)
+    expected = DATA.mean + product * (x - top.alpha * DATA.mean)
+    out = run(DDPM(noise_scale=0.0), DATA, schedule, x).x
+    assert (out - expected).abs().max() < 1e-9
+    assert (out.var(0) / DATA.std**2).max() < 0.16
+    for sampler in (DDIM(), DDPM()):
+        kept = run(sampler, DATA, schedule, x, Drawn(2)).x.var(0) / DATA.std**2
+        assert (kept - 1).abs().max() < 0.15, (sampler, kept)
+
+
+def test_noise_scale_is_a_factor_on_the_standard_deviation():
+    schedule = LinearBetas(50)
+    t, s = schedule(0.6), schedule(0.58)
+    x = torch.randn(5, 3, dtype=torch.float64)
+    full, half, none = (
+        DDPM(noise_scale=scale).step(DATA, schedule, x, t, s, [], Drawn(3)).x
+        for scale in (1.0, 0.5, 0.0)
+    )
+    assert torch.allclose(half - none, 0.5 * (full - none), atol=1e-12)
+    for scale in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=r"sampler\.noise_scale"):
+            DDPM(noise_scale=scale)
 
 
 def test_fixed_large_adds_the_transition_variance():

@@ -1,0 +1,198 @@
+"""Pictures of a study's rows: bars, a curve over a figure, points over a figure.
+
+A panel shows one figure; figures that no row has get no panel, so that one description serves
+images and points. The dashed line is where real data would stand.
+"""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from diffusion_lab.reporting.study import Figures, column, known, value_of
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+WIDTH, DPI = 8.0, 150  # inches, pixels an inch
+LOG_SPAN = 10.0
+"""Largest over smallest value from which an axis is logarithmic."""
+COLOUR, GREY = "#2166ac", "#666666"
+MARKS = "osD^vP*X"
+
+
+class StudyFigure(ABC):
+    """A row of panels.
+
+    Args:
+        y: figures to show, one panel each.
+
+    Raises:
+        ValueError: a figure that does not exist.
+    """
+
+    height = 3.2
+    """Inches."""
+
+    def __init__(self, y: Sequence[str]) -> None:
+        for name in y:
+            column(name)
+        self.y = list(y)
+
+    def png(self, rows: Sequence[Figures]) -> bytes:
+        """The picture of rows (figures by name, and `row`) as a PNG file."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        names = known(rows, self.y)
+        size = (WIDTH, self.inches(len(rows)))
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        for k, name in enumerate(names):
+            axes = figure.add_subplot(1, len(names), k + 1)
+            axes.spines[["top", "right"]].set_visible(False)
+            self.draw(axes, rows, name, first=k == 0)
+        _legend(figure)
+        buffer = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(buffer)
+        return buffer.getvalue()
+
+    def inches(self, rows: int) -> float:
+        """Height for that many rows."""
+        return self.height
+
+    @abstractmethod
+    def draw(self, axes: Axes, rows: Sequence[Figures], name: str, first: bool) -> None:
+        """Draw one panel."""
+
+
+class Bars(StudyFigure):
+    """One bar a row, its value written at its end; the arguments are those of `StudyFigure`."""
+
+    def inches(self, rows: int) -> float:
+        """A bar has a fixed thickness."""
+        return 1.2 + 0.42 * rows
+
+    def draw(self, axes: Axes, rows: Sequence[Figures], name: str, first: bool) -> None:
+        """Horizontal bars, the first row on top."""
+        values = [value_of(row, name) for row in rows]
+        finite = [value for value in values if value is not None]
+        high = max([*finite, column(name).ideal or 0.0])
+        if _wide(name, finite):
+            axes.set(xscale="log", xlim=(min([*finite, 1.0]) / 2, high * 6))
+            _plain_numbers(axes.xaxis, [*finite, high * 6])
+        else:
+            axes.set_xlim(0, high * 1.35)
+        axes.barh(range(len(rows)), [v or 0.0 for v in values], height=0.62, color=COLOUR)
+        for k, value in enumerate(values):
+            text = "–" if value is None else format(value, column(name).spec)
+            axes.annotate(
+                text, (value or 0.0, k), xytext=(4, 0), textcoords="offset points", va="center",
+                fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
+        axes.set_yticks(range(len(rows)), [str(row["row"]) for row in rows] if first else [])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel(column(name).title)
+        _ideal(axes, name, axes.axvline)
+
+
+class Curve(StudyFigure):
+    """A line through the rows over one of their figures.
+
+    Args:
+        x: figure along the axis.
+        y: figures to show, one panel each.
+    """
+
+    def __init__(self, x: str, y: Sequence[str]) -> None:
+        super().__init__(y)
+        column(x)
+        self.x = x
+
+    def draw(self, axes: Axes, rows: Sequence[Figures], name: str, first: bool) -> None:
+        """A line with a mark at each row."""
+        points = sorted(_points(rows, self.x, name))
+        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", ms=4, color=COLOUR, clip_on=False)
+        _scales(axes, [p[0] for p in points], [p[1] for p in points], self.x, name)
+        _ideal(axes, name, axes.axhline)
+
+
+class Scatter(Curve):
+    """A named point a row over one of its figures; the arguments are those of `Curve`."""
+
+    def draw(self, axes: Axes, rows: Sequence[Figures], name: str, first: bool) -> None:
+        """Points, told apart by the legend under the panels: names beside them would overlap."""
+        points = _points(rows, self.x, name)
+        for k, (at, height, text) in enumerate(points):
+            style = {"ms": 8, "color": f"C{k}", "label": text, "clip_on": False}
+            axes.plot([at], [height], MARKS[k % len(MARKS)], **style)
+        axes.margins(x=0.15)
+        _scales(axes, [p[0] for p in points], [p[1] for p in points], self.x, name)
+        _ideal(axes, name, axes.axhline)
+
+
+def _legend(figure: Figure) -> None:
+    """One legend under all panels, each name once."""
+    found: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for mark, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(text, mark)
+    if found:
+        where = {"loc": "outside lower center", "ncols": 4, "frameon": False}
+        figure.legend(list(found.values()), list(found), **where)
+
+
+def _points(rows: Sequence[Figures], x: str, y: str) -> list[tuple[float, float, str]]:
+    found = [(value_of(row, x), value_of(row, y), str(row["row"])) for row in rows]
+    return [(a, b, name) for a, b, name in found if a is not None and b is not None]
+
+
+def _scales(axes: Axes, x: Sequence[float], y: Sequence[float], x_name: str, name: str) -> None:
+    from matplotlib.ticker import FixedLocator
+
+    axes.set(xlabel=column(x_name).title, ylabel=column(name).title)
+    if _wide(x_name, x):
+        axes.set_xscale("log")
+        _plain_numbers(axes.xaxis, _apart(x))
+        axes.xaxis.set_major_locator(FixedLocator(_apart(x)))
+    if _wide(name, y):
+        axes.set_yscale("log")
+        _plain_numbers(axes.yaxis, y)
+    elif y:
+        axes.set_ylim(0, 1.1 * max([*y, column(name).ideal or 0.0]))
+
+
+def _plain_numbers(axis: Axis, values: Sequence[float]) -> None:
+    """1, 2, 5, 10 ... on a logarithmic axis, in place of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) / min(values) < 100 else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """The distinct values, without those so near to a smaller one that ticks would overlap."""
+    kept: list[float] = []
+    for value in sorted(set(values)):
+        if not kept or value > 1.4 * kept[-1]:
+            kept.append(value)
+    return kept
+
+
+def _wide(name: str, values: Sequence[float]) -> bool:
+    """Whether values of a figure need a logarithmic axis."""
+    if column(name).share or len(values) < 2 or min(values) <= 0:
+        return False
+    return max(values) / min(values) > LOG_SPAN
+
+
+def _ideal(axes: Axes, name: str, line: Callable[..., object]) -> None:
+    """Mark where real data stand."""
+    ideal = column(name).ideal
+    if ideal is not None:
+        line(ideal, color=GREY, ls="--", lw=1, zorder=0.5, label="real data")

@@ -1,0 +1,199 @@
+"""One cell of a study: a checkpoint and settings of `evaluate`, checked, priced and named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffusion_lab.config import ConfigError, check, compose, instantiate
+from diffusion_lab.config.arguments import quoted
+from diffusion_lab.config.rules import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_lab.config.composing import DictConfig
+
+FORMAT = 1
+"""Version of what is measured; kept rows of another one are not used."""
+SETTINGS = (
+    "weights", "num_samples", "label", "seed", "batch_size", "device", "sampler", "guidance",
+    "constraint", "data",
+)  # fmt: skip
+"""Keys of `evaluate` that decide the figures of a cell."""
+_COMMON = ("weights", "num_samples", "label", "seed", "batch_size", "device", "trust")
+
+
+def plain(node: Any) -> Any:
+    """A config node as plain data, its interpolations resolved."""
+    if isinstance(node, Mapping):
+        return {str(key): plain(node[key]) for key in node}
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [plain(entry) for entry in node]
+    return node
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A checkpoint and how to draw from it.
+
+    Attributes:
+        cfg: A config of `conf/evaluate.yaml` with `ckpt` a file.
+        name: What the cell is called.
+        overrides: What would be typed for it after `evaluate ckpt=...`.
+    """
+
+    cfg: DictConfig
+    name: str = ""
+    overrides: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def stored(self) -> dict[str, Any]:
+        """What the checkpoint says of itself, see `training.checkpoint`, and its `step`."""
+        from diffusion_lab.training.checkpoint import read_checkpoint
+
+        checkpoint = read_checkpoint(self.cfg.ckpt)
+        return {"step": checkpoint["global_step"], **checkpoint["diffusion_lab"]}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the checkpoint's file."""
+        with Path(self.cfg.ckpt).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the figures, but for the checkpoint's content and the machine."""
+        found = {key: plain(self.cfg[key]) for key in SETTINGS}
+        found["data"] = {k: v for k, v in (found["data"] or {}).items() if k != "data_dir"}
+        return found
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes of the model; None where it was trained without."""
+        return (self.stored["config"].get("data") or {}).get("num_classes")
+
+    def labels(self) -> Tensor | None:
+        """The class of each image, (num_samples,), or None.
+
+        Raises:
+            ValueError: A class that does not exist.
+        """
+        from diffusion_lab.sample import label_of
+        from diffusion_lab.training.labels import expand_labels
+
+        label = label_of(self.cfg.label, self.num_classes)
+        return expand_labels(label, self.cfg.num_samples, self.num_classes)
+
+    def faults(self) -> list[str]:
+        """Everything wrong with the settings, against the model that the checkpoint describes."""
+        trained = ("schedule", "parameterization", "denoiser")
+        config = {key: self.stored["config"].get(key) for key in trained}
+        own = {key: plain(self.cfg[key]) for key in (*SETTINGS, "trust")}
+        own.pop("label")
+        found = check({**{key: value for key, value in config.items() if value}, **own})
+        count = self.cfg.num_samples
+        if isinstance(count, int) and count < 2:
+            found.append(f"num_samples={count}: a distance needs at least 2, better 1000")
+        try:
+            self.labels()
+        except (ValueError, TypeError, RuntimeError) as error:
+            text = str(error)
+            known = text.startswith(("label=", "num_samples="))
+            found.append(text if known else f"label={shown(self.cfg.label)}: {text}")
+        return list(dict.fromkeys(found))
+
+    def key(self, machine: Mapping[str, Any]) -> str:
+        """A hash of all that went in; the machine too, since seconds are among the figures."""
+        inputs = [FORMAT, self.sha256, self.settings, dict(machine)]
+        text = json.dumps(inputs, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def network_calls(self) -> float:
+        """Network calls an image, told by drawing one number from a network that answers zero."""
+        import torch
+
+        from diffusion_lab.diffusion.model import GaussianDiffusion
+        from diffusion_lab.sampling.noise import SampleNoise
+        from diffusion_lab.sampling.sampler import sample
+
+        trust, config = self.cfg.trust, self.stored["config"]
+        net = _zero(self.num_classes)
+        parts = [instantiate(config[key], trust=trust) for key in ("schedule", "parameterization")]
+        sample(
+            GaussianDiffusion(net, *parts),
+            instantiate(self.cfg.sampler, trust=trust),
+            shape=(1,),
+            num_samples=1,
+            noise=SampleNoise(0, 0, 1),
+            guidance=instantiate(self.cfg.guidance, trust=trust),
+            label=None if self.labels() is None else torch.zeros(1, dtype=torch.long),
+        )
+        return float(net.rows)
+
+
+def cell_of(name: str, ckpt: Path, words: Sequence[str], overrides: Sequence[str]) -> Cell:
+    """Compose a cell as if it had been typed.
+
+    Args:
+        name: What it is called.
+        ckpt: The checkpoint.
+        words: Overrides of the whole study.
+        overrides: Overrides of this cell, which come last and win.
+
+    Raises:
+        ConfigError: A key or a choice that does not exist; the message names the cell.
+    """
+    try:
+        cfg = compose("evaluate", [quoted("ckpt", ckpt), *words, *overrides])
+    except ConfigError as error:
+        raise ConfigError(f"row {name!r}: {error}") from None
+    return Cell(cfg, name, tuple(overrides))
+
+
+def common_words(cfg: DictConfig, typed: Sequence[str] = ()) -> list[str]:
+    """The overrides that every row of a study starts from.
+
+    Args:
+        cfg: The study's config, whose seed, number of images, device ... all rows share.
+        typed: What was typed; choices of sampler, guidance, constraint and data are taken over.
+    """
+    from diffusion_lab.config.composing import key_of
+    from diffusion_lab.config.stored import OPTION
+
+    groups = {"sampler", "guidance", "constraint", "data", "grid"}
+    words = [_word(key, plain(cfg[key])) for key in _COMMON]
+    words += [_word(f"paths.{key}", plain(cfg.paths[key])) for key in cfg.paths]
+    for word in typed:
+        root = key_of(word).split(".")[0].split("@")[0]
+        if root in groups and not word.endswith(f"={OPTION}"):
+            words.append(word)
+    return words
+
+
+def _word(key: str, value: Any) -> str:
+    if value is None:
+        return f"{key}=null"
+    return f"{key}={value}" if isinstance(value, list) else quoted(key, value)
+
+
+def _zero(num_classes: int | None) -> Any:
+    from torch import nn, zeros_like
+
+    class Zero(nn.Module):
+        """Answers zero and counts the images it was asked about."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.num_classes, self.rows = num_classes, 0
+
+        def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+            self.rows += len(x)
+            return zeros_like(x)
+
+    return Zero()

@@ -1,0 +1,85 @@
+"""Drawing the samples of a cell: counted, timed and scored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from diffusion_lab.studies.cells import Cell
+    from diffusion_lab.studies.rulers import Ruler
+    from diffusion_lab.training.module import DiffusionModule
+
+
+class Measurement(NamedTuple):
+    """What a cell gave.
+
+    Attributes:
+        figures: Plain data: those of the ruler, `network_calls` an image (a guided call of one
+            image with and without its class counts as two), `seconds` for all, `step`.
+        samples: float32 (N, *shape) on the CPU.
+    """
+
+    figures: dict[str, Any]
+    samples: Tensor
+
+
+def measure(cell: Cell, ruler: Ruler, progress: Callable[[int], None]) -> Measurement:
+    """Draw and score.
+
+    The clock runs for the drawing alone, after two steps of it were taken to warm up.
+
+    Args:
+        cell: What to draw; without faults.
+        ruler: What to measure.
+        progress: Told the number of network calls after each.
+
+    Raises:
+        ValueError: The model has diverged.
+    """
+    from diffusion_lab.sample import loaded
+
+    cfg, labels = cell.cfg, cell.labels()
+    module = loaded(cfg)
+    _warm_up(module, labels, min(cfg.batch_size, cfg.num_samples))
+    with counting(module.diffusion.denoiser, progress) as calls:
+        start = time.perf_counter()
+        drawn = module.sample(cfg.num_samples, labels, seed=cfg.seed, batch_size=cfg.batch_size)
+        samples = drawn.cpu()  # waits for an accelerator
+        seconds = time.perf_counter() - start
+    figures = ruler.score(samples, labels)
+    figures |= {"network_calls": sum(calls) / len(samples), "seconds": round(seconds, 2)}
+    return Measurement(figures | {"step": cell.stored["step"]}, samples)
+
+
+@contextmanager
+def counting(network: nn.Module, progress: Callable[[int], None]) -> Iterator[list[int]]:
+    """A list that grows by the number of images of every call of a network."""
+    calls: list[int] = []
+
+    def note(_: nn.Module, arguments: tuple[Any, ...], __: Any) -> None:
+        calls.append(len(arguments[0]))
+        progress(calls[-1])
+
+    handle = network.register_forward_hook(note)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def _warm_up(module: DiffusionModule, labels: Tensor | None, count: int) -> None:
+    """Two steps on a whole batch: kernels are chosen and memory is taken before the clock runs."""
+    chosen = None if labels is None else labels[:count]
+    steps = module.trajectory(count, chosen, seed=0)
+    # Where a batch is too large, drawing itself halves it.
+    with suppress(torch.OutOfMemoryError):
+        for _, step in zip(range(2), steps, strict=False):
+            step.x.cpu()
+    steps.close()  # type: ignore[attr-defined]

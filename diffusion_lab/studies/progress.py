@@ -1,0 +1,66 @@
+"""What a user sees while something is done many times: how far, and how long still."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+class Progress:
+    """One line with the share done and the time left, told from what was done so far.
+
+    On a terminal the line is redrawn; elsewhere (a log file) one is printed now and then.
+
+    Args:
+        calls: All that is to be done: network calls (images times calls an image), or steps.
+        interval: Seconds between two redraws on a terminal.
+        log_interval: Seconds between two lines elsewhere.
+    """
+
+    def __init__(self, calls: float, interval: float = 0.5, log_interval: float = 15.0) -> None:
+        self.calls, self.done = max(calls, 1.0), 0
+        self.terminal = sys.stdout.isatty()
+        self.interval = interval if self.terminal else log_interval
+        self.name = ""
+        self._spent, self._width = 0.0, 0
+        self._last: float | None = None
+        self._shown = 0.0
+
+    def begin(self, name: str) -> None:
+        """Start a row; the time up to its first call (loading) does not count."""
+        self.name, self._last = name, None
+
+    def __call__(self, calls: int) -> None:
+        """Take note of network calls just made."""
+        now = time.perf_counter()
+        self.done += calls
+        if self._last is not None:
+            self._spent += now - self._last
+        self._last, self._shown = now, self._shown or now
+        if now - self._shown >= self.interval and self._spent:
+            self._shown = now
+            left = self._spent / self.done * max(self.calls - self.done, 0)
+            text = f"{self.name}  {self.done / self.calls:.0%} of all  {clock(left)} left"
+            self._write(text, keep=not self.terminal)
+
+    def keep(self, text: str) -> None:
+        """Print a line that stays, in place of the one that is redrawn."""
+        self._write(text, keep=True)
+
+    def end(self) -> None:
+        """Wipe the line that is redrawn."""
+        if self._width:
+            print(f"\r{' ' * self._width}\r", end="", flush=True)
+            self._width = 0
+
+    def _write(self, text: str, keep: bool) -> None:
+        start = "\r" if self.terminal else ""
+        print(f"{start}{text.ljust(self._width)}", end="\n" if keep else "", flush=True)
+        self._width = 0 if keep else len(text)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:07, 3:12 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,224 @@
+"""Going through the rows of a study: price, draw or take what is kept, write."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffusion_lab.config import ConfigError, compose, refuse
+from diffusion_lab.config.runs import run_folder_of
+from diffusion_lab.reporting.files import read_record, write_atomically
+from diffusion_lab.studies import StudyError
+from diffusion_lab.studies.cells import Cell, cell_of, common_words
+from diffusion_lab.studies.progress import Progress, clock
+from diffusion_lab.studies.runs import Training, checkpoint_of, training_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_lab.config.composing import DictConfig
+    from diffusion_lab.studies.rulers import Ruler
+    from diffusion_lab.studies.study import Study
+
+Record = dict[str, Any]
+"""What is kept of a row: `figures`, and what they belong to."""
+
+
+def run_study(study: Study, cfg: DictConfig, typed: Sequence[str] = ()) -> dict[str, Any]:
+    """Measure all rows of a study, print the table and write everything.
+
+    Args:
+        study: The study.
+        cfg: The config of `evaluate` that it was asked for in.
+        typed: What was typed; all rows start from its sampler, guidance, constraint and data.
+
+    Returns:
+        The content of study.json.
+
+    Raises:
+        ConfigError: Something cannot run; the message holds every fault.
+        StudyError: A training or a row failed.
+    """
+    words = common_words(cfg, typed)
+    runs, trainings = _runs(study, cfg)
+    faults = [fault for training in trainings for fault in training.faults()]
+    refuse(faults + _unsettled(study, words, bool(trainings)))
+    for training in trainings:
+        runs[training.name] = checkpoint_of(training.run(), cfg)
+    runs = {name: runs[name] for name in study.runs}
+    cells = [cell_of(row.name, row.ckpt, words, row.overrides) for row in study.rows(runs)]
+    refuse(_faults(study, cells))
+    out = _folder(study, cfg, runs)
+    records = _measured(study, cells, out.parent / "rows" if not cfg.out else out / "rows")
+    return _write(study, cells, records, out, typed)
+
+
+def _runs(study: Study, cfg: DictConfig) -> tuple[dict[str, Path], list[Training]]:
+    """The checkpoints that are there, and the trainings of the others."""
+    paths = {name: run.path for name, run in study.runs.items()}
+    if cfg.ckpt and len(paths) > 1:
+        typed = " ".join(f"study.runs.{name}.path=RUN" for name in paths)
+        raise ConfigError(
+            f"study={study.name} compares {len(paths)} runs: in place of ckpt give {typed}, or "
+            "none of them to have them trained"
+        )
+    if cfg.ckpt:
+        paths = dict.fromkeys(paths, str(cfg.ckpt))
+    there = {name: checkpoint_of(path, cfg) for name, path in paths.items() if path}
+    missing = [name for name in paths if name not in there]
+    return there, [training_of(name, study.runs[name], study.training, cfg) for name in missing]
+
+
+def _unsettled(study: Study, words: Sequence[str], trains: bool) -> list[str]:
+    """Rows that do not compose, found before hours of training are spent on them."""
+    found = []
+    for overrides in study.rows.settings() if trains else ():
+        try:
+            compose("evaluate", [*words, *overrides])
+        except ConfigError as error:
+            found.append(f"study.rows, {' '.join(overrides)}: {error}")
+    return found
+
+
+def _faults(study: Study, cells: Sequence[Cell]) -> list[str]:
+    found: dict[str, None] = {}
+    for cell in cells:
+        for need in study.needs:
+            fault = need.fault(cell.stored)
+            if fault:
+                found[f"study={study.name} cannot look at {cell.cfg.ckpt}: {fault}"] = None
+    found |= {f"row {cell.name!r}: {fault}": None for cell in cells for fault in cell.faults()}
+    return list(found)
+
+
+def _folder(study: Study, cfg: DictConfig, runs: Mapping[str, Path]) -> Path:
+    """`out`, else studies/NAME in the one run's folder, else in the folder of all runs."""
+    if cfg.out:
+        return Path(str(cfg.out)).expanduser()
+    home = Path(str(cfg.paths.output_dir))
+    if len(runs) == 1:
+        home = run_folder_of(next(iter(runs.values())))
+    return home / "studies" / study.name
+
+
+def _measured(study: Study, cells: Sequence[Cell], kept: Path) -> list[Record]:
+    """The record of each cell: taken from the folder `kept`, or measured and put there."""
+    import torch
+
+    from diffusion_lab.training.environment import hardware
+
+    machine = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    files = [kept / f"{cell.key(machine)}.json" for cell in cells]
+    records = [read_record(file) for file in files]
+    calls = [cell.network_calls() * cell.cfg.num_samples for cell in cells]
+    todo = [k for k, record in enumerate(records) if not record]
+    total = sum(calls[k] for k in todo)
+    print(_cost(study, cells, len(todo), total), flush=True)
+    progress, rulers = Progress(total), {}
+    for k in todo:
+        progress.begin(f"row {k + 1} of {len(cells)}, {cells[k].name}")
+        ruler = _ruler(cells[k], rulers)
+        records[k] = _draw(cells[k], ruler, progress, files[k]) | {"hardware": machine}
+        write_atomically(files[k], json.dumps(records[k], indent=1, default=str).encode())
+        seconds = records[k]["figures"]["seconds"]
+        progress.keep(f"row {k + 1} of {len(cells)}, {cells[k].name}: drawn in {clock(seconds)}")
+    return [
+        record | {"row": cell.name, "file": str(file)}
+        for cell, record, file in zip(cells, records, files, strict=True)
+    ]
+
+
+def _cost(study: Study, cells: Sequence[Cell], todo: int, calls: float) -> str:
+    count = cells[0].cfg.num_samples
+    done = f" ({len(cells) - todo} of them measured before)" if todo < len(cells) else ""
+    return (
+        f"study={study.name}: {len(cells)} rows of {count:,} samples each{done}; "
+        f"{calls:,.0f} network calls (an image each) to make\n  {study.claim}"
+    )
+
+
+def _ruler(cell: Cell, rulers: dict[str, Ruler]) -> Ruler:
+    """One ruler a data set: a classifier is loaded once."""
+    from diffusion_lab.studies.rulers import ruler_of
+
+    key = json.dumps([cell.settings["data"], cell.stored.get("data")], default=str, sort_keys=True)
+    if key not in rulers:
+        rulers[key] = ruler_of(cell)
+    return rulers[key]
+
+
+def _draw(cell: Cell, ruler: Ruler, progress: Progress, file: Path) -> Record:
+    """Measure a cell, and keep the first samples beside its record."""
+    import numpy as np
+
+    from diffusion_lab.studies.measuring import measure
+
+    try:
+        figures, samples = measure(cell, ruler, progress)
+    except ValueError as error:
+        raise StudyError(f"row {cell.name!r}: {error}") from None
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, samples=samples[: ruler.shown].numpy())
+    write_atomically(file.with_suffix(".npz"), buffer.getvalue())
+    return {
+        "figures": figures,
+        "unit": ruler.unit,
+        "overrides": list(cell.overrides),
+        "checkpoint": {"path": str(cell.cfg.ckpt), "sha256": cell.sha256},
+        "settings": cell.settings,
+        "measured": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _write(
+    study: Study, cells: Sequence[Cell], records: Sequence[Record], out: Path, typed: Sequence[str]
+) -> dict[str, Any]:
+    """table.md, table.csv, study.json, figure.png and samples.png."""
+    from diffusion_lab.reporting.grids import save_picture
+    from diffusion_lab.reporting.study import comma_separated, markdown, with_speedup
+
+    rows = with_speedup([{"row": r["row"], **r["figures"]} for r in records])
+    table = markdown(rows, study.columns)
+    content = {
+        "study": study.name,
+        "claim": study.claim,
+        "typed": list(typed),
+        "table": rows,
+        "rows": list(records),
+    }
+    note = _note(cells, records)
+    write_atomically(out / "table.md", f"{study.claim}\n\n{table}\n\n{note}\n".encode())
+    write_atomically(out / "table.csv", comma_separated(rows).encode())
+    write_atomically(out / "study.json", json.dumps(content, indent=1, default=str).encode())
+    write_atomically(out / "figure.png", study.figure.png(rows))
+    names = [record["row"] for record in records]
+    page = _ruler(cells[0], {}).page(names, [_shown(record) for record in records])
+    save_picture(out / "samples.png", page)
+    print(f"\n{table}\n\n{note}\n\n{out}/ table.md table.csv study.json figure.png samples.png")
+    return content
+
+
+def _shown(record: Record) -> Tensor:
+    import numpy as np
+    import torch
+
+    with np.load(Path(record["file"]).with_suffix(".npz")) as arrays:
+        return torch.from_numpy(arrays["samples"])
+
+
+def _note(cells: Sequence[Cell], records: Sequence[Record]) -> str:
+    """Under what conditions the figures were taken, for the reader of the table."""
+    cfg, machine = cells[0].cfg, records[0]["hardware"]
+    device = machine.get("accelerator")
+    if device is None or str(cfg.device) == "cpu":
+        threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+        device = f"{threads} of {machine['processor']}"
+    labels = "" if cells[0].labels() is None else f", label={cfg.label}"
+    return (
+        f"*{cfg.num_samples:,} {records[0]['unit']} a row from the same noise (seed={cfg.seed}"
+        f"{labels}, batches of {cfg.batch_size}) on {device}.*"
+    )
