@@ -116,8 +116,9 @@ class Curve(StudyFigure):
     def draw(self, axes: Axes, rows: Sequence[Figures], name: str, first: bool) -> None:
         """A line with a mark at each row."""
         points = sorted(_points(rows, self.x, name))
-        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", ms=4, color=COLOUR, clip_on=False)
-        _scales(axes, [p[0] for p in points], [p[1] for p in points], self.x, name)
+        across, up = [p[0] for p in points], [p[1] for p in points]
+        axes.plot(across, up, "o-", ms=4, color=COLOUR, clip_on=False)
+        _scales(axes, across, up, self.x, name)
         _ideal(axes, name, axes.axhline)
 
 

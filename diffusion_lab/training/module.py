@@ -91,9 +91,7 @@ class DiffusionModule(pl.LightningModule):
         self.shape = tuple(shape)
         self.num_classes = num_classes
         self.label_dropout = label_dropout
-        self.drawing = Drawing(
-            self.shape, num_classes, sampler, guidance, constraint, clip_samples
-        )
+        self.drawing = Drawing(self.shape, num_classes, sampler, guidance, constraint, clip_samples)
         self.seed = seed
         self.run_config: dict[str, Any] = {}
         self.run_choices: dict[str, str] = {}

@@ -120,6 +120,17 @@ def test_ema_refuses(bad: dict[str, Any]) -> None:
         EMA(**bad)
 
 
+def test_a_run_stopped_after_its_last_step_is_finished_by_resuming(tmp_path: Path) -> None:
+    record = tmp_path / "summary.json"
+    for ckpt in (None, tmp_path / "checkpoints" / "last.ckpt"):
+        trainer = tiny_trainer(tmp_path, RunRecord(tmp_path, report=False), max_epochs=1)
+        trainer.fit(tiny_module(), datamodule=TinyData(), ckpt_path=ckpt)
+        summary = json.loads(record.read_text())
+        assert (summary["status"], summary["step"]) == ("finished", 20)
+        record.write_text(json.dumps(summary | {"status": "interrupted", "error": "SIGTERM"}))
+    assert "error" not in summary
+
+
 def test_grids_record_and_metrics(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     callbacks = [EMA(0.9), SampleGrid(tmp_path, 6), RunRecord(tmp_path, "tiny", report=False)]
     trainer = tiny_trainer(tmp_path, callbacks=[*callbacks, Progress(log_interval=0.0)])

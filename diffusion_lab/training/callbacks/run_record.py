@@ -85,6 +85,14 @@ class RunRecord(Timed):
         """Record the end."""
         self._finish(trainer, "finished")
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record the end of a run that was resumed at its very end: no training hook ran."""
+        earlier = {} if self.record else read_record(self.path)
+        if earlier.get("step"):
+            earlier.pop("error", None)
+            self.record = earlier | {"status": "finished", "ended": _now()}
+            self._write(trainer)
+
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write the report, after every other callback and logger has written its last."""
         if stage == "fit" and self.record.get("ended") and trainer.is_global_zero:
