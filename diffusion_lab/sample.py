@@ -2,15 +2,18 @@
 
 The checkpoint's path is enough: its sampler, guidance and constraint stand in front of what is
 typed. The ending of `out` says what is written: .png a grid (or `strip=N` moments of each
-trajectory), .npz the arrays, .gif or .webp an animation of the denoising.
+trajectory), .npz the arrays, .gif or .webp an animation of the denoising. Images are laid out in
+grids; points in the plane are one cloud.
 """
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +27,14 @@ from diffusion_lab.reporting.files import write_atomically
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from PIL.Image import Image
     from torch import Tensor
 
-    from diffusion_lab.sampling.sampler import Step
     from diffusion_lab.training.module import DiffusionModule
 
 ENDINGS = (".png", ".npz", ".gif", ".webp")
-BATCH = 256
-"""Images at a time where `batch_size` is null."""
+BATCH, BATCH_NUMBERS = 256, 2**16
+"""Where `batch_size` is null: images at a time, and more of what has fewer numbers than that."""
 
 
 def sample(cfg: DictConfig) -> Path:
@@ -61,8 +64,9 @@ def sample(cfg: DictConfig) -> Path:
     with torch.no_grad():
         out = _write(cfg, model, labels, count)
     seconds = time.perf_counter() - began
-    images = "1 image" if count == 1 else f"{count} images"
-    print(f"{images} ({cfg.weights} weights, seed {cfg.seed}) in {seconds:.1f} s -> {out}")
+    kind = "point" if _are_points(model) else "image"
+    drawn = f"1 {kind}" if count == 1 else f"{count} {kind}s"
+    print(f"{drawn} ({cfg.weights} weights, seed {cfg.seed}) in {seconds:.1f} s -> {out}")
     return out
 
 
@@ -85,14 +89,29 @@ def faults(cfg: DictConfig) -> list[str]:
     except (ValueError, TypeError, RuntimeError) as error:
         text = str(error)
         found.append(text if text.startswith("label=") else f"label={shown(cfg.label)}: {text}")
-    out = Path(str(cfg.out))
+    found += _faults_of_out(cfg, (trained.get("data") or {}).get("shape"))
+    if str(cfg.device) not in ("auto", "cpu", "mps") and not str(cfg.device).startswith("cuda"):
+        hint = nearest(str(cfg.device), ["auto", "cpu", "cuda", "mps"])
+        found.append(f"device={cfg.device} must be auto, cpu, cuda, cuda:1 or mps{hint}")
+    return found
+
+
+def _faults_of_out(cfg: DictConfig, shape: Sequence[int] | None) -> list[str]:
+    """What is wrong with the file asked for, given the shape of a sample."""
+    from diffusion_lab.reporting.pictures import refuse_shape
+
+    out, found = Path(str(cfg.out)), []
     if out.suffix.lower() not in ENDINGS:
         found.append(f"out={out} must end in one of {', '.join(ENDINGS)}")
     elif cfg.strip and out.suffix.lower() != ".png":
         found.append(f"strip={cfg.strip} makes a picture: out={out} must end in .png")
-    if str(cfg.device) not in ("auto", "cpu", "mps") and not str(cfg.device).startswith("cuda"):
-        hint = nearest(str(cfg.device), ["auto", "cpu", "cuda", "mps"])
-        found.append(f"device={cfg.device} must be auto, cpu, cuda, cuda:1 or mps{hint}")
+    elif shape and out.suffix.lower() != ".npz":
+        try:
+            refuse_shape(shape)
+        except ValueError:
+            found.append(f"out={out}: samples of shape {list(shape)} cannot be drawn; use .npz")
+    if shape and len(shape) == 1 and cfg.columns:
+        found.append(f"columns={cfg.columns}: points are one cloud and have none; leave it out")
     return found
 
 
@@ -135,26 +154,42 @@ def _device(name: str) -> Any:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def _are_points(model: DiffusionModule) -> bool:
+    return len(model.shape) == 1
+
+
 def _write(cfg: DictConfig, model: DiffusionModule, labels: Tensor | None, count: int) -> Path:
     """Draw and write the kind of file that `out` names."""
-    from diffusion_lab.reporting.animations import save_animation
-    from diffusion_lab.reporting.grids import save_grid, save_picture
-    from diffusion_lab.reporting.strips import strip_image
+    from diffusion_lab.reporting.animations import save_film
+    from diffusion_lab.reporting.grids import save_picture
 
     out = Path(str(cfg.out)).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
-    size = int(cfg.batch_size or BATCH)
-    columns = int(cfg.columns or _columns(cfg, model, count))
+    size = int(cfg.batch_size or max(BATCH, BATCH_NUMBERS // prod(model.shape)))
     if cfg.strip:
-        states = _moments(model, labels, count, cfg.seed, size, cfg.strip)
-        return save_picture(out, strip_image(([s[0] for s in states], [s[1] for s in states])))
+        return save_picture(out, _strip(model, labels, count, cfg.seed, size, cfg.strip))
     if out.suffix.lower() in (".gif", ".webp"):
-        states = _moments(model, labels, count, cfg.seed, size, cfg.frames)
-        return save_animation(out, [*(s[0] for s in states), states[-1][1]], columns)
-    images = model.sample(count, labels, seed=cfg.seed, batch_size=size).cpu()
+        _, states, estimates = _moments(model, labels, count, cfg.seed, size, cfg.frames)
+        frames = [*states, estimates[-1]]
+        draw = _pictures(cfg, model, labels, frames)
+        return save_film(out, map(draw, frames))
+    samples = model.sample(count, labels, seed=cfg.seed, batch_size=size).cpu()
     if out.suffix.lower() == ".npz":
-        return save_arrays(out, images, labels)
-    return save_grid(out, images, columns)
+        return save_arrays(out, samples, labels)
+    return save_picture(out, _pictures(cfg, model, labels, [samples])(samples))
+
+
+def _pictures(
+    cfg: DictConfig, model: DiffusionModule, labels: Tensor | None, frames: list[Tensor]
+) -> Callable[[Tensor], Image]:
+    """How a set of samples becomes a picture; points of all frames share one window."""
+    if _are_points(model):
+        from diffusion_lab.reporting.points import scatter_image, window
+
+        return partial(scatter_image, labels=labels, limit=window(frames))
+    from diffusion_lab.reporting.grids import image_grid
+
+    return partial(image_grid, columns=int(cfg.columns or _columns(cfg, model, len(frames[0]))))
 
 
 def _columns(cfg: DictConfig, model: DiffusionModule, count: int) -> int:
@@ -164,30 +199,46 @@ def _columns(cfg: DictConfig, model: DiffusionModule, count: int) -> int:
     return max(1, round(count**0.5))
 
 
+def _strip(
+    model: DiffusionModule, labels: Tensor | None, count: int, seed: int, size: int, number: int
+) -> Image:
+    times, states, estimates = _moments(model, labels, count, seed, size, number)
+    if _are_points(model):
+        from diffusion_lab.reporting.points import moments_image
+
+        return moments_image(states, estimates, times, labels)
+    from diffusion_lab.reporting.strips import strip_image
+
+    return strip_image((states, estimates))
+
+
 def _moments(
     model: DiffusionModule, labels: Tensor | None, count: int, seed: int, size: int, number: int
-) -> list[tuple[Tensor, Tensor]]:
-    """(x_t, x0-hat), each (count, *shape), at `number` steps spread over every trajectory."""
+) -> tuple[list[float], list[Tensor], list[Tensor]]:
+    """t, x_t and x0-hat, each (count, *shape), at `number` steps spread over every trajectory."""
     import torch
 
-    from diffusion_lab.reporting.strips import spread
+    from diffusion_lab.reporting.spread import spread
 
-    batches: list[list[tuple[Tensor, Tensor]]] = []
+    sampler = model.drawing.sampler
+    assert sampler is not None, "`loaded` gives the model one"
+    times = sampler.times(model.diffusion.schedule)
+    # Only what is shown is kept: all of 1,000 steps of 100 images would be 600 MB. A pair of times
+    # that rises is forward noise and yields no step.
+    picked = spread(int((times[1:] < times[:-1]).sum()), number)
+    moments: list[float] = []
+    states: list[list[Tensor]] = [[] for _ in picked]
+    estimates: list[list[Tensor]] = [[] for _ in picked]
     for first in range(0, count, size):
         n = min(size, count - first)
         chosen = None if labels is None else labels[: first + n]
-        steps = _states(model.trajectory(n, chosen, seed=seed, first=first))
-        batches.append(steps)
-    picked = spread(len(batches[0]), number)
-    return [
-        (torch.cat([b[k][0] for b in batches]), torch.cat([b[k][1] for b in batches]))
-        for k in picked
-    ]
-
-
-def _states(steps: Iterator[Step]) -> list[tuple[Tensor, Tensor]]:
-    """The state and the estimate at each evaluation, on the CPU."""
-    return [(step.x_t.float().cpu(), step.x0.float().cpu()) for step in steps]
+        moments = []
+        for k, step in enumerate(model.trajectory(n, chosen, seed=seed, first=first)):
+            if k in picked:
+                states[len(moments)].append(step.x_t.float().cpu())
+                estimates[len(moments)].append(step.x0.float().cpu())
+                moments.append(float(step.t.t.mean()))
+    return moments, [torch.cat(parts) for parts in states], [torch.cat(p) for p in estimates]
 
 
 def save_arrays(path: Path, images: Tensor, labels: Tensor | None) -> Path:

@@ -1,4 +1,4 @@
-"""Short films of sheets of images: GIF, or WebP (smaller, exact)."""
+"""Short films of pictures: GIF, or WebP (smaller, exact)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from PIL.Image import Image
 from torch import Tensor
 
 from diffusion_lab.reporting.files import write_atomically
@@ -23,7 +24,7 @@ def save_animation(
     frame_ms: int = 80,
     hold_ms: int = 1600,
 ) -> Path:
-    """Write frames as a film that plays for ever.
+    """Write sheets of images as a film that plays for ever; see `save_film`.
 
     Args:
         path: ends in .gif or .webp.
@@ -33,17 +34,32 @@ def save_animation(
         labels: N captions, or None.
         frame_ms: how long a frame stays, in milliseconds.
         hold_ms: how long the last one stays.
+    """
+    pictures = (image_grid(frame, columns, scale, labels) for frame in frames)
+    return save_film(path, pictures, frame_ms, hold_ms)
+
+
+def save_film(
+    path: str | Path, pictures: Iterable[Image], frame_ms: int = 80, hold_ms: int = 1600
+) -> Path:
+    """Write pictures as a film that plays for ever.
+
+    Args:
+        path: ends in .gif or .webp.
+        pictures: of one size.
+        frame_ms: how long a picture stays, in milliseconds.
+        hold_ms: how long the last one stays.
 
     Returns:
         ``path`` as a ``Path``; the file is written atomically.
 
     Raises:
-        ValueError: another ending, or no frames.
+        ValueError: another ending, or no pictures.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise ValueError(f"path={str(path)!r}: an animation ends in {' or '.join(FORMATS)}")
-    pictures = [image_grid(frame, columns, scale, labels) for frame in frames]
+    pictures = list(pictures)
     if not pictures:
         raise ValueError("frames is empty: an animation needs at least one")
     buffer = io.BytesIO()

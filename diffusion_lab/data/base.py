@@ -1,0 +1,153 @@
+"""What all data sets held in memory share: one fixed split, loaders, and a record of the source."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from diffusion_lab.data.loader import TensorLoader, permutation
+
+SPLIT_SEED = 0
+"""Seed of the validation split: one constant, so that runs of any seed compare on one set."""
+
+
+class Held(NamedTuple):
+    """A data set in memory: samples ``(N, *shape)``, int64 labels ``(N,)``, and its origin.
+
+    Attributes:
+        train: the training samples, validation included.
+        labels: their classes.
+        test: held-out samples, never trained on.
+        test_labels: their classes.
+        name: what the data set is called in records.
+        sha256: file name (or maker) -> SHA-256.
+        fallback: None, or one line that says what was wanted and why this was taken instead.
+    """
+
+    train: Tensor
+    labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    name: str
+    sha256: dict[str, str]
+    fallback: str | None = None
+
+
+class MemoryDataModule(LightningDataModule, ABC):
+    """Base of every data set here; batches are ``(samples, labels)``.
+
+    Labels are delivered whether or not the model uses them.
+
+    Args:
+        shape: shape of one sample.
+        num_classes: the number of classes, or null for a model without classes.
+        batch_size: samples a training step and process.
+        eval_batch_size: samples a validation or test step and process.
+        validation_size: samples cut from the training set, by a fixed seed, for validation.
+        seed: with the epoch, decides the order of training samples.
+
+    Raises:
+        ValueError: names the argument, its value and what is allowed.
+    """
+
+    class_names: tuple[str, ...]
+    """Names of the classes, by label."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int | None,
+        batch_size: int,
+        eval_batch_size: int,
+        validation_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(int(n) for n in shape)
+        self.num_classes, self.seed = num_classes, seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.validation_size = validation_size
+        self._held: Held | None = None
+        if num_classes not in (None, len(self.class_names)):
+            raise ValueError(
+                f"num_classes={num_classes}: {type(self).__name__} has "
+                f"{len(self.class_names)} classes; give that or null (no classes)"
+            )
+        for name in ("batch_size", "eval_batch_size", "validation_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+
+    @abstractmethod
+    def read(self) -> Held:
+        """Read or make everything; called once a process."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data on this process; later calls do nothing."""
+        if self._held is not None:
+            return
+        held = self.read()
+        count = len(held.train)
+        if self.validation_size >= count:
+            raise ValueError(
+                f"validation_size={self.validation_size}: {held.name} has {count} training "
+                f"samples; use at most {count - 1}"
+            )
+        self._held = held
+
+    @property
+    def held(self) -> Held:
+        """The whole data set, read when first asked for."""
+        self.setup()
+        assert self._held is not None
+        return self._held
+
+    def split(self) -> tuple[Tensor, Tensor]:
+        """Indices of the training and the validation samples, from a fixed seed."""
+        order = permutation(len(self.held.train), "validation split", SPLIT_SEED)
+        return order[self.validation_size :], order[: self.validation_size].sort().values
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Plain record of the data for checkpoints and summaries; reads the data if need be."""
+        held = self.held
+        return {
+            "name": held.name,
+            "sha256": dict(held.sha256),
+            "sizes": {
+                "train": len(held.train) - self.validation_size,
+                "validation": self.validation_size,
+                "test": len(held.test),
+            },
+            "split_seed": SPLIT_SEED,
+            "fallback": held.fallback,
+        }
+
+    def _loader(self, samples: Tensor, labels: Tensor, train: bool) -> TensorLoader:
+        trainer = self.trainer
+        return TensorLoader(
+            (samples, labels),
+            self.batch_size if train else self.eval_batch_size,
+            seed=self.seed,
+            shuffle=train,
+            drop_last=train,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+
+    def train_dataloader(self) -> TensorLoader:
+        """Shuffled training batches; the last, smaller one of an epoch is left out."""
+        train, _ = self.split()
+        return self._loader(self.held.train[train], self.held.labels[train], train=True)
+
+    def val_dataloader(self) -> TensorLoader:
+        """Validation batches, in one fixed order."""
+        _, cut = self.split()
+        return self._loader(self.held.train[cut], self.held.labels[cut], train=False)
+
+    def test_dataloader(self) -> TensorLoader:
+        """The test set, in its own order."""
+        return self._loader(self.held.test, self.held.test_labels, train=False)

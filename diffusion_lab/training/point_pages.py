@@ -1,0 +1,220 @@
+"""Pages of a model of points in the plane: samples beside data, its vector field, trajectories.
+
+The real points come from the trainer's data module (`points`); they are its test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffusion_lab.diffusion.gaussian import combine, marginal
+from diffusion_lab.diffusion.noise import seeded_generator
+from diffusion_lab.sampling.sampler import Guidance, Sampler
+from diffusion_lab.training.labels import Label, expand_labels
+from diffusion_lab.training.module import DiffusionModule
+from diffusion_lab.training.pages.base import inside
+
+
+class SamplesPage:
+    """As many samples as test points, side by side.
+
+    Args:
+        file: The picture, relative to the run's folder.
+        num_points: Points of either kind; at most as many as the test set has are drawn of it.
+        label: A class, a list that is repeated, "all" (classes in turn), or None for no class.
+        seed: Seed of the noise.
+        sampler: In place of the module's own.
+        guidance: In place of the module's own.
+
+    Raises:
+        ValueError: fewer than one point, or a file outside the run's folder.
+    """
+
+    caption = "test points and samples of the model"
+
+    def __init__(
+        self,
+        file: str = "pages/samples.png",
+        num_points: int = 2000,
+        label: Label = None,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+    ) -> None:
+        self.file = inside("file", file, (".png",))
+        self.num_points = _at_least_one("num_points", num_points)
+        self.label, self.seed = label, seed
+        self.sampler, self.guidance = sampler, guidance
+
+    def check(self, model: DiffusionModule) -> None:
+        """Refuse other data than points in the plane, and a sampler that cannot run."""
+        _check(model, self.sampler, self.label)
+
+    def write(self, model: DiffusionModule, folder: Path) -> Path:
+        """Draw samples and write the page."""
+        from diffusion_lab.reporting.grids import save_picture
+        from diffusion_lab.reporting.points import beside_image
+
+        samples = model.sample(
+            self.num_points,
+            self.label,
+            sampler=self.sampler,
+            guidance=self.guidance,
+            seed=self.seed,
+            batch_size=self.num_points,
+        )
+        labels = expand_labels(self.label, self.num_points, model.num_classes)
+        data, classes = _test_points(model, self.num_points)
+        picture = beside_image(samples, data, labels, None if labels is None else classes)
+        return save_picture(folder / self.file, picture)
+
+
+class VectorFieldPage:
+    """Where the model moves a point, at several noise levels, over the test points at that level.
+
+    An arrow is alpha x0-hat - x, which is sigma^2 times the model's score: the direction in which
+    the density at that level rises fastest, and its length how far the clean point lies. Both
+    are those of the model without a class.
+
+    Args:
+        file: The picture, relative to the run's folder.
+        times: Times in (0, 1], one a panel; each is moved to the nearest trained one.
+        arrows: Arrows along each side of a panel.
+        half: Half the side of the window around 0.
+        num_points: Test points drawn behind.
+        seed: Seed of the noise of these.
+
+    Raises:
+        ValueError: a number out of range, or a file outside the run's folder.
+    """
+
+    caption = "the score of the model, times sigma^2, at falling noise levels"
+
+    def __init__(
+        self,
+        file: str = "pages/vector_field.png",
+        times: Sequence[float] = (0.5, 0.25, 0.1, 0.02),
+        arrows: int = 17,
+        half: float = 3.0,
+        num_points: int = 2000,
+        seed: int = 0,
+    ) -> None:
+        self.file = inside("file", file, (".png",))
+        self.times = tuple(times)
+        if not self.times or not all(0 < t <= 1 for t in self.times):
+            raise ValueError(f"times={list(times)}: give at least one, each in (0, 1]")
+        if not half > 0:
+            raise ValueError(f"half={half}: must be positive")
+        self.arrows, self.half = _at_least_one("arrows", arrows), half
+        self.num_points, self.seed = _at_least_one("num_points", num_points), seed
+
+    def check(self, model: DiffusionModule) -> None:
+        """Refuse other data than points in the plane."""
+        _check(model)
+
+    def write(self, model: DiffusionModule, folder: Path) -> Path:
+        """Ask the model at a grid of points and write the page."""
+        from diffusion_lab.reporting.flows import Field, field_image
+        from diffusion_lab.reporting.grids import save_picture
+
+        data, _ = _test_points(model, self.num_points)
+        eps = torch.randn(data.shape, generator=seeded_generator("vector field", self.seed))
+        # The outermost arrows stand half a pitch inside the window.
+        edge = self.half * (1 - 1 / self.arrows)
+        side = torch.linspace(-edge, edge, self.arrows)
+        at = torch.cartesian_prod(side, side)
+        schedule = model.diffusion.schedule
+        fields = []
+        for wanted in self.times:
+            level = schedule(schedule.snap(torch.tensor(wanted, dtype=torch.float64)))
+            x0 = model.denoise(at, level.t).cpu()
+            title = f"$t$ = {float(level.t):.3g},  $\\sigma/\\alpha$ = "
+            title += f"{float(level.sigma / level.alpha):.2g}"
+            arrows = combine((level.alpha, x0), (-1.0, at))
+            fields.append(Field(title, marginal(data, eps, level), at, arrows))
+        meaning = r"arrows: $\alpha\,\hat{x}_0 - x = \sigma^2\,\nabla \log p_t(x)$"
+        return save_picture(folder / self.file, field_image(fields, self.half, meaning))
+
+
+class TrajectoryPage:
+    """The way of single points from noise to data, over the test points.
+
+    Args:
+        file: The picture, relative to the run's folder.
+        num_points: Trajectories.
+        label: As in `SamplesPage`.
+        seed: Seed of the noise.
+        sampler: In place of the module's own; a deterministic one draws smooth lines.
+        guidance: In place of the module's own.
+
+    Raises:
+        ValueError: fewer than one point, or a file outside the run's folder.
+    """
+
+    caption = "trajectories from noise to samples"
+
+    def __init__(
+        self,
+        file: str = "pages/trajectories.png",
+        num_points: int = 60,
+        label: Label = None,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+    ) -> None:
+        self.file = inside("file", file, (".png",))
+        self.num_points = _at_least_one("num_points", num_points)
+        self.label, self.seed = label, seed
+        self.sampler, self.guidance = sampler, guidance
+
+    def check(self, model: DiffusionModule) -> None:
+        """Refuse other data than points in the plane, and a sampler that cannot run."""
+        _check(model, self.sampler, self.label)
+
+    def write(self, model: DiffusionModule, folder: Path) -> Path:
+        """Sample, keep every state, and write the page."""
+        from diffusion_lab.reporting.flows import paths_image
+        from diffusion_lab.reporting.grids import save_picture
+
+        steps = list(
+            model.trajectory(
+                self.num_points,
+                self.label,
+                sampler=self.sampler,
+                guidance=self.guidance,
+                seed=self.seed,
+            )
+        )
+        paths = torch.stack([steps[0].x_t, *(step.x for step in steps)])
+        data, _ = _test_points(model, 2000)
+        return save_picture(folder / self.file, paths_image(paths, data))
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name}={value}: must be at least 1")
+    return value
+
+
+def _check(model: DiffusionModule, sampler: Sampler | None = None, label: Label = None) -> None:
+    """Refuse what would fail after the training; see the pages."""
+    if model.shape != (2,):
+        raise ValueError(f"shape={list(model.shape)}: this page draws points in the plane, [2]")
+    if sampler is not None:
+        sampler.check(model.diffusion.schedule)
+    expand_labels(label, 1, model.num_classes)
+
+
+def _test_points(model: DiffusionModule, count: int) -> tuple[Tensor, Tensor]:
+    """The first test points of the data that the model is trained on, and their classes."""
+    points = getattr(getattr(model.trainer, "datamodule", None), "points", None)
+    if points is None:
+        raise ValueError(
+            "this page shows real points, and the trainer has no data module with `points`: train "
+            "on a toy data set, e.g. data=moons"
+        )
+    return points.test[:count], points.test_labels[:count]
