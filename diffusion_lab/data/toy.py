@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,15 +18,6 @@ from diffusion_lab.data.base import Held, MemoryDataModule
 
 TRAIN_SEED, TEST_SEED = 1, 2
 """Seeds of the points: constants, so that runs of any seed see the same training and test set."""
-
-
-class Points(NamedTuple):
-    """Training points float32 ``(N, 2)`` (validation included), test points, int64 labels."""
-
-    train: Tensor
-    labels: Tensor
-    test: Tensor
-    test_labels: Tensor
 
 
 class PointsDataModule(MemoryDataModule):
@@ -92,9 +82,9 @@ class PointsDataModule(MemoryDataModule):
         return torch.from_numpy(points).float(), torch.from_numpy(labels).long()
 
     @property
-    def points(self) -> Points:
-        """The whole data set, made when first asked for."""
-        return Points(*self.held[:4])
+    def points(self) -> Held:
+        """The whole data set, float32 points ``(N, 2)``, made when first asked for."""
+        return self.held
 
 
 class Moons(PointsDataModule):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
+
+from diffusion_lab.reporting.status_line import StatusLine, clock
 
 
 class Progress:
@@ -19,10 +20,10 @@ class Progress:
 
     def __init__(self, calls: float, interval: float = 0.5, log_interval: float = 15.0) -> None:
         self.calls, self.done = max(calls, 1.0), 0
-        self.terminal = sys.stdout.isatty()
-        self.interval = interval if self.terminal else log_interval
+        self._line = StatusLine()
+        self.interval = interval if self._line.terminal else log_interval
         self.name = ""
-        self._spent, self._width = 0.0, 0
+        self._spent = 0.0
         self._last: float | None = None
         self._shown = 0.0
 
@@ -41,26 +42,12 @@ class Progress:
             self._shown = now
             left = self._spent / self.done * max(self.calls - self.done, 0)
             text = f"{self.name}  {self.done / self.calls:.0%} of all  {clock(left)} left"
-            self._write(text, keep=not self.terminal)
+            self._line.write(text)
 
     def keep(self, text: str) -> None:
         """Print a line that stays, in place of the one that is redrawn."""
-        self._write(text, keep=True)
+        self._line.write(text, keep=True)
 
     def end(self) -> None:
         """Wipe the line that is redrawn."""
-        if self._width:
-            print(f"\r{' ' * self._width}\r", end="", flush=True)
-            self._width = 0
-
-    def _write(self, text: str, keep: bool) -> None:
-        start = "\r" if self.terminal else ""
-        print(f"{start}{text.ljust(self._width)}", end="\n" if keep else "", flush=True)
-        self._width = 0 if keep else len(text)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 0:07, 3:12 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+        self._line.wipe()

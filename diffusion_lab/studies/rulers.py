@@ -146,7 +146,7 @@ class PointRuler:
         from diffusion_lab.metrics.diversity import remaining_variance
         from diffusion_lab.metrics.points import score_points
 
-        train, _, test, test_labels = self.data.points
+        train, _, test, test_labels = self.data.points[:4]
         figures = score_points(samples, train, test)
         remaining = remaining_variance(samples, test, labels, test_labels)
         return figures | {"remaining_variance": remaining}
@@ -169,7 +169,7 @@ class PointRuler:
         """A scatter plot a row, side by side, over test points in grey."""
         from diffusion_lab.reporting.study import point_page
 
-        return point_page(names, samples, self.data.points[2][: self.shown])
+        return point_page(names, samples, self.data.points.test[: self.shown])
 
 
 def _text(value: float | None, spec: str) -> str:

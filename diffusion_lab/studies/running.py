@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from diffusion_lab.config import ConfigError, compose, refuse
 from diffusion_lab.config.runs import run_folder_of
 from diffusion_lab.reporting.files import read_record, write_atomically
+from diffusion_lab.reporting.status_line import clock
 from diffusion_lab.studies import StudyError
 from diffusion_lab.studies.cells import Cell, cell_of, common_words
-from diffusion_lab.studies.progress import Progress, clock
+from diffusion_lab.studies.progress import Progress
 from diffusion_lab.studies.runs import Training, checkpoint_of, training_of
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
     from diffusion_lab.config.composing import DictConfig
@@ -53,8 +55,11 @@ def run_study(study: Study, cfg: DictConfig, typed: Sequence[str] = ()) -> dict[
     cells = [cell_of(row.name, row.ckpt, words, row.overrides) for row in study.rows(runs)]
     refuse(_faults(study, cells))
     out = _folder(study, cfg, runs)
-    records = _measured(study, cells, out.parent / "rows" if not cfg.out else out / "rows")
-    return _write(study, cells, records, out, typed)
+    rulers: dict[str, Ruler] = {}
+    kept = out.parent / "rows" if not cfg.out else out / "rows"
+    records = _measured(study, cells, kept, rulers)
+    page = _ruler(cells[0], rulers).page([r["row"] for r in records], [_shown(r) for r in records])
+    return _write(study, cells, records, page, out, typed)
 
 
 def _runs(study: Study, cfg: DictConfig) -> tuple[dict[str, Path], list[Training]]:
@@ -105,7 +110,9 @@ def _folder(study: Study, cfg: DictConfig, runs: Mapping[str, Path]) -> Path:
     return home / "studies" / study.name
 
 
-def _measured(study: Study, cells: Sequence[Cell], kept: Path) -> list[Record]:
+def _measured(
+    study: Study, cells: Sequence[Cell], kept: Path, rulers: dict[str, Ruler]
+) -> list[Record]:
     """The record of each cell: taken from the folder `kept`, or measured and put there."""
     import torch
 
@@ -118,7 +125,7 @@ def _measured(study: Study, cells: Sequence[Cell], kept: Path) -> list[Record]:
     todo = [k for k, record in enumerate(records) if not record]
     total = sum(calls[k] for k in todo)
     print(_cost(study, cells, len(todo), total), flush=True)
-    progress, rulers = Progress(total), {}
+    progress = Progress(total)
     for k in todo:
         progress.begin(f"row {k + 1} of {len(cells)}, {cells[k].name}")
         ruler = _ruler(cells[k], rulers)
@@ -175,7 +182,12 @@ def _draw(cell: Cell, ruler: Ruler, progress: Progress, file: Path) -> Record:
 
 
 def _write(
-    study: Study, cells: Sequence[Cell], records: Sequence[Record], out: Path, typed: Sequence[str]
+    study: Study,
+    cells: Sequence[Cell],
+    records: Sequence[Record],
+    page: Image.Image,
+    out: Path,
+    typed: Sequence[str],
 ) -> dict[str, Any]:
     """table.md, table.csv, study.json, figure.png and samples.png."""
     from diffusion_lab.reporting.grids import save_picture
@@ -195,8 +207,6 @@ def _write(
     write_atomically(out / "table.csv", comma_separated(rows).encode())
     write_atomically(out / "study.json", json.dumps(content, indent=1, default=str).encode())
     write_atomically(out / "figure.png", study.figure.png(rows))
-    names = [record["row"] for record in records]
-    page = _ruler(cells[0], {}).page(names, [_shown(record) for record in records])
     save_picture(out / "samples.png", page)
     print(f"\n{table}\n\n{note}\n\n{out}/ table.md table.csv study.json figure.png samples.png")
     return content

@@ -15,7 +15,7 @@ from diffusion_lab.sample import sample
 from diffusion_lab.sampling.ancestral import DDIM
 from diffusion_lab.train import train
 from diffusion_lab.training.checkpoint import load
-from diffusion_lab.training.point_pages import SamplesPage, TrajectoryPage, VectorFieldPage
+from diffusion_lab.training.pages.points import SamplesPage, TrajectoryPage, VectorFieldPage
 
 SMALL = [
     "data.train_size=2000", "data.test_size=1000", "data.validation_size=200", "logger=none",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
 
+from diffusion_lab.reporting.status_line import StatusLine, clock
 from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.callbacks.timed import Timed
 
@@ -28,11 +28,10 @@ class Progress(Timed):
 
     def __init__(self, interval: float = 0.5, log_interval: float = 15.0) -> None:
         super().__init__()
-        self.terminal = sys.stdout.isatty()
-        self.interval = interval if self.terminal else log_interval
+        self._line = StatusLine()
+        self.interval = interval if self._line.terminal else log_interval
         self._shown = self._started = 0.0
         self._first_step = 0
-        self._width = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clocks."""
@@ -68,8 +67,7 @@ class Progress(Timed):
 
     def on_train_end(self, *args: Any) -> None:
         """Leave the line."""
-        if self.terminal and self._width:
-            print(flush=True)
+        self._line.leave()
 
     def _show(self, trainer: pl.Trainer, outputs: Any, keep: bool = False) -> None:
         self._shown = time.perf_counter()
@@ -85,8 +83,8 @@ class Progress(Timed):
             parts.append(f"{self.throughput.rate:,.0f} images/s")
         left = self._seconds_left(trainer)
         if left is not None:
-            parts.append(f"{_clock(left)} left")
-        self._write("  ".join(parts), keep or not self.terminal)
+            parts.append(f"{clock(left)} left")
+        self._line.write("  ".join(parts), keep)
 
     def _seconds_left(self, trainer: pl.Trainer) -> float | None:
         """From the pace so far, validation and grids included once there was an epoch."""
@@ -95,14 +93,6 @@ class Progress(Timed):
             return None
         elapsed = time.perf_counter() - self._started
         return max(0.0, elapsed / done * (total - trainer.global_step))
-
-    def _write(self, line: str, keep: bool) -> None:
-        if self.terminal:
-            padded = line.ljust(self._width)
-            self._width = 0 if keep else len(line)
-            print(f"\r{padded}", end="\n" if keep else "", flush=True)
-        else:
-            print(line, flush=True)
 
 
 def _total(trainer: pl.Trainer) -> int | None:
@@ -113,9 +103,3 @@ def _total(trainer: pl.Trainer) -> int | None:
 
 def _of(number: int | None) -> str:
     return "" if number is None or number < 0 else f"/{number}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

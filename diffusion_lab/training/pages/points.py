@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,11 +16,45 @@ from diffusion_lab.diffusion.gaussian import combine, marginal
 from diffusion_lab.diffusion.noise import seeded_generator
 from diffusion_lab.sampling.sampler import Guidance, Sampler
 from diffusion_lab.training.labels import Label, expand_labels
-from diffusion_lab.training.module import DiffusionModule
-from diffusion_lab.training.pages.base import inside
+from diffusion_lab.training.pages.base import at_least_one, inside
+from diffusion_lab.training.pages.drawing import Drawn
+
+if TYPE_CHECKING:
+    from diffusion_lab.training.module import DiffusionModule
 
 
-class SamplesPage:
+class DrawnPoints(Drawn):
+    """What pages of points that are sampled share; see `Drawn`.
+
+    Args:
+        file: The picture, relative to the run's folder.
+        num_points: How many are sampled.
+        label: As in `Drawn`.
+        seed: As in `Drawn`.
+        sampler: As in `Drawn`.
+        guidance: As in `Drawn`.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        num_points: int,
+        label: Label,
+        seed: int,
+        sampler: Sampler | None,
+        guidance: Guidance | None,
+    ) -> None:
+        at_least_one(num_points=num_points)
+        super().__init__(num_points, label, 1, seed, sampler, guidance)
+        self.file = inside("file", file, (".png",))
+
+    def check(self, model: DiffusionModule) -> None:
+        """Refuse other data than points in the plane, and what `Drawn` refuses."""
+        _refuse_other_data(model)
+        super().check(model)
+
+
+class SamplesPage(DrawnPoints):
     """As many samples as test points, side by side.
 
     Args:
@@ -45,14 +80,7 @@ class SamplesPage:
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
     ) -> None:
-        self.file = inside("file", file, (".png",))
-        self.num_points = _at_least_one("num_points", num_points)
-        self.label, self.seed = label, seed
-        self.sampler, self.guidance = sampler, guidance
-
-    def check(self, model: DiffusionModule) -> None:
-        """Refuse other data than points in the plane, and a sampler that cannot run."""
-        _check(model, self.sampler, self.label)
+        super().__init__(file, num_points, label, seed, sampler, guidance)
 
     def write(self, model: DiffusionModule, folder: Path) -> Path:
         """Draw samples and write the page."""
@@ -60,15 +88,15 @@ class SamplesPage:
         from diffusion_lab.reporting.points import beside_image
 
         samples = model.sample(
-            self.num_points,
+            self.num_samples,
             self.label,
             sampler=self.sampler,
             guidance=self.guidance,
             seed=self.seed,
-            batch_size=self.num_points,
+            batch_size=self.num_samples,
         )
-        labels = expand_labels(self.label, self.num_points, model.num_classes)
-        data, classes = _test_points(model, self.num_points)
+        labels = expand_labels(self.label, self.num_samples, model.num_classes)
+        data, classes = _test_points(model, self.num_samples)
         picture = beside_image(samples, data, labels, None if labels is None else classes)
         return save_picture(folder / self.file, picture)
 
@@ -109,12 +137,13 @@ class VectorFieldPage:
             raise ValueError(f"times={list(times)}: give at least one, each in (0, 1]")
         if not half > 0:
             raise ValueError(f"half={half}: must be positive")
-        self.arrows, self.half = _at_least_one("arrows", arrows), half
-        self.num_points, self.seed = _at_least_one("num_points", num_points), seed
+        at_least_one(arrows=arrows, num_points=num_points)
+        self.arrows, self.half = arrows, half
+        self.num_points, self.seed = num_points, seed
 
     def check(self, model: DiffusionModule) -> None:
         """Refuse other data than points in the plane."""
-        _check(model)
+        _refuse_other_data(model)
 
     def write(self, model: DiffusionModule, folder: Path) -> Path:
         """Ask the model at a grid of points and write the page."""
@@ -140,7 +169,7 @@ class VectorFieldPage:
         return save_picture(folder / self.file, field_image(fields, self.half, meaning))
 
 
-class TrajectoryPage:
+class TrajectoryPage(DrawnPoints):
     """The way of single points from noise to data, over the test points.
 
     Args:
@@ -166,47 +195,22 @@ class TrajectoryPage:
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
     ) -> None:
-        self.file = inside("file", file, (".png",))
-        self.num_points = _at_least_one("num_points", num_points)
-        self.label, self.seed = label, seed
-        self.sampler, self.guidance = sampler, guidance
-
-    def check(self, model: DiffusionModule) -> None:
-        """Refuse other data than points in the plane, and a sampler that cannot run."""
-        _check(model, self.sampler, self.label)
+        super().__init__(file, num_points, label, seed, sampler, guidance)
 
     def write(self, model: DiffusionModule, folder: Path) -> Path:
         """Sample, keep every state, and write the page."""
         from diffusion_lab.reporting.flows import paths_image
         from diffusion_lab.reporting.grids import save_picture
 
-        steps = list(
-            model.trajectory(
-                self.num_points,
-                self.label,
-                sampler=self.sampler,
-                guidance=self.guidance,
-                seed=self.seed,
-            )
-        )
+        steps = list(self._trajectory(model))
         paths = torch.stack([steps[0].x_t, *(step.x for step in steps)])
         data, _ = _test_points(model, 2000)
         return save_picture(folder / self.file, paths_image(paths, data))
 
 
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise ValueError(f"{name}={value}: must be at least 1")
-    return value
-
-
-def _check(model: DiffusionModule, sampler: Sampler | None = None, label: Label = None) -> None:
-    """Refuse what would fail after the training; see the pages."""
+def _refuse_other_data(model: DiffusionModule) -> None:
     if model.shape != (2,):
         raise ValueError(f"shape={list(model.shape)}: this page draws points in the plane, [2]")
-    if sampler is not None:
-        sampler.check(model.diffusion.schedule)
-    expand_labels(label, 1, model.num_classes)
 
 
 def _test_points(model: DiffusionModule, count: int) -> tuple[Tensor, Tensor]:
