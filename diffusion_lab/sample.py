@@ -59,10 +59,13 @@ def sample(cfg: DictConfig) -> Path:
 
     model = loaded(cfg)
     count, label = _count(cfg), label_of(cfg.label, model.num_classes)
+    if cfg.interpolate and label == "all":  # one class a way; images bring theirs along
+        rows = torch.arange(count) // cfg.interpolate % (model.num_classes or 1)
+        label = None if cfg.image is not None else rows
     labels = expand_labels(label, count, model.num_classes)
     began = time.perf_counter()
     with torch.no_grad():
-        out = _write(cfg, model, labels, count)
+        out = _write(cfg, model, labels, count, _start(cfg, model, labels, count))
     seconds = time.perf_counter() - began
     kind = "point" if _are_points(model) else "image"
     drawn = f"1 {kind}" if count == 1 else f"{count} {kind}s"
@@ -90,6 +93,7 @@ def faults(cfg: DictConfig) -> list[str]:
         text = str(error)
         found.append(text if text.startswith("label=") else f"label={shown(cfg.label)}: {text}")
     found += _faults_of_out(cfg, (trained.get("data") or {}).get("shape"))
+    found += _faults_of_start(cfg, (trained.get("data") or {}).get("shape"))
     if str(cfg.device) not in ("auto", "cpu", "mps") and not str(cfg.device).startswith("cuda"):
         hint = nearest(str(cfg.device), ["auto", "cpu", "cuda", "mps"])
         found.append(f"device={cfg.device} must be auto, cpu, cuda, cuda:1 or mps{hint}")
@@ -115,6 +119,52 @@ def _faults_of_out(cfg: DictConfig, shape: Sequence[int] | None) -> list[str]:
     return found
 
 
+def _faults_of_start(cfg: DictConfig, shape: Sequence[int] | None) -> list[str]:
+    """What is wrong with the images to start from."""
+    found = []
+    images = 0 if cfg.image is None else len(cfg.image) if OmegaConf.is_list(cfg.image) else 1
+    if cfg.start is not None and not 0 < cfg.start <= 1:
+        found.append(f"start={cfg.start} must lie in (0, 1]: 1 is noise, near 0 keeps the image")
+    for name in ("start", "known"):
+        if cfg[name] is not None and not images:
+            found.append(f"{name}={cfg[name]} needs an image: image=FILE or image=test:7")
+        if cfg[name] is not None and cfg.interpolate:
+            found.append(f"{name}={cfg[name]} and interpolate={cfg.interpolate} exclude each other")
+    if images and not cfg.interpolate and cfg.start is None and cfg.known is None:
+        found.append(
+            f"image={cfg.image}: say what is to be done with it: start=0.6 (go on from it), "
+            "known=left (paint the rest), or interpolate=8 with two images"
+        )
+    if cfg.interpolate and (cfg.interpolate < 2 or images not in (0, 2)):
+        found.append(
+            f"interpolate={cfg.interpolate} must be 0 or at least 2, without image or with two"
+        )
+    if cfg.interpolate > 1 and not images and _count(cfg) % cfg.interpolate:
+        found.append(
+            f"num_samples={_count(cfg)} must be a multiple of interpolate={cfg.interpolate}"
+        )
+    if (images or cfg.interpolate) and cfg.strip:
+        found.append(f"strip={cfg.strip} shows ways from noise: leave image and interpolate out")
+    if images and shape and len(shape) != 3:
+        found.append(f"image={cfg.image}: this model's samples are points; leave it out")
+    return found
+
+
+def _start(cfg: DictConfig, model: DiffusionModule, labels: Tensor | None, count: int) -> Any:
+    """Where sampling starts, see `training.given_images`; None for noise."""
+    from diffusion_lab.training.given_images import typed_images, typed_start
+
+    images = None
+    if cfg.image is not None:
+        names = list(cfg.image) if OmegaConf.is_list(cfg.image) else str(cfg.image)
+        stored = stored_config()["data"]
+        images = typed_images(names, model.shape, lambda: instantiate(stored, trust=cfg.trust))
+    return typed_start(
+        model, count, labels, cfg.seed,
+        images=images, time=cfg.start, known=cfg.known, interpolate=cfg.interpolate,
+    )  # fmt: skip
+
+
 def label_of(label: Any, num_classes: int | None) -> Any:
     """The label as `expand_labels` takes it; `all` means no class where there are none."""
     if OmegaConf.is_list(label):
@@ -125,6 +175,8 @@ def label_of(label: Any, num_classes: int | None) -> Any:
 
 
 def _count(cfg: DictConfig) -> int:
+    if cfg.interpolate and cfg.image is not None:
+        return int(cfg.interpolate)
     if cfg.num_samples is not None:
         return int(cfg.num_samples)
     return 10 if cfg.strip else 100
@@ -158,7 +210,9 @@ def _are_points(model: DiffusionModule) -> bool:
     return len(model.shape) == 1
 
 
-def _write(cfg: DictConfig, model: DiffusionModule, labels: Tensor | None, count: int) -> Path:
+def _write(
+    cfg: DictConfig, model: DiffusionModule, labels: Tensor | None, count: int, start: Any
+) -> Path:
     """Draw and write the kind of file that `out` names."""
     from diffusion_lab.reporting.animations import save_film
     from diffusion_lab.reporting.grids import save_picture
@@ -169,11 +223,11 @@ def _write(cfg: DictConfig, model: DiffusionModule, labels: Tensor | None, count
     if cfg.strip:
         return save_picture(out, _strip(model, labels, count, cfg.seed, size, cfg.strip))
     if out.suffix.lower() in (".gif", ".webp"):
-        _, states, estimates = _moments(model, labels, count, cfg.seed, size, cfg.frames)
+        _, states, estimates = _moments(model, labels, count, cfg.seed, size, cfg.frames, start)
         frames = [*states, estimates[-1]]
         draw = _pictures(cfg, model, labels, frames)
         return save_film(out, map(draw, frames))
-    samples = model.sample(count, labels, seed=cfg.seed, batch_size=size).cpu()
+    samples = model.sample(count, labels, seed=cfg.seed, batch_size=size, start=start).cpu()
     if out.suffix.lower() == ".npz":
         return save_arrays(out, samples, labels)
     return save_picture(out, _pictures(cfg, model, labels, [samples])(samples))
@@ -193,7 +247,9 @@ def _pictures(
 
 
 def _columns(cfg: DictConfig, model: DiffusionModule, count: int) -> int:
-    """One class a column where classes cycle, else about square."""
+    """One class a column where classes cycle, one way a row, else about square."""
+    if cfg.interpolate:
+        return int(cfg.interpolate)
     if cfg.label == "all" and model.num_classes:
         return min(model.num_classes, count)
     return max(1, round(count**0.5))
@@ -213,7 +269,13 @@ def _strip(
 
 
 def _moments(
-    model: DiffusionModule, labels: Tensor | None, count: int, seed: int, size: int, number: int
+    model: DiffusionModule,
+    labels: Tensor | None,
+    count: int,
+    seed: int,
+    size: int,
+    number: int,
+    start: Any = None,
 ) -> tuple[list[float], list[Tensor], list[Tensor]]:
     """t, x_t and x0-hat, each (count, *shape), at `number` steps spread over every trajectory."""
     import torch
@@ -222,7 +284,8 @@ def _moments(
 
     sampler = model.drawing.sampler
     assert sampler is not None, "`loaded` gives the model one"
-    times = sampler.times(model.diffusion.schedule)
+    begin = None if start is None else start.time
+    times = sampler.times(model.diffusion.schedule, begin)
     # Only what is shown is kept: all of 1,000 steps of 100 images would be 600 MB. A pair of times
     # that rises is forward noise and yields no step.
     picked = spread(int((times[1:] < times[:-1]).sum()), number)
@@ -233,7 +296,7 @@ def _moments(
         n = min(size, count - first)
         chosen = None if labels is None else labels[: first + n]
         moments = []
-        for k, step in enumerate(model.trajectory(n, chosen, seed=seed, first=first)):
+        for k, step in enumerate(model.trajectory(n, chosen, seed=seed, first=first, start=start)):
             if k in picked:
                 states[len(moments)].append(step.x_t.float().cpu())
                 estimates[len(moments)].append(step.x0.float().cpu())
@@ -245,7 +308,9 @@ def save_arrays(path: Path, images: Tensor, labels: Tensor | None) -> Path:
     """Write `samples` float32 (N, *shape) and `labels` int64 (N,), -1 for no class; atomically."""
     import numpy as np
 
-    numbers = np.full(len(images), -1) if labels is None else labels.numpy()
+    numbers = np.full(len(images), -1)
+    if labels is not None:  # of a composed label its first class, -1 where it only says "not"
+        numbers = (labels if labels.ndim == 1 else labels[:, 0]).clamp_min(-1).numpy()
     buffer = io.BytesIO()
     np.savez_compressed(buffer, samples=images.float().numpy(), labels=numbers.astype(np.int64))
     return write_atomically(path, buffer.getvalue())

@@ -97,7 +97,7 @@ def rewrite(command: str, overrides: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: A checkpoint that does not exist or cannot be read.
     """
-    words = [_as_path(word) for word in overrides]
+    words = [_as_prompt(_as_path(word)) for word in overrides]
     if (CONF / f"{command}.yaml").is_file() and "budget" in _default_groups(command):
         words = with_budget(words)
     if value_of("ckpt", words) not in (None, "", "null", "???"):
@@ -189,6 +189,14 @@ def _as_path(word: str) -> str:
     if not equals or key_of(word) not in PATH_KEYS or special:
         return word
     if "," in value and not Path(value).exists() and not Path(value).parent.is_dir():
+        return word
+    return quoted(key, value)
+
+
+def _as_prompt(word: str) -> str:
+    """Quote a label of several words, as in label='3 or 8, not 4', which the shell has unquoted."""
+    key, _, value = word.partition("=")
+    if key_of(word) != "label" or " " not in value.strip() or value[0] in "'\"[":
         return word
     return quoted(key, value)
 

@@ -122,6 +122,8 @@ RULES: dict[str, Number | Choice | Share | Each] = {
     "batch_size": Number(1, whole=True, null=True),
     "columns": Number(1, whole=True, null=True),
     "strip": Number(0, whole=True),
+    "interpolate": Number(0, whole=True),
+    "start": Number(0, 1, above=True, null=True),
     "frames": Number(2, whole=True),
     "weights": Choice(("ema", "raw")),
     "optimizer.lr": Number(0, above=True),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from diffusion_lab.data.loader import TensorLoader, permutation
+
+MOMENT_TOLERANCE = 0.05
+"""How far the stated mean and standard deviation may be from those of the samples."""
 
 SPLIT_SEED = 0
 """Seed of the validation split: one constant, so that runs of any seed compare on one set."""
@@ -49,6 +54,8 @@ class MemoryDataModule(LightningDataModule, ABC):
         eval_batch_size: samples a validation or test step and process.
         validation_size: samples cut from the training set, by a fixed seed, for validation.
         seed: with the epoch, decides the order of training samples.
+        mean: mean of all numbers of the training set, as a model sees them.
+        std: their standard deviation; what EDM's sigma_data is taken from.
 
     Raises:
         ValueError: names the argument, its value and what is allowed.
@@ -65,8 +72,11 @@ class MemoryDataModule(LightningDataModule, ABC):
         eval_batch_size: int,
         validation_size: int,
         seed: int,
+        mean: float,
+        std: float,
     ) -> None:
         super().__init__()
+        self.mean, self.std = mean, std
         self.shape = tuple(int(n) for n in shape)
         self.num_classes, self.seed = num_classes, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
@@ -96,7 +106,21 @@ class MemoryDataModule(LightningDataModule, ABC):
                 f"validation_size={self.validation_size}: {held.name} has {count} training "
                 f"samples; use at most {count - 1}"
             )
+        self._check_moments(held.train)
         self._held = held
+
+    def _check_moments(self, samples: Tensor) -> None:
+        """Warn where mean and std are not those of the data (another shape, a stand-in)."""
+        scaled = samples[:10_000].double()
+        if samples.dtype == torch.uint8:
+            scaled = scaled * (2 / 255) - 1
+        mean, std = float(scaled.mean()), float(scaled.std())
+        if abs(mean - self.mean) > MOMENT_TOLERANCE or abs(std - self.std) > MOMENT_TOLERANCE:
+            warnings.warn(
+                f"data.mean={self.mean:g} and data.std={self.std:g} are stated, but these samples "
+                f"have {mean:.3f} and {std:.3f}: set them where a recipe uses them (EDM does)",
+                stacklevel=3,
+            )
 
     @property
     def held(self) -> Held:

@@ -34,8 +34,19 @@ class Digits(ImageDataModule):
         eval_batch_size: int = 500,
         validation_size: int = 197,
         seed: int = 0,
+        mean: float = -0.705,
+        std: float = 0.661,
     ) -> None:
-        super().__init__(shape, num_classes, batch_size, eval_batch_size, validation_size, seed)
+        super().__init__(
+            shape,
+            num_classes,
+            batch_size,
+            eval_batch_size,
+            validation_size,
+            seed,
+            mean,
+            std,
+        )
 
     def load(self) -> Images:
         """Make the images from scikit-learn's copy."""

@@ -31,6 +31,8 @@ class MNIST(ImageDataModule):
         eval_batch_size: images a validation or test step and process.
         validation_size: images cut from the training set; the stand-in uses at most 197.
         seed: with the epoch, decides the order of training images.
+        mean: mean of the training images, scaled to [-1, 1].
+        std: their standard deviation.
         when_missing: "digits" goes on with the embedded digits and says so, "error" stops.
         download: whether missing files may be fetched.
         download_timeout: seconds without an answer before a server is given up.
@@ -61,11 +63,22 @@ class MNIST(ImageDataModule):
         eval_batch_size: int = 500,
         validation_size: int = 5000,
         seed: int = 0,
+        mean: float = -0.739,
+        std: float = 0.616,
         when_missing: Literal["digits", "error"] = "digits",
         download: bool = True,
         download_timeout: float = 10.0,
     ) -> None:
-        super().__init__(shape, num_classes, batch_size, eval_batch_size, validation_size, seed)
+        super().__init__(
+            shape,
+            num_classes,
+            batch_size,
+            eval_batch_size,
+            validation_size,
+            seed,
+            mean,
+            std,
+        )
         if when_missing not in ("digits", "error"):
             raise ValueError(f"when_missing={when_missing!r}: give 'digits' or 'error'")
         if not download_timeout > 0:

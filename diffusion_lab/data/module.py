@@ -48,6 +48,8 @@ class ImageDataModule(MemoryDataModule):
         eval_batch_size: images a validation or test step and process.
         validation_size: images cut from the training set, by a fixed seed, for validation.
         seed: with the epoch, decides the order of training images.
+        mean: mean of the training images, scaled to [-1, 1].
+        std: their standard deviation.
 
     Raises:
         ValueError: names the argument, its value and what is allowed.
@@ -65,8 +67,19 @@ class ImageDataModule(MemoryDataModule):
         eval_batch_size: int = 500,
         validation_size: int = 5000,
         seed: int = 0,
+        mean: float = -0.739,
+        std: float = 0.616,
     ) -> None:
-        super().__init__(shape, num_classes, batch_size, eval_batch_size, validation_size, seed)
+        super().__init__(
+            shape,
+            num_classes,
+            batch_size,
+            eval_batch_size,
+            validation_size,
+            seed,
+            mean,
+            std,
+        )
         c, h, w = self.original
         if len(self.shape) != 3 or self.shape[0] != c or self.shape[1] < h or self.shape[2] < w:
             raise ValueError(

@@ -35,6 +35,8 @@ class PointsDataModule(MemoryDataModule):
         eval_batch_size: points a validation or test step and process.
         validation_size: points for validation.
         seed: with the epoch, decides the order of training points; the points do not depend on it.
+        mean: mean of the training points' coordinates, standardised.
+        std: their standard deviation.
 
     Raises:
         ValueError: names the argument, its value and what is allowed.
@@ -55,8 +57,19 @@ class PointsDataModule(MemoryDataModule):
         eval_batch_size: int = 5000,
         validation_size: int = 5000,
         seed: int = 0,
+        mean: float = 0.0,
+        std: float = 1.0,
     ) -> None:
-        super().__init__(shape, num_classes, batch_size, eval_batch_size, validation_size, seed)
+        super().__init__(
+            shape,
+            num_classes,
+            batch_size,
+            eval_batch_size,
+            validation_size,
+            seed,
+            mean,
+            std,
+        )
         if self.shape != (2,):
             raise ValueError(f"shape={list(self.shape)}: {type(self).__name__} has shape [2]")
         for name, value in (("train_size", train_size), ("test_size", test_size)):
@@ -113,6 +126,8 @@ class Moons(PointsDataModule):
         eval_batch_size: int = 5000,
         validation_size: int = 5000,
         seed: int = 0,
+        mean: float = 0.0,
+        std: float = 1.0,
     ) -> None:
         super().__init__(
             shape,
@@ -123,6 +138,8 @@ class Moons(PointsDataModule):
             eval_batch_size,
             validation_size,
             seed,
+            mean,
+            std,
         )
         if not noise >= 0:
             raise ValueError(f"noise={noise}: a standard deviation must not be negative")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diffusion_lab.denoisers.blocks import BlockFactory, ResBlock
 from diffusion_lab.denoisers.embeddings import ConditionEmbedding
+from diffusion_lab.denoisers.inputs import with_estimate
 from diffusion_lab.denoisers.layers import (
     ActivationFactory,
     NormFactory,
@@ -22,6 +23,7 @@ class CNN(nn.Module):
     Attributes:
         channels: Channels of the image.
         num_classes: Number of classes without the null class, or None.
+        self_conditioning: Whether it reads its own last estimate.
     """
 
     def __init__(
@@ -32,6 +34,8 @@ class CNN(nn.Module):
         width: int = 64,
         blocks: int = 4,
         time_dim: int = 128,
+        learned_variance: bool = False,
+        self_conditioning: bool = False,
         block: BlockFactory = ResBlock,
         norm: NormFactory = group_norm,
         activation: ActivationFactory = silu,
@@ -44,6 +48,8 @@ class CNN(nn.Module):
             width: Channels inside.
             blocks: How many blocks.
             time_dim: Width of the condition vector; even.
+            learned_variance: Twice the channels out; the second half says the variance.
+            self_conditioning: Twice the channels in; the second half is the last estimate.
             block: Factory of blocks (blocks.py).
             norm: Factory of norms (layers.py).
             activation: Factory of activations (layers.py).
@@ -57,17 +63,27 @@ class CNN(nn.Module):
                 raise ValueError(f"{name}={value}: must be at least 1")
         self.channels, self.num_classes = channels, num_classes
         self.embed = ConditionEmbedding(time_dim, num_classes, activation)
-        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.self_conditioning = self_conditioning
+        self.stem = nn.Conv2d(channels * (2 if self_conditioning else 1), width, 3, padding=1)
         self.blocks = nn.ModuleList(
             block(width, width, time_dim, norm=norm, activation=activation) for _ in range(blocks)
         )
         self.act = activation()
         self.norm_out = norm(width)
-        self.conv_out = zero_(nn.Conv2d(width, channels, 3, padding=1))
+        self.conv_out = zero_(
+            nn.Conv2d(width, channels * (2 if learned_variance else 1), 3, padding=1)
+        )
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
-        """Map images (B, channels, H, W) to the same shape; arguments as `UNet.forward`."""
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None = None,
+        estimate: Tensor | None = None,
+    ) -> Tensor:
+        """Map images (B, channels, H, W) to the same size; arguments as `UNet.forward`."""
         condition = self.embed(c_noise, label)
+        x = with_estimate(x, estimate, self.self_conditioning)
         h = self.stem(x.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             h = block(h, condition)

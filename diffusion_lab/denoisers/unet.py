@@ -31,6 +31,7 @@ from diffusion_lab.denoisers.blocks import (
     Upsample,
 )
 from diffusion_lab.denoisers.embeddings import ConditionEmbedding
+from diffusion_lab.denoisers.inputs import with_estimate
 from diffusion_lab.denoisers.layers import (
     ActivationFactory,
     NormFactory,
@@ -64,6 +65,7 @@ class UNet(nn.Module):
     Attributes:
         channels: Channels of the image.
         num_classes: Number of classes without the null class, or None.
+        self_conditioning: Whether it reads its own last estimate.
     """
 
     def __init__(
@@ -87,7 +89,8 @@ class UNet(nn.Module):
         patch: int = 1,
         pad: bool = False,
         stem: bool = True,
-        out_channels: int | None = None,
+        learned_variance: bool = False,
+        self_conditioning: bool = False,
         out_kernel: int = 3,
         out_norm: bool = True,
         block: BlockFactory = ResBlock,
@@ -120,7 +123,8 @@ class UNet(nn.Module):
             patch: Side of the squares of pixels that become channels; 1 for none.
             pad: Grow images that do not halve evenly by mirroring their edges, and cut the output.
             stem: Begin with a 3x3 convolution, or let the first block read the image.
-            out_channels: Channels of the output; None for `channels`.
+            learned_variance: Twice the channels out; the second half says the variance.
+            self_conditioning: Twice the channels in; the second half is the last estimate.
             out_kernel: Side of the last convolution; odd.
             out_norm: Norm and activation in front of it.
             block: Factory of blocks (blocks.py).
@@ -150,6 +154,7 @@ class UNet(nn.Module):
             _check_attention(attention, sizes, widths, heads)
         self.channels, self.num_classes = channels, num_classes
         self.image_size, self.patch, self.pad = image_size, patch, pad
+        self.self_conditioning = self_conditioning
         self.embed = ConditionEmbedding(time_dim, num_classes, activation, time_hidden)
         make_block = partial(block, norm=norm, activation=activation)
         attend = partial(SelfAttention, heads=heads, norm=norm)
@@ -164,7 +169,7 @@ class UNet(nn.Module):
         chosen = range(n) if attention_every_block else [n - 1]
         attended = [chosen if size in attention else () for size in sizes]
         outer = list(range(len(widths) - 1))
-        image = channels * patch**2
+        image = channels * (2 if self_conditioning else 1) * patch**2
         self.stem = nn.Conv2d(image, widths[0], 3, padding=1) if stem else nn.Identity()
         reads = [widths[0] if stem else image, *widths[1:]]
         self.encoder = nn.ModuleList(stage(reads[i], inner[i], n, attended[i]) for i in outer)
@@ -178,22 +183,31 @@ class UNet(nn.Module):
         )
         self.act = activation() if out_norm else nn.Identity()
         self.norm_out = norm(widths[0]) if out_norm else nn.Identity()
-        out = (channels if out_channels is None else out_channels) * patch**2
+        out = channels * (2 if learned_variance else 1) * patch**2
         self.conv_out = zero_(nn.Conv2d(widths[0], out, out_kernel, padding=out_kernel // 2))
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None = None,
+        estimate: Tensor | None = None,
+    ) -> Tensor:
         """Run the network.
 
         Args:
             x: Images (B, channels, H, W) of sides that halve evenly, or any if built with `pad`.
             c_noise: (B,), what to embed of the noise level.
             label: (B,) long, `num_classes` meaning none; or None for none at all.
+            estimate: The last x0-hat, shaped like x, for a network with `self_conditioning`.
 
         Returns:
-            (B, out_channels, H, W), in the autocast's type if one is on.
+            (B, channels, H, W), twice the channels with `learned_variance`; in the autocast's type
+            if one is on.
         """
         condition = self.embed(c_noise, label)
+        x = with_estimate(x, estimate, self.self_conditioning)
         height, width = x.shape[-2:]
         if self.pad:
             x = F.pad(x, (0, -width % self.unit, 0, -height % self.unit), mode="reflect")

@@ -15,7 +15,7 @@ Ho et al., "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239). Nothin
 neighbouring steps, so respaced chains (Nichol & Dhariwal, arXiv 2102.09672) need nothing more.
 
 Coefficients are float64 on the CPU, whatever the images are: in float32 the difference in v
-loses four digits. `combine` is the one place where a coefficient meets an image.
+loses four digits. `combine` is where coefficients meet images, and `along` how.
 """
 
 from __future__ import annotations
@@ -45,8 +45,15 @@ class Level(NamedTuple):
         return 2.0 * (self.alpha.log() - self.sigma.log())
 
 
+def along(c: Tensor | float, x: Tensor) -> Tensor | float:
+    """A coefficient, a number or float64 of shape () or (B,), ready to meet x (B, *)."""
+    if isinstance(c, Tensor) and c.ndim == 1:
+        return c.to(device=x.device, dtype=x.dtype).view(-1, *([1] * (x.ndim - 1)))
+    return float(c)
+
+
 def combine(*terms: tuple[Tensor | float, Tensor]) -> Tensor:
-    """Sum of c_i x_i: the one place that broadcasts and casts coefficients.
+    """Sum of c_i x_i.
 
     Args:
         terms: Pairs (c, x). c is a number or a float64 tensor of shape () or (B,); x has shape
@@ -57,11 +64,7 @@ def combine(*terms: tuple[Tensor | float, Tensor]) -> Tensor:
     """
     total: Tensor | None = None
     for c, x in terms:
-        if isinstance(c, Tensor) and c.ndim == 1:
-            c = c.to(device=x.device, dtype=x.dtype).view(-1, *([1] * (x.ndim - 1)))
-            part = c * x
-        else:
-            part = float(c) * x
+        part = along(c, x) * x
         total = part if total is None else total + part
     if total is None:
         raise ValueError("combine needs at least one term (c, x)")

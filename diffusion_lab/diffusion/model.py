@@ -11,6 +11,9 @@ from diffusion_lab.diffusion.gaussian import Level, combine
 from diffusion_lab.diffusion.parameterizations import Parameterization
 from diffusion_lab.diffusion.schedules import Schedule
 
+LARGEST_TERMINAL_ALPHA = 0.05
+"""Amplitude of the signal at t = 1 above which a standard normal start is called wrong."""
+
 
 class Denoised(NamedTuple):
     """What one call of the model gives.
@@ -32,7 +35,11 @@ class GaussianDiffusion(nn.Module):
 
     The network contract: (x (B, *), c_noise (B,), label (B,) long or None, **extra) -> (B, *). It
     knows nothing of diffusion; this class scales its input, tells it the noise level and turns
-    its output F into x0-hat = (b x_t - sigma F) / D (see `parameterizations`).
+    its output F into x0-hat = (b x_t - sigma F) / D (see `parameterizations`). A network with
+    twice the channels of its input says, in the second half, v in [-1, 1]: the log variance of a
+    step of DDPM lies the fraction (v + 1) / 2 of the way from the smallest to the largest (Nichol &
+    Dhariwal, arXiv 2102.09672, eq. 15). One with `self_conditioning` takes its last x0-hat as
+    `estimate` (Chen et al., "Analog Bits", arXiv 2208.04202, section 3.2).
 
     Args:
         denoiser: The network.
@@ -87,10 +94,19 @@ class GaussianDiffusion(nn.Module):
         c_noise = self.schedule.conditioning(level).to(x.device, torch.float32)
         scaled = combine((self._c_in(level), x)) if self.input_scaling else x
         raw = self.denoiser(scaled, c_noise.expand(len(x)), label, **cond).to(x.dtype)
+        fraction = None
+        if raw.shape[1] == 2 * x.shape[1]:
+            raw, v = raw.chunk(2, dim=1)
+            fraction = (v + 1) / 2
         _, b = self.parameterization.weights(level)
         d = self.parameterization.determinant(level)
         x0 = combine((b / d, x), (-level.sigma / d, raw))
-        return Denoised(x0 + self.data_mean if self.data_mean else x0, raw)
+        return Denoised(x0 + self.data_mean if self.data_mean else x0, raw, fraction)
+
+    @property
+    def self_conditioning(self) -> bool:
+        """Whether the network takes its last x0-hat as `estimate`."""
+        return bool(getattr(self.denoiser, "self_conditioning", False))
 
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """F = a (x0 - data_mean) + b eps: what `raw` is trained towards."""
@@ -103,6 +119,23 @@ class GaussianDiffusion(nn.Module):
             return combine((self.schedule.prior_std(level), eps))
         std = 1.0 / self._c_in(level)
         return combine((std, eps)) + float(level.alpha) * self.data_mean
+
+    def terminal_mismatch(self) -> str | None:
+        """What is wrong with starting from the prior where the schedule ends, or None.
+
+        The papers' N(0, 1) is right where alpha(1) = 0; a variance preserving schedule that keeps
+        more than `LARGEST_TERMINAL_ALPHA` of the signal starts sampling from the wrong noise.
+        """
+        level = self.schedule(self.schedule.t_max)
+        preserving = abs(float(level.alpha**2 + level.sigma**2) - 1) < 1e-9
+        if self.matched_prior or not preserving or level.alpha <= LARGEST_TERMINAL_ALPHA:
+            return None
+        return (
+            f"the schedule ends with {float(level.alpha):.3g} of the signal's amplitude left "
+            f"(terminal SNR {float(level.alpha / level.sigma) ** 2:.2g}, "
+            f"{float(level.log_snr) * 4.342944819:.0f} dB), but sampling starts from pure noise: "
+            "more or scaled steps, schedule=zero_terminal or model.matched_prior=true cure it"
+        )
 
     def _centred(self, x_t: Tensor, alpha: Tensor) -> Tensor:
         if not self.data_mean:

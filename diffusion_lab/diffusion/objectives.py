@@ -1,159 +1,71 @@
-r"""Training objectives: which t, which weight, which error.
+r"""Training objectives: which t, which weight, which error, which pairing.
 
 The loss of one image is  weight(t) * mean over its pixels of error(F, F*),  with t drawn by the
-time law, eps ~ N(0, I) and x_t = alpha x0 + sigma eps. A weight is stated once, as w on the
-squared x0 error, and reaches the network's target as  w sigma^2 / D^2  (D of `parameterizations`):
-min-SNR is then one formula for every target. `ConstantWeight` is the exception
-that papers call "simple": 1 on F itself.
+time law (`times`), eps ~ N(0, I) paired with x0 by the coupling (`couplings`) and
+x_t = alpha x0 + sigma eps. Weights and errors are in `weights`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffusion_lab.diffusion.bound import bound_term
+from diffusion_lab.diffusion.couplings import Coupling, Independent
 from diffusion_lab.diffusion.gaussian import Level, combine, marginal
-from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
-from diffusion_lab.diffusion.parameterizations import Parameterization
 from diffusion_lab.diffusion.schedules import Schedule
-
-
-class TimeLaw(ABC):
-    """The distribution of training times."""
-
-    @abstractmethod
-    def quantile(self, u: Tensor) -> Tensor:
-        """Time in [0, 1] at probability u in [0, 1)."""
-
-    def __call__(self, schedule: Schedule, noise: Noise, n: int) -> Tensor:
-        """`n` trained times of the schedule; float64 on the CPU, shape (n,)."""
-        t = self.quantile(noise.uniform(n))
-        if schedule.steps is not None:  # t in [(k-1)/T, k/T) is step k: each gets its share
-            t = (torch.floor(t * schedule.steps) + 1) / schedule.steps
-            return t.clamp(max=1.0)
-        return schedule.t_min + (schedule.t_max - schedule.t_min) * t
-
-
-class UniformTime(TimeLaw):
-    """t ~ U(0, 1); on a discrete schedule every step is equally likely (Ho et al., algorithm 1)."""
-
-    def quantile(self, u: Tensor) -> Tensor:
-        """The identity."""
-        return u
-
-
-class LogitNormalTime(TimeLaw):
-    """logit(t) ~ N(mean, std^2) (Esser et al., arXiv 2403.03206, eq. 19).
-
-    Args:
-        mean: Location; positive leans to noise.
-        std: Scale, > 0.
-    """
-
-    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
-        if not std > 0:
-            raise ValueError(f"std={std} must be positive; the paper takes 1")
-        self.mean = mean
-        self.std = std
-
-    def quantile(self, u: Tensor) -> Tensor:
-        """sigmoid(mean + std Phi^-1(u))."""
-        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
-
-
-class Weight(ABC):
-    """A weight on the squared x0 error."""
-
-    @abstractmethod
-    def on_x0(self, level: Level) -> Tensor:
-        """w(level), float64, of the level's shape."""
-
-    def on_target(self, level: Level, parameterization: Parameterization) -> Tensor:
-        """The same weight on the squared error of F: w sigma^2 / D^2."""
-        return self.on_x0(level) * (level.sigma / parameterization.determinant(level)) ** 2
-
-
-class ConstantWeight(Weight):
-    """1 on the network's own target ("L_simple", Ho et al., eq. 14)."""
-
-    def on_x0(self, level: Level) -> Tensor:
-        """Not a function of the level alone; see `on_target`."""
-        raise NotImplementedError("the constant weight is stated on the target, not on x0")
-
-    def on_target(self, level: Level, parameterization: Parameterization) -> Tensor:
-        """1."""
-        return torch.ones_like(level.alpha)
-
-
-class MinSNR(Weight):
-    """min(SNR, gamma) on x0 (Hang et al., arXiv 2303.09556), right for every target.
-
-    Args:
-        gamma: The cut, > 0; the paper takes 5.
-    """
-
-    def __init__(self, gamma: float = 5.0) -> None:
-        if not gamma > 0:
-            raise ValueError(f"gamma={gamma} must be positive; the paper takes 5")
-        self.gamma = gamma
-
-    def on_x0(self, level: Level) -> Tensor:
-        """min(alpha^2 / sigma^2, gamma)."""
-        return ((level.alpha / level.sigma) ** 2).clamp(max=self.gamma)
-
-
-class SquaredError:
-    """(F - F*)^2."""
-
-    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Elementwise, (B, *)."""
-        return (prediction - target) ** 2
-
-
-class AbsoluteError:
-    """|F - F*|."""
-
-    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Elementwise, (B, *)."""
-        return (prediction - target).abs()
-
-
-class HuberError:
-    """Quadratic within delta, linear beyond (torch's huber loss, scaled to (F - F*)^2 within).
-
-    Args:
-        delta: Where it turns, > 0.
-    """
-
-    def __init__(self, delta: float = 1.0) -> None:
-        if not delta > 0:
-            raise ValueError(f"delta={delta} must be positive")
-        self.delta = delta
-
-    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Elementwise, (B, *)."""
-        huber = torch.nn.functional.huber_loss
-        return 2.0 * huber(prediction, target, reduction="none", delta=self.delta)
+from diffusion_lab.diffusion.times import TimeLaw
+from diffusion_lab.diffusion.weights import (
+    AbsoluteError,
+    ConstantWeight,
+    HuberError,
+    SquaredError,
+    Weight,
+)
 
 
 class Objective:
-    """A training loss: time law, weight and error.
+    """A training loss: time law, weight, error and coupling.
 
     Args:
         time: Which times are trained.
         weight: How much each counts.
         error: Elementwise error of the network's output, e.g. `SquaredError()`.
+        coupling: Which noise meets which image; None is independent.
+        bound_weight: Factor >= 0 on the variational bound (bits per dimension, all T steps), which
+            is what trains a learned variance; its mean is held fixed there. 0.001 is L_hybrid of
+            Nichol & Dhariwal (arXiv 2102.09672, section 3.1).
+        estimate_share: Share of images in [0, 1] that a self-conditioning network is trained on
+            with an estimate of its own; the paper's 0.5.
+
+    Raises:
+        ValueError: a number out of range.
     """
 
     def __init__(
-        self, time: TimeLaw, weight: Weight, error: SquaredError | AbsoluteError | HuberError
+        self,
+        time: TimeLaw,
+        weight: Weight,
+        error: SquaredError | AbsoluteError | HuberError,
+        coupling: Coupling | None = None,
+        bound_weight: float = 0.0,
+        estimate_share: float = 0.5,
     ) -> None:
+        if not bound_weight >= 0:
+            raise ValueError(f"objective.bound_weight={bound_weight} must be at least 0")
+        if not 0 <= estimate_share <= 1:
+            raise ValueError(f"objective.estimate_share={estimate_share} must lie in [0, 1]")
         self.time = time
         self.weight = weight
         self.error = error
+        self.coupling = Independent() if coupling is None else coupling
+        self.bound_weight = bound_weight
+        self.estimate_share = estimate_share
 
     def __call__(
         self,
@@ -164,8 +76,121 @@ class Objective:
         **cond: Tensor,
     ) -> Tensor:
         """Loss of each image, shape (B,), for x0 (B, *)."""
-        level = model.schedule(self.time(model.schedule, noise, len(x0)))
-        eps = noise.normal(x0)
-        raw = model(marginal(x0, eps, level), level, label, **cond).raw
-        error = self.error(raw, model.target(x0, eps, level)).flatten(1).mean(1)
-        return combine((self.weight.on_target(level, model.parameterization), error))
+        schedule = model.schedule
+        t = self.time(schedule, noise, len(x0))
+        level = schedule(t)
+        eps = self.coupling(x0, noise.normal(x0), label)
+        x_t = marginal(x0, eps, level)
+        if model.self_conditioning:
+            cond["estimate"] = self._estimate(model, x_t, level, noise, label, **cond)
+        loss = self.loss(model, x0, eps, x_t, level, model(x_t, level, label, **cond))
+        importance = self.time.importance(schedule, t)
+        if model.training:
+            self.time.observe(schedule, t, loss)
+        return loss if importance is None else combine((importance, loss))
+
+    def loss(
+        self,
+        model: GaussianDiffusion,
+        x0: Tensor,
+        eps: Tensor,
+        x_t: Tensor,
+        level: Level,
+        denoised: Denoised,
+    ) -> Tensor:
+        """Loss of each image, (B,), given the model's answer at x_t (B, *)."""
+        assert denoised.raw is not None
+        error = self.error(denoised.raw, model.target(x0, eps, level)).flatten(1).mean(1)
+        loss = combine((self.weight.on_target(level, model.parameterization), error))
+        if not self.bound_weight:
+            return loss
+        fixed = denoised._replace(x0=denoised.x0.detach())
+        bits = all_steps(model.schedule, x0, x_t, level, fixed, None)
+        return loss + self.bound_weight * bits
+
+    def _estimate(
+        self,
+        model: GaussianDiffusion,
+        x_t: Tensor,
+        level: Level,
+        noise: Noise,
+        label: Tensor | None,
+        **cond: Tensor,
+    ) -> Tensor:
+        """The model's own x0-hat for a share of the images and 0 for the rest, no gradient."""
+        with torch.no_grad():
+            first = model(x_t, level, label, estimate=torch.zeros_like(x_t), **cond).x0
+        told = noise.uniform(len(x_t)) < self.estimate_share
+        return combine((told.double(), first))
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse a schedule that cannot be trained so.
+
+        Raises:
+            ValueError: a bound in continuous time, or what the time law refuses.
+        """
+        if self.bound_weight and schedule.steps is None:
+            raise ValueError(
+                "objective: the variational bound adds up discrete steps; set schedule.steps, e.g. "
+                "1000, or objective.bound_weight=0"
+            )
+        self.time.check(schedule)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the time law learned."""
+        return self.time.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from it."""
+        self.time.load_state_dict(state)
+
+
+class VariationalBound(Objective):
+    """The full variational bound in bits per dimension, one step drawn at a time.
+
+    Ho et al. (arXiv 2006.11239, eq. 5) without the prior's term, which has nothing to learn. Its
+    terms differ by orders of magnitude: `ImportanceTime` was made for it.
+
+    Args:
+        time: Which steps are trained; their probability is made up for only by `ImportanceTime`.
+        variance_fraction: Of the reverse steps: 0 small, 1 large, None learned by the network.
+        coupling: Which noise meets which image; None is independent.
+        estimate_share: See `Objective`.
+    """
+
+    def __init__(
+        self,
+        time: TimeLaw,
+        variance_fraction: float | None = 1.0,
+        coupling: Coupling | None = None,
+        estimate_share: float = 0.5,
+    ) -> None:
+        super().__init__(time, ConstantWeight(), SquaredError(), coupling, 1.0, estimate_share)
+        self.variance_fraction = variance_fraction
+
+    def loss(
+        self,
+        model: GaussianDiffusion,
+        x0: Tensor,
+        eps: Tensor,
+        x_t: Tensor,
+        level: Level,
+        denoised: Denoised,
+    ) -> Tensor:
+        """T times the term of each image's step, bits per dimension, (B,)."""
+        return all_steps(model.schedule, x0, x_t, level, denoised, self.variance_fraction)
+
+
+def all_steps(
+    schedule: Schedule,
+    x0: Tensor,
+    x_t: Tensor,
+    level: Level,
+    denoised: Denoised,
+    fraction: float | None,
+) -> Tensor:
+    """T times the bound's term at each image's own step, bits per dimension, (B,)."""
+    assert schedule.steps is not None, "`check` refuses continuous time"
+    below = schedule((level.t - 1.0 / schedule.steps).clamp_min(0.0))
+    terms = bound_term(x0, x_t, below, level, denoised, fraction)
+    return terms * (schedule.steps / math.log(2))

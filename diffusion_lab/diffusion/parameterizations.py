@@ -85,3 +85,29 @@ class Velocity(Parameterization):
     def weights(self, level: Level) -> tuple[Tensor, Tensor]:
         """(-1, 1)."""
         return -torch.ones_like(level.alpha), torch.ones_like(level.alpha)
+
+
+class EDM(Parameterization):
+    r"""The preconditioned target of Karras et al. (arXiv 2206.00364, table 1), on every schedule.
+
+    F = (sigma x0 / data_std - alpha data_std eps) / q with q^2 = alpha^2 data_std^2 + sigma^2, of
+    unit variance for data of variance data_std^2. D = -q / data_std, so that
+
+        x0 = c_skip x_t + c_out F,  c_skip = alpha data_std^2 / q^2,  c_out = sigma data_std / q,
+
+    which at alpha = 1 are theirs. Use it with `model.input_scaling=true` (c_in = 1 / q) and centred
+    data (`model.data_mean`): the derivation supposes a mean of 0.
+
+    Args:
+        data_std: Standard deviation of the (centred) data, > 0.
+    """
+
+    def __init__(self, data_std: float) -> None:
+        if not data_std > 0:
+            raise ValueError(f"data_std={data_std} must be positive; MNIST in [-1, 1] has 0.616")
+        self.data_std = data_std
+
+    def weights(self, level: Level) -> tuple[Tensor, Tensor]:
+        """(sigma / (data_std q), -alpha data_std / q)."""
+        q = torch.hypot(level.alpha * self.data_std, level.sigma)
+        return level.sigma / (self.data_std * q), -level.alpha * self.data_std / q

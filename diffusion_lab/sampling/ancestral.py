@@ -1,4 +1,4 @@
-r"""Samplers of one evaluation a step: DDPM and DDIM.
+r"""Samplers of one evaluation a step: DDPM, DDIM and its inversion.
 
 Both replace x0 by x0-hat in a Gaussian q(x_s | x_t, x0) of `diffusion.gaussian`:
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import Level, combine, eps_from, posterior, transition
+from diffusion_lab.diffusion.model import Denoised
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.sampling.grids import Grid
@@ -41,7 +42,8 @@ class DDPM(Sampler):
     Args:
         steps: Steps; None is all of the schedule.
         grid: Times visited.
-        variance_fraction: f in [0, 1]; 0 is fixed small, 1 fixed large.
+        variance_fraction: f in [0, 1]; 0 is fixed small, 1 fixed large, None the one that the
+            network learned (`denoiser.learned_variance=true`).
         noise_scale: Factor on the added standard deviation, in [0, 1]; 1 is DDPM.
     """
 
@@ -49,14 +51,14 @@ class DDPM(Sampler):
         self,
         steps: int | None = None,
         grid: Grid | None = None,
-        variance_fraction: float = 0.0,
+        variance_fraction: float | None = 0.0,
         noise_scale: float = 1.0,
     ) -> None:
         super().__init__(steps, grid)
-        if not 0 <= variance_fraction <= 1:
+        if variance_fraction is not None and not 0 <= variance_fraction <= 1:
             raise ValueError(
                 f"sampler.variance_fraction={variance_fraction} must be in [0, 1]: 0 is fixed "
-                "small, 1 is fixed large"
+                "small, 1 is fixed large (or null, the learned one)"
             )
         if not 0 <= noise_scale <= 1:
             raise ValueError(
@@ -76,13 +78,26 @@ class DDPM(Sampler):
         noise: Noise,
     ) -> Step:
         """Posterior mean at x0-hat, then noise."""
-        x0 = denoise(x, t).x0
+        denoised = denoise(x, t)
         c_t, c_0, small = posterior(s, t)
-        mean = combine((c_t, x), (c_0, x0))
-        _, large = transition(s, t)
-        f = self.variance_fraction
-        std = self.noise_scale * torch.exp(0.5 * (f * large.log() + (1 - f) * small.log()))
-        return Step(s, combine((1.0, mean), (std, noise.normal(x))), t, x, x0)
+        mean = combine((c_t, x), (c_0, denoised.x0))
+        large = transition(s, t)[1].log()
+        if self.variance_fraction is None:
+            added = _learned_std(denoised, small.log(), large) * noise.normal(x)
+        else:
+            f = self.variance_fraction
+            added = combine((torch.exp(0.5 * (f * large + (1 - f) * small.log())), noise.normal(x)))
+        return Step(s, combine((1.0, mean), (self.noise_scale, added)), t, x, denoised.x0)
+
+
+def _learned_std(denoised: Denoised, small: Tensor, large: Tensor) -> Tensor:
+    """Standard deviation (B, *) at the learned fraction between two log variances, shape ()."""
+    if denoised.variance_fraction is None:
+        raise ValueError(
+            "sampler.variance_fraction=null is the learned one, but this network learned none: "
+            "train it with denoiser.learned_variance=true, or take 0 or 1"
+        )
+    return torch.exp(0.5 * (float(small) + float(large - small) * denoised.variance_fraction))
 
 
 class DDIM(Sampler):
@@ -121,3 +136,35 @@ class DDIM(Sampler):
         kept = (s.sigma**2 - c**2).clamp_min(0.0).sqrt()
         x_s = combine((s.alpha, x0), (kept, eps), (c, noise.normal(x)))
         return Step(s, x_s, t, x, x0)
+
+
+class DDIMInversion(Sampler):
+    """The ODE upwards, from an image to the noise that DDIM would make it from.
+
+    Song et al. (arXiv 2010.02502, section 4.3): DDIM's step between the same levels, taken from
+    the cleaner to the noisier. The image is taken for the state at the grid's cleanest level.
+
+    Args:
+        steps: Steps, those of the DDIM that will go back.
+        grid: Times visited, from the last to the first.
+    """
+
+    inverts = True
+
+    def times(self, schedule: Schedule, start: float | None = None) -> Tensor:
+        """The grid without its 0, rising."""
+        return super().times(schedule, start)[:-1].flip(0)
+
+    def step(
+        self,
+        denoise: DenoiseFn,
+        schedule: Schedule,
+        x: Tensor,
+        t: Level,
+        s: Level,
+        past: Sequence[Step],
+        noise: Noise,
+    ) -> Step:
+        """Keep x0-hat and eps-hat, go up to s."""
+        x0 = denoise(x, t).x0
+        return Step(s, combine((s.alpha, x0), (s.sigma, eps_from(x, x0, t))), t, x, x0)

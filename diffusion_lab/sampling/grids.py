@@ -9,11 +9,15 @@ table 2); samplers take the pairs (t, s) from the list and never recompute a str
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.schedules import Schedule
+
+DEFAULT_CONTINUOUS_STEPS = 1000
+"""Steps of a sampler whose `steps` is null on a schedule whose time is continuous."""
 
 
 class Grid(ABC):
@@ -23,18 +27,25 @@ class Grid(ABC):
     def visited(self, schedule: Schedule, steps: int, start: float) -> Tensor:
         """`steps` decreasing times in (0, start], float64, shape (steps,)."""
 
-    def __call__(self, schedule: Schedule, steps: int, start: float | None = None) -> Tensor:
+    def count(self, schedule: Schedule, steps: int | None, start: float) -> int:
+        """S where `steps` is None: every step of a discrete schedule, else 1000, up to `start`."""
+        if steps is not None:
+            return steps
+        return max(1, round((schedule.steps or DEFAULT_CONTINUOUS_STEPS) * start))
+
+    def __call__(self, schedule: Schedule, steps: int | None, start: float | None = None) -> Tensor:
         """The visited times, then 0: shape (steps + 1,).
 
         Args:
             schedule: Discrete schedules are visited at their nodes.
-            steps: S, from 1 to T on a discrete schedule.
+            steps: S, from 1 to T on a discrete schedule; None is `count`'s.
             start: Noisiest time; the schedule's t_max unless given.
 
         Raises:
             ValueError: more steps than the schedule has.
         """
         start = schedule.t_max if start is None else start
+        steps = self.count(schedule, steps, start)
         available = None if schedule.steps is None else round(start * schedule.steps)
         if steps < 1 or (available is not None and steps > available):
             most = "" if available is None else f" and at most {available}, the schedule's steps"
@@ -103,12 +114,126 @@ class UniformLogSNR(Grid):
             first, steps = start - self.margin, steps - 1
         else:
             times = []
-        ends = schedule(torch.tensor([first, schedule.t_min])).log_snr
+        ends = schedule(torch.tensor([first, schedule.t_min], dtype=torch.float64)).log_snr
         if steps:
             even = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)
             times.append(schedule.time_of(even))
         visited = torch.cat(times)
         return visited if schedule.steps is None else _distinct(visited, schedule.steps)
+
+
+class Quadratic(Grid):
+    """t_i in proportion to a square: dense at the clean end (Song et al., 2010.02502, D.3)."""
+
+    def visited(self, schedule: Schedule, steps: int, start: float) -> Tensor:
+        """t_min + (start - t_min) (1 - i / (S - 1))^2, i = 0..S-1; at nodes where discrete."""
+        falling = torch.linspace(1, 0, steps, dtype=torch.float64)
+        visited = schedule.t_min + (start - schedule.t_min) * falling**2
+        return visited if schedule.steps is None else _distinct(visited, schedule.steps)
+
+
+class Karras(Grid):
+    r"""sigma_i^(1/rho) evenly from sigma_max^(1/rho) to sigma_min^(1/rho), of sigma / alpha.
+
+    Karras et al. (arXiv 2206.00364, eq. 5). Only levels between the schedule's own ends exist; a
+    start from sigma / alpha above `sigma_max` (as at alpha = 0) is visited first, as one of the S.
+
+    Args:
+        rho: > 0; larger is denser at the clean end. The paper's 7.
+        sigma_min: Cleanest level, > 0; the schedule's at t_min where that is noisier.
+        sigma_max: Noisiest level, above sigma_min; the schedule's start where that is cleaner.
+    """
+
+    def __init__(self, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+        if not rho > 0 or not 0 < sigma_min < sigma_max:
+            raise ValueError(
+                f"rho={rho}, sigma_min={sigma_min}, sigma_max={sigma_max}: rho > 0 and "
+                "0 < sigma_min < sigma_max are needed; the paper takes 7, 0.002 and 80"
+            )
+        self.rho, self.sigma_min, self.sigma_max = rho, sigma_min, sigma_max
+
+    def visited(self, schedule: Schedule, steps: int, start: float) -> Tensor:
+        """The inverse of sigma / alpha on the list above."""
+        ends = schedule(torch.tensor([start, schedule.t_min], dtype=torch.float64))
+        noisiest, cleanest = (ends.sigma / ends.alpha).tolist()
+        high, low = min(noisiest, self.sigma_max), max(cleanest, self.sigma_min)
+        first = torch.tensor([start] if noisiest > high * (1 + 1e-9) else [], dtype=torch.float64)
+        ramp = torch.linspace(0, 1, steps - len(first), dtype=torch.float64)
+        high, low = high ** (1 / self.rho), low ** (1 / self.rho)
+        log_sigma = self.rho * (high + ramp * (low - high)).log()
+        visited = torch.cat((first, schedule.time_of(-2.0 * log_sigma)))
+        if not len(first):
+            visited[0] = start
+        return visited if schedule.steps is None else _distinct(visited, schedule.steps)
+
+
+class Listed(Grid):
+    """Times written out one by one; a rise between two is forward noise (see `RePaint`).
+
+    Args:
+        times: In (0, 1], without the final 0; at least one. Set `sampler.steps` to null or their
+            number. On a discrete schedule each is the node k/T it lies nearest to.
+    """
+
+    def __init__(self, times: Sequence[float]) -> None:
+        if not times or not all(0 < t <= 1 for t in times):
+            raise ValueError(
+                f"times={list(times)} must be a list of times above 0 and at most 1 (1 is noise), "
+                "e.g. [1, 0.8, 0.5, 0.2]"
+            )
+        self.listed = torch.tensor([float(t) for t in times], dtype=torch.float64)
+
+    def count(self, schedule: Schedule, steps: int | None, start: float) -> int:
+        """1, which every schedule has: the list decides."""
+        if steps not in (None, len(self.listed)):
+            raise ValueError(
+                f"sampler.steps={steps} must be null or {len(self.listed)}, the number of listed "
+                "times"
+            )
+        return 1
+
+    def visited(self, schedule: Schedule, steps: int, start: float) -> Tensor:
+        """As listed; at nodes where discrete, equal neighbours once."""
+        snapped = schedule.snap(self.listed[self.listed <= start + 1e-9])
+        if not len(snapped):
+            raise ValueError(f"start={start}: all listed times lie above it")
+        fresh = torch.cat((torch.ones(1, dtype=torch.bool), snapped.diff() != 0))
+        return snapped[fresh]
+
+
+class RePaint(Grid):
+    r"""Goes back up again and again: resampling for inpainting.
+
+    Lugmayr et al. (arXiv 2201.09865, algorithm 1 and figure 9): after every `jump` steps down the
+    walk rises by as many levels (forward noise) and comes down again, `repeats` times in all.
+
+    Args:
+        base: The grid of the levels.
+        jump: Steps before a rise, at least 1; the paper's 10 of 250.
+        repeats: How often each stretch is walked, at least 1 (no rise); the paper's 10.
+    """
+
+    def __init__(self, base: Grid | None = None, jump: int = 5, repeats: int = 3) -> None:
+        if jump < 1 or repeats < 1:
+            raise ValueError(f"jump={jump} and repeats={repeats} must be at least 1")
+        self.base = Trailing() if base is None else base
+        self.jump, self.repeats = jump, repeats
+
+    def count(self, schedule: Schedule, steps: int | None, start: float) -> int:
+        """That of the base."""
+        return self.base.count(schedule, steps, start)
+
+    def visited(self, schedule: Schedule, steps: int, start: float) -> Tensor:
+        """The base's levels, each stretch of `jump` walked `repeats` times."""
+        levels = self.base.visited(schedule, steps, start)
+        order: list[int] = []
+        for first in range(0, len(levels), self.jump):
+            last = min(first + self.jump, len(levels) - 1)
+            stretch = list(range(first, last + 1)) if last > first else []
+            for _ in range(self.repeats):
+                order += stretch
+        order = [k for i, k in enumerate(order) if i == 0 or k != order[i - 1]] or [0]
+        return levels[torch.tensor(order)]
 
 
 def _distinct(times: Tensor, steps: int) -> Tensor:

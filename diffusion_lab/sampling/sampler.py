@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,9 +28,6 @@ from diffusion_lab.sampling.grids import Grid, Trailing
 DenoiseFn = Callable[[Tensor, Level], Denoised]
 X0Constraint = Callable[[Tensor, Level], Tensor]
 StateConstraint = Callable[[Tensor, Level, Noise], Tensor]
-
-DEFAULT_CONTINUOUS_STEPS = 1000
-"""Steps of a sampler whose `steps` is null on a schedule whose time is continuous."""
 
 
 class Step(NamedTuple):
@@ -71,6 +68,8 @@ class Sampler(ABC):
 
     memory = 0
     """How many past steps `step` may look at."""
+    inverts = False
+    """Whether it walks up a rising grid, from data to noise; else a rise is forward noise."""
 
     def __init__(self, steps: int | None = None, grid: Grid | None = None) -> None:
         if steps is not None and (
@@ -89,11 +88,7 @@ class Sampler(ABC):
         Raises:
             ValueError: more steps than a discrete schedule has.
         """
-        steps = self.steps
-        if steps is None:
-            fraction = 1.0 if start is None else start
-            steps = round((schedule.steps or DEFAULT_CONTINUOUS_STEPS) * fraction)
-        return self.grid(schedule, steps, start)
+        return self.grid(schedule, self.steps, start)
 
     def check(self, schedule: Schedule) -> None:
         """Refuse a schedule this sampler cannot run on; called when a run is configured.
@@ -102,6 +97,12 @@ class Sampler(ABC):
             ValueError: e.g. more steps than the schedule has.
         """
         self.times(schedule)
+
+    def prepare(
+        self, schedule: Schedule, x: Tensor, t: Level, noise: Noise
+    ) -> tuple[Tensor, Level]:
+        """State and level that a step, the last one too, begins at; most begin where they are."""
+        return x, t
 
     @abstractmethod
     def step(
@@ -114,7 +115,10 @@ class Sampler(ABC):
         past: Sequence[Step],
         noise: Noise,
     ) -> Step:
-        """Move x from level t to level s < t, s.sigma > 0; `past` ends with the latest step."""
+        """Move x from level t to level s < t, s.sigma > 0; `past` ends with the latest step.
+
+        A sampler that inverts moves it up, s > t.
+        """
 
     def trajectory(
         self,
@@ -127,15 +131,17 @@ class Sampler(ABC):
     ) -> Iterator[Step]:
         """Yield every step along `times`, from state x at times[0].
 
-        A pair that rises is forward noise, q(x_t | x_s), and clears the past.
+        A pair that rises is forward noise, q(x_t | x_s), and clears the past, unless the sampler
+        inverts.
         """
         past: deque[Step] = deque(maxlen=self.memory)
         for t, s in pairwise(levels(schedule(times))):
-            if s.t > t.t:
+            if s.t > t.t and not self.inverts:
                 r, v = transition(t, s)
                 x = combine((r, x), (v.sqrt(), noise.normal(x)))
                 past.clear()
                 continue
+            x, t = self.prepare(schedule, x, t, noise)
             if s.sigma > 0:
                 step = self.step(denoise, schedule, x, t, s, past, noise)
             else:
@@ -174,7 +180,8 @@ def trajectory(
         noise: Where the starting noise and that of the steps comes from.
         guidance: How conditions are used; None is the model given its label.
         label: Class numbers (B,) on any device, or None for no class.
-        x: State to start from at `start`, (B, *shape); the model's prior unless given.
+        x: State to start from at `start`, (B, *shape); the model's prior unless given. Inversion
+            needs it: the image.
         start: Time to start at; the schedule's t_max unless given.
         x0_constraint: Applied to every x0-hat after guidance, e.g. clipping.
         constraint: Applied to the state after every step, e.g. inpainting.
@@ -189,6 +196,8 @@ def trajectory(
     like = torch.zeros(0) if parameter is None else parameter
     times = sampler.times(model.schedule, start)
     if x is None:
+        if sampler.inverts:
+            raise ValueError(f"{type(sampler).__name__} starts from images: give x")
         blank = torch.empty((num_samples, *shape), dtype=like.dtype, device=like.device)
         x = model.prior(model.schedule(times[0]), noise.normal(blank))
     if label is not None:
@@ -230,6 +239,34 @@ def sample(
     return deque(steps, maxlen=1).pop().x
 
 
+class SelfConditioned:
+    """A self-conditioning model that remembers its last x0-hat through one sampling call.
+
+    Chen et al., "Analog Bits" (arXiv 2208.04202, algorithm 2). Guidance asks for several answers in
+    one batch; each is told its own. The first call is told 0.
+    """
+
+    def __init__(self, model: GaussianDiffusion) -> None:
+        self.model = model
+        self.last: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def __call__(
+        self, x_t: Tensor, level: Level, label: Tensor | None = None, **cond: Tensor
+    ) -> Denoised:
+        """The model's answer, which it is told the next time."""
+        last = self.last
+        if last is None:
+            last = torch.zeros_like(x_t)
+        elif len(last) != len(x_t):  # guidance came or went: the first rows are the conditional's
+            last = last[: len(x_t)].repeat(-(-len(x_t) // len(last)), *[1] * (x_t.ndim - 1))
+        denoised: Denoised = self.model(x_t, level, label, estimate=last[: len(x_t)], **cond)
+        self.last = denoised.x0.detach()
+        return denoised
+
+
 def denoiser_of(
     model: GaussianDiffusion,
     guidance: Guidance | None,
@@ -242,6 +279,8 @@ def denoiser_of(
     def plain(x_t: Tensor, level: Level) -> Denoised:
         return model(x_t, level, label, **cond)  # type: ignore[no-any-return]
 
+    if model.self_conditioning:
+        model = SelfConditioned(model)  # type: ignore[assignment]
     guided = plain if guidance is None else guidance(model, label, **cond)
     if x0_constraint is None:
         return guided

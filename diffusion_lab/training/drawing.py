@@ -12,9 +12,11 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.sampling import sampler as sampling
+from diffusion_lab.sampling.guidance import ClassifierFree
 from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint
 from diffusion_lab.training.labels import Label, expand_labels
+from diffusion_lab.training.starting import Start
 
 
 @contextmanager
@@ -53,7 +55,13 @@ class Drawing:
         return replace(self, sampler=sampler or self.sampler, guidance=guidance or self.guidance)
 
     def samples(
-        self, model: GaussianDiffusion, count: int, label: Label, seed: int, batch_size: int
+        self,
+        model: GaussianDiffusion,
+        count: int,
+        label: Label,
+        seed: int,
+        batch_size: int,
+        start: Start | None = None,
     ) -> Tensor:
         """`count` samples in batches; see `DiffusionModule.sample`."""
         if batch_size < 1:
@@ -64,7 +72,7 @@ class Drawing:
         while first < count:
             size = min(batch_size, count - first)
             try:
-                parts.append(self._batch(model, labels, seed, first, size))
+                parts.append(self._batch(model, labels, seed, first, size, start))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -75,27 +83,53 @@ class Drawing:
         return torch.cat(parts)
 
     def trajectory(
-        self, model: GaussianDiffusion, count: int, label: Label, seed: int, first: int
+        self,
+        model: GaussianDiffusion,
+        count: int,
+        label: Label,
+        seed: int,
+        first: int,
+        start: Start | None = None,
     ) -> Iterator[Step]:
         """Every step of images first .. first + count - 1; labels count from image 0."""
         labels = expand_labels(label, first + count, self.num_classes)
+        if (
+            labels is not None
+            and labels.ndim == 2
+            and not isinstance(self.guidance, ClassifierFree)
+        ):
+            raise ValueError(
+                f"label={label!r} composes classes, which classifier-free guidance alone can do: "
+                "take guidance=cfg"
+            )
+        noise = SampleNoise(seed, first, count)
+        x, time, constraint = (start or Start()).of(model, first, count, noise)
         with evaluating(model):
             yield from sampling.trajectory(
                 model,
                 self._sampler(model),
                 shape=self.shape,
                 num_samples=count,
-                noise=SampleNoise(seed, first, count),
+                noise=noise,
                 guidance=self.guidance,
                 label=None if labels is None else labels[first:],
+                x=x,
+                start=time,
                 x0_constraint=self.constraint,
+                constraint=constraint,
             )
 
     def _batch(
-        self, model: GaussianDiffusion, labels: Tensor | None, seed: int, first: int, size: int
+        self,
+        model: GaussianDiffusion,
+        labels: Tensor | None,
+        seed: int,
+        first: int,
+        size: int,
+        start: Start | None,
     ) -> Tensor:
         chosen = None if labels is None else labels[: first + size]
-        steps = self.trajectory(model, size, chosen, seed, first)
+        steps = self.trajectory(model, size, chosen, seed, first, start)
         x = deque(steps, maxlen=1).pop().x.float()
         return x.clamp(-1, 1) if self.clip else x
 
@@ -109,6 +143,8 @@ class Drawing:
         if x_t.shape[1:] != self.shape:
             raise ValueError(f"x_t={tuple(x_t.shape)} must be a batch of {self.shape}")
         labels = expand_labels(label, len(x_t), self.num_classes)
+        if labels is not None and labels.ndim == 2:
+            raise ValueError(f"label={label!r} composes classes, which needs guidance")
         labels = None if labels is None else labels.to(x_t.device)
         with evaluating(model), torch.no_grad():
             return model(x_t.float(), model.schedule(time), labels).x0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from diffusion_lab.training.drawing import Drawing
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.labels import Label
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
+from diffusion_lab.training.starting import Start
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -85,6 +87,10 @@ class DiffusionModule(pl.LightningModule):
         )
         if sampler is not None:
             sampler.check(schedule)
+        objective.check(schedule)
+        mismatch = self.diffusion.terminal_mismatch()
+        if mismatch:
+            warnings.warn(mismatch, stacklevel=2)
         self.objective = objective
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
@@ -195,16 +201,19 @@ class DiffusionModule(pl.LightningModule):
         guidance: Guidance | None = None,
         seed: int = 0,
         batch_size: int = 256,
+        start: Start | None = None,
     ) -> Tensor:
         """Draw samples; image k depends on (seed, k) alone, whatever the batch size.
 
         Args:
             num_samples: How many, N.
-            label: A class, a list or tensor of classes (repeated), "all" (repeated), or None.
+            label: A class, a list or tensor of classes (repeated), "all" (repeated), a prompt such
+                as "3 or 8, not 4" (see `labels`), or None.
             sampler: In place of the module's own.
             guidance: In place of the module's own; `ClassifierFree(1.0)` is none.
             seed: Seed of the noise.
             batch_size: Images at a time; halved where memory runs out.
+            start: Images or states to start from in place of noise.
 
         Returns:
             float32 (N, *shape), nominally in [-1, 1], clipped to it where the module says so
@@ -214,7 +223,7 @@ class DiffusionModule(pl.LightningModule):
             ValueError: no sampler, a class that does not exist, or fewer than one image.
         """
         drawing = self.drawing.replaced(sampler, guidance)
-        return drawing.samples(self.diffusion, num_samples, label, seed, batch_size)
+        return drawing.samples(self.diffusion, num_samples, label, seed, batch_size, start)
 
     def trajectory(
         self,
@@ -225,10 +234,11 @@ class DiffusionModule(pl.LightningModule):
         guidance: Guidance | None = None,
         seed: int = 0,
         first: int = 0,
+        start: Start | None = None,
     ) -> Iterator[Step]:
         """Every step of sampling images first .. first + N - 1 in one batch; see `sample`."""
         drawing = self.drawing.replaced(sampler, guidance)
-        return drawing.trajectory(self.diffusion, num_samples, label, seed, first)
+        return drawing.trajectory(self.diffusion, num_samples, label, seed, first, start)
 
     def denoise(self, x_t: Tensor, t: float | Tensor, label: Label = None) -> Tensor:
         """x0-hat, float32 (B, *shape), of noisy images x_t (B, *shape) at time t in (0, 1].
@@ -261,11 +271,17 @@ class DiffusionModule(pl.LightningModule):
         loader = self.trainer.train_dataloader
         if hasattr(loader, "state_dict"):
             checkpoint["diffusion_lab"]["loader"] = loader.state_dict()
+        learned = self.objective.state_dict()
+        if learned:
+            checkpoint["diffusion_lab"]["objective"] = learned
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network, or one whose averaging would be lost."""
         refuse_other_weights(checkpoint, self.state_dict(), self.run_config)
         self._loader_state = checkpoint["diffusion_lab"].get("loader")
+        learned = checkpoint["diffusion_lab"].get("objective")
+        if learned:
+            self.objective.load_state_dict(learned)
         averaging = any(isinstance(callback, EMA) for callback in self.trainer.callbacks)
         if "current_model_state" in checkpoint and not averaging:
             raise CheckpointError(

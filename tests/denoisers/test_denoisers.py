@@ -59,7 +59,8 @@ OPTIONS = [
     {"blocks_per_level": 2, "attention": (8,), "attention_every_block": False},
     {"norm": layers.batch_norm, "activation": layers.relu},
     {"norm": layers.no_norm, "activation": layers.gelu},
-    {"out_channels": 2},
+    {"learned_variance": True},
+    {"self_conditioning": True},
     {"attention": ()},
 ]
 
@@ -69,7 +70,7 @@ def test_unet_starts_at_zero_and_reaches_every_parameter(options):
     net = unet(**options)
     x, c_noise, label = batch(options.get("channels", 1))
     label = None if net.num_classes is None else label
-    shape = (3, options.get("out_channels", x.shape[1]), 8, 8)
+    shape = (3, 2 if "learned_variance" in options else x.shape[1], 8, 8)
     assert torch.equal(net(x, c_noise, label), torch.zeros(shape))
     out = awake(net)(x, c_noise, label)
     assert out.shape == shape and out.isfinite().all()

@@ -9,6 +9,11 @@ from diffusion_lab.diffusion.gaussian import Level
 from diffusion_lab.diffusion.model import Denoised
 
 
+def beside(level: Level) -> tuple[Tensor, Tensor]:
+    """Alpha and sigma ready to meet x (B, d), for a level of shape () or (B,)."""
+    return tuple(part[:, None] if part.ndim else part for part in (level.alpha, level.sigma))
+
+
 class GaussianData:
     """x0 ~ N(mean, diag(std^2)); the optimal x0-hat is linear in x_t."""
 
@@ -17,10 +22,11 @@ class GaussianData:
         self.std = torch.tensor(std, dtype=torch.float64)
 
     def gain(self, level: Level) -> Tensor:
-        return level.alpha * self.std**2 / (level.alpha**2 * self.std**2 + level.sigma**2)
+        alpha, sigma = beside(level)
+        return alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
 
     def __call__(self, x_t: Tensor, level: Level) -> Denoised:
-        x0 = self.mean + self.gain(level) * (x_t - level.alpha * self.mean)
+        x0 = self.mean + self.gain(level) * (x_t - beside(level)[0] * self.mean)
         return Denoised(x0)
 
 
@@ -32,10 +38,10 @@ class MixtureData:
         self.std = std
 
     def __call__(self, x_t: Tensor, level: Level) -> Denoised:
-        a, s = level.alpha, level.sigma
+        a, s = (part[..., None] for part in beside(level))
         variance = a**2 * self.std**2 + s**2
         away = x_t[:, None, :] - a * self.means[None]
-        share = torch.softmax(-0.5 * (away**2).sum(-1) / variance, dim=1)
+        share = torch.softmax(-0.5 * (away**2).sum(-1) / variance[..., 0], dim=1)
         each = self.means[None] + a * self.std**2 / variance * away
         return Denoised((share[..., None] * each).sum(1))
 

@@ -17,22 +17,21 @@ from diffusion_lab.diffusion.gaussian import (
 )
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.noise import seeded_generator
-from diffusion_lab.diffusion.objectives import (
-    AbsoluteError,
-    ConstantWeight,
-    HuberError,
-    LogitNormalTime,
-    MinSNR,
-    Objective,
-    SquaredError,
-    UniformTime,
-)
+from diffusion_lab.diffusion.objectives import Objective
 from diffusion_lab.diffusion.parameterizations import X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
     CosineBetas,
     LinearBetas,
     RectifiedFlow,
+)
+from diffusion_lab.diffusion.times import LogitNormalTime, UniformTime
+from diffusion_lab.diffusion.weights import (
+    AbsoluteError,
+    ConstantWeight,
+    HuberError,
+    MinSNR,
+    SquaredError,
 )
 
 TARGETS = [Eps(), X0(), V(), Velocity()]
@@ -173,7 +172,9 @@ def test_uniform_time_visits_every_step_equally():
 
 
 def test_logit_normal_time_is_logit_normal():
-    t = LogitNormalTime(0.5, 1.5).quantile(torch.linspace(0.001, 0.999, 999, dtype=torch.float64))
+    t = LogitNormalTime(0.5, 1.5).quantile(
+        torch.linspace(0.001, 0.999, 999, dtype=torch.float64), RectifiedFlow()
+    )
     expected = torch.distributions.Normal(0.5, 1.5).cdf(torch.logit(t))
     assert torch.allclose(expected, torch.linspace(0.001, 0.999, 999, dtype=torch.float64))
     drawn = LogitNormalTime()(RectifiedFlow(), Drawn(), 1000)

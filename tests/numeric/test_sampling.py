@@ -20,7 +20,7 @@ from diffusion_lab.sampling.constraints import Clip
 from diffusion_lab.sampling.grids import Leading, Linspace, Trailing, UniformLogSNR
 from diffusion_lab.sampling.guidance import ClassifierFree
 from diffusion_lab.sampling.noise import SampleNoise
-from diffusion_lab.sampling.ode import AdamsBashforth, Heun, straight_frame
+from diffusion_lab.sampling.ode import AdamsBashforth, Heun, Straight
 from diffusion_lab.sampling.sampler import denoiser_of, sample, trajectory
 
 GRIDS = [Trailing(), Leading(), Linspace(), UniformLogSNR()]
@@ -231,8 +231,8 @@ def test_euler_is_the_straight_line_in_its_frame():
     schedule = RectifiedFlow()
     x = torch.randn(5, 3, dtype=torch.float64)
     t, s = schedule(0.8), schedule(0.5)
-    c_t, tau_t = straight_frame(t)
-    c_s, tau_s = straight_frame(s)
+    c_t, tau_t = Straight()(t)
+    c_s, tau_s = Straight()(s)
     x0 = DATA(x, t).x0
     eps = (x - t.alpha * x0) / t.sigma
     expected = c_s * (x / c_t + (tau_s - tau_t) * (eps - x0))

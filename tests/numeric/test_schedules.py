@@ -9,10 +9,14 @@ from diffusion_lab.diffusion.gaussian import Level, posterior, transition
 from diffusion_lab.diffusion.schedules import (
     BetaTable,
     ContinuousCosine,
+    ContinuousVP,
     CosineBetas,
     LinearBetas,
     QuadraticBetas,
     RectifiedFlow,
+    SigmoidBetas,
+    VarianceExploding,
+    ZeroTerminalSNR,
 )
 
 TABLES = st.one_of(
@@ -26,11 +30,31 @@ TABLES = st.one_of(
         for betas in (LinearBetas, QuadraticBetas)
     ),
     st.builds(CosineBetas, st.integers(1, 1500), offset=st.floats(0, 0.05)),
+    st.builds(
+        SigmoidBetas,
+        st.integers(1, 1500),
+        start=st.floats(-4, 0),
+        end=st.floats(0.5, 4),
+        temperature=st.floats(0.5, 1.5),
+    ),
 )
+ZERO_TERMINAL = st.builds(
+    ZeroTerminalSNR, st.integers(2, 1500), st.sampled_from([LinearBetas, CosineBetas])
+)
+STEPS = st.one_of(st.none(), st.integers(1, 1500))
 SCHEDULES = st.one_of(
     TABLES,
-    st.builds(ContinuousCosine, st.one_of(st.none(), st.integers(1, 1500))),
-    st.builds(RectifiedFlow, st.one_of(st.none(), st.integers(1, 1500)), shift=st.floats(0.2, 5.0)),
+    ZERO_TERMINAL,
+    st.builds(ContinuousCosine, STEPS, shift=st.floats(0.2, 5.0)),
+    st.builds(ContinuousVP, STEPS, st.floats(0.01, 1.0), st.floats(1.0, 30.0)),
+    st.builds(RectifiedFlow, STEPS, shift=st.floats(0.2, 5.0)),
+    st.builds(VarianceExploding, STEPS, st.floats(1e-4, 1e-2), st.floats(1.0, 200.0)),
+)
+PRESERVING = st.one_of(
+    TABLES,
+    ZERO_TERMINAL,
+    st.builds(ContinuousCosine, shift=st.floats(0.2, 5.0)),
+    st.builds(ContinuousVP, st.none(), st.floats(0.01, 1.0), st.floats(1.0, 30.0)),
 )
 
 
@@ -45,7 +69,7 @@ def test_snr_falls_and_amplitudes_stay_in_range(schedule):
     assert (ratio.diff()[resolved] < 0).all() and (ratio.diff() < 1e-14).all()
 
 
-@given(st.one_of(TABLES, st.builds(ContinuousCosine)))
+@given(PRESERVING)
 def test_variance_preserving(schedule):
     level = schedule(torch.linspace(0, 1, 333, dtype=torch.float64))
     assert (level.alpha**2 + level.sigma**2 - 1).abs().max() < 1e-14
@@ -170,8 +194,76 @@ def test_conditioning():
         lambda: RectifiedFlow(shift=0),
         lambda: RectifiedFlow(steps=2.5),
         lambda: BetaTable(torch.tensor([0.1, 1.2])),
+        lambda: BetaTable([]),
+        lambda: SigmoidBetas(10, start=1.0, end=0.0),
+        lambda: SigmoidBetas(10, temperature=0.0),
+        lambda: ZeroTerminalSNR(1, LinearBetas),
+        lambda: ContinuousVP(beta_min=0.0),
+        lambda: ContinuousCosine(shift=-1.0),
+        lambda: VarianceExploding(sigma_min=1.0, sigma_max=0.5),
     ],
 )
 def test_bad_values_are_refused(make):
-    with pytest.raises(ValueError, match=r"steps|beta|offset|shift"):
+    with pytest.raises(ValueError, match=r"steps|beta|offset|shift|start|temperature|sigma"):
         make()
+
+
+def test_sigmoid_is_jabris_formula():
+    """alpha_bar(t) = (S(end) - S(start + (end - start) t)) / (S(end) - S(start)) at the nodes."""
+    schedule = SigmoidBetas(100)
+    t = torch.arange(1, 101, dtype=torch.float64) / 100
+    low, high = (torch.sigmoid(torch.tensor(v).double()) for v in (-3.0, 3.0))
+    expected = (high - torch.sigmoid(-3 + 6 * t)) / (high - low)
+    assert (schedule.alpha_bar[:-1] - expected[:-1]).abs().max() < 1e-12
+    assert float(schedule.alpha_bar[-1]) == pytest.approx(0.001 * float(expected[-2]), rel=1e-9)
+
+
+@given(st.integers(2, 1500), st.sampled_from([LinearBetas, CosineBetas, QuadraticBetas]))
+def test_zero_terminal_is_lins_algorithm(steps, base):
+    """sqrt(alpha_bar) keeps its first value, ends at exactly 0, and is affine in the old one."""
+    before, after = base(steps).alpha_bar.sqrt(), ZeroTerminalSNR(steps, base).alpha_bar.sqrt()
+    assert after[-1] == 0
+    assert float(after[0]) == pytest.approx(float(before[0]), rel=1e-12)
+    expected = (before - before[-1]) * before[0] / (before[0] - before[-1])
+    assert (after - expected).abs().max() < 1e-12
+    end = ZeroTerminalSNR(steps, base)(1.0)
+    assert end.alpha == 0 and end.sigma == 1
+
+
+@given(st.floats(0.01, 1.0), st.floats(1.0, 30.0), st.floats(0.001, 1.0))
+def test_vp_solves_its_equation(low, high, t):
+    """d ln alpha / dt = -beta(t) / 2, by a central difference; and its discrete sibling."""
+    schedule, h = ContinuousVP(None, low, high), 1e-5
+    above, below = schedule(min(t + h, 1.0)), schedule(t - h)
+    slope = (above.alpha.log() - below.alpha.log()) / (above.t - below.t)
+    middle = float(above.t + below.t) / 2
+    assert float(slope) == pytest.approx(-0.5 * (low + (high - low) * middle), rel=1e-5)
+
+
+def test_vp_is_the_limit_of_linear_betas():
+    table, smooth = LinearBetas(20_000, 0.1 / 20_000, 20 / 20_000), ContinuousVP()
+    t = torch.linspace(0.05, 1, 20, dtype=torch.float64)
+    assert (table(t).alpha - smooth(t).alpha).abs().max() < 1e-3
+
+
+@given(st.floats(0.1, 5.0), st.floats(0.01, 0.99))
+def test_shifted_cosine_moves_log_snr_by_twice_the_log_of_the_shift(shift, t):
+    plain, shifted = ContinuousCosine()(t).log_snr, ContinuousCosine(shift=shift)(t).log_snr
+    assert float(shifted - plain) == pytest.approx(-2 * math.log(shift), abs=1e-9)
+
+
+def test_edm_levels():
+    schedule = VarianceExploding(sigma_min=0.01, sigma_max=50.0)
+    level = schedule(0.3)
+    assert level.alpha == 1 and float(level.sigma) == pytest.approx(15.0)
+    assert float(schedule.conditioning(level)) == pytest.approx(math.log(15.0) / 4)
+    assert schedule.t_min == pytest.approx(0.01 / 50)
+    assert float(schedule.prior_std(schedule(1.0))) == 50.0
+    assert VarianceExploding(10).t_min == 0.1
+
+
+def test_explicit_betas_are_their_own_table():
+    schedule = BetaTable([0.1, 0.2, 0.5])
+    assert torch.allclose(schedule.alpha_bar, torch.tensor([0.9, 0.72, 0.36]).double())
+    with pytest.raises(ValueError, match="number of betas"):
+        BetaTable([0.1, 0.2], steps=3)

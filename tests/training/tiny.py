@@ -11,14 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lab.data.loader import TensorLoader
-from diffusion_lab.diffusion.objectives import (
-    ConstantWeight,
-    LogitNormalTime,
-    Objective,
-    SquaredError,
-)
+from diffusion_lab.diffusion.objectives import Objective
 from diffusion_lab.diffusion.parameterizations import Velocity
 from diffusion_lab.diffusion.schedules import RectifiedFlow
+from diffusion_lab.diffusion.times import LogitNormalTime
+from diffusion_lab.diffusion.weights import ConstantWeight, SquaredError
 from diffusion_lab.sampling.ancestral import DDIM
 from diffusion_lab.sampling.grids import Trailing
 from diffusion_lab.sampling.guidance import ClassifierFree

@@ -1,0 +1,34 @@
+"""Noise schedules; `base` says what one is."""
+
+from diffusion_lab.diffusion.schedules.base import CONTINUOUS_T_MIN, Schedule
+from diffusion_lab.diffusion.schedules.continuous import (
+    ContinuousCosine,
+    ContinuousVP,
+    RectifiedFlow,
+    VarianceExploding,
+)
+from diffusion_lab.diffusion.schedules.tables import (
+    BetaTable,
+    CosineBetas,
+    LinearBetas,
+    QuadraticBetas,
+    SigmoidBetas,
+    Table,
+    ZeroTerminalSNR,
+)
+
+__all__ = [
+    "CONTINUOUS_T_MIN",
+    "BetaTable",
+    "ContinuousCosine",
+    "ContinuousVP",
+    "CosineBetas",
+    "LinearBetas",
+    "QuadraticBetas",
+    "RectifiedFlow",
+    "Schedule",
+    "SigmoidBetas",
+    "Table",
+    "VarianceExploding",
+    "ZeroTerminalSNR",
+]

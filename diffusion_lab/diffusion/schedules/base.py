@@ -1,0 +1,79 @@
+r"""Noise schedules: t in [0, 1] -> (alpha, sigma), with t = 0 data and t = 1 noise.
+
+A schedule fixes how fast the signal-to-noise ratio falls, and nothing else: not what the network
+predicts, not which times are trained, not how sampling steps. `steps` makes it discrete: an
+integer T restricts training to the nodes t = k/T, k = 1..T, and null leaves time continuous.
+
+Discrete ones are `tables` of betas, the others formulas of t (`continuous`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from diffusion_lab.diffusion.gaussian import Level
+
+CONTINUOUS_T_MIN = 1e-3
+"""Smallest time that a continuous schedule trains on."""
+
+
+def checked_steps(steps: int | None) -> int | None:
+    """`steps` if it is an integer of at least 1 or None; else a ValueError."""
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        raise ValueError(
+            f"steps={steps!r} must be an integer of at least 1 (or null for continuous time)"
+        )
+    return steps
+
+
+class Schedule(ABC):
+    """An immutable map from time to noise level.
+
+    Attributes:
+        steps: Number T of discrete steps, or None where time is continuous.
+        t_min: Smallest trained time, > 0.
+        t_max: Largest trained time, where sampling starts.
+    """
+
+    def __init__(self, steps: int | None = None) -> None:
+        self.steps = checked_steps(steps)
+        self.t_min = CONTINUOUS_T_MIN if self.steps is None else 1.0 / self.steps
+        self.t_max = 1.0
+
+    @abstractmethod
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Amplitudes (alpha, sigma) at times t (float64, any shape)."""
+
+    @abstractmethod
+    def time_of(self, log_snr: Tensor) -> Tensor:
+        """Inverse of `log_snr` in t; exact at both ends."""
+
+    def __call__(self, t: Tensor | float) -> Level:
+        """The level at t, a number or a tensor of times in [0, 1]; float64 on the CPU."""
+        t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
+        return Level(t, *self.alpha_sigma(t))
+
+    def snap(self, t: Tensor) -> Tensor:
+        """The nearest trained time."""
+        if self.steps is not None:
+            t = torch.round(t * self.steps) / self.steps
+        return t.clamp(self.t_min, self.t_max)
+
+    def conditioning(self, level: Level) -> Tensor:
+        """What the network is told: k in 1..T of a discrete schedule, else 1000 t."""
+        return level.t * (1000.0 if self.steps is None else self.steps)
+
+    def prior_std(self, level: Level) -> Tensor:
+        """Standard deviation that sampling starts with: 1 if variance preserving, else sigma."""
+        preserving = (level.alpha**2 + level.sigma**2 - 1.0).abs() < 1e-9
+        return torch.where(preserving, torch.ones_like(level.sigma), level.sigma)
+
+
+def require_steps(steps: int | None, what: str) -> None:
+    """Refuse a missing number of steps; `what` needs one."""
+    if steps is None:
+        raise ValueError(f"steps=null: {what} need an integer number of steps, e.g. 1000")
+    checked_steps(steps)

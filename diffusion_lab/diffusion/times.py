@@ -1,0 +1,234 @@
+r"""Time laws: which noise levels are trained, and how often."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_lab.diffusion.noise import Noise
+from diffusion_lab.diffusion.schedules import Schedule
+
+
+class TimeLaw(ABC):
+    """The distribution of training times."""
+
+    @abstractmethod
+    def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
+        """Time in [0, 1] at probability u in [0, 1)."""
+
+    def times(self, schedule: Schedule, u: Tensor) -> Tensor:
+        """Trained times of the schedule at probabilities u, float64, of u's shape."""
+        t = self.quantile(u, schedule)
+        if schedule.steps is not None:  # t in [(k-1)/T, k/T) is step k: each gets its share
+            t = (torch.floor(t * schedule.steps) + 1) / schedule.steps
+            return t.clamp(max=1.0)
+        return schedule.t_min + (schedule.t_max - schedule.t_min) * t
+
+    def __call__(self, schedule: Schedule, noise: Noise, n: int) -> Tensor:
+        """`n` trained times of the schedule; float64 on the CPU, shape (n,)."""
+        return self.times(schedule, noise.uniform(n))
+
+    def importance(self, schedule: Schedule, t: Tensor) -> Tensor | None:
+        """Factor on the loss that makes up for visiting t more often; None is 1."""
+        return None
+
+    def check(self, schedule: Schedule) -> None:  # noqa: B027 (most laws fit all)
+        """Refuse a schedule that does not fit (ValueError)."""
+
+    def observe(  # noqa: B027 (most laws learn nothing)
+        self, schedule: Schedule, t: Tensor, loss: Tensor
+    ) -> None:
+        """Learn from the losses (B,) of a training step at times t (B,)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learned, plain containers and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (nothing to restore)
+        """Go on from what was learned."""
+
+
+class UniformTime(TimeLaw):
+    """t ~ U(0, 1); on a discrete schedule every step is equally likely (Ho et al., algorithm 1)."""
+
+    def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
+        """The identity."""
+        return u
+
+
+class LogitNormalTime(TimeLaw):
+    """logit(t) ~ N(mean, std^2) (Esser et al., arXiv 2403.03206, eq. 19).
+
+    Args:
+        mean: Location; positive leans to noise.
+        std: Scale, > 0.
+    """
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
+        if not std > 0:
+            raise ValueError(f"std={std} must be positive; the paper takes 1")
+        self.mean = mean
+        self.std = std
+
+    def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
+        """sigmoid(mean + std Phi^-1(u))."""
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
+
+
+class LogNormalSigma(TimeLaw):
+    """ln(sigma / alpha) ~ N(mean, std^2) (Karras et al., arXiv 2206.00364, table 1).
+
+    Levels outside the schedule's trained range are moved to its ends.
+
+    Args:
+        mean: Location; the paper's -1.2.
+        std: Scale, > 0; the paper's 1.2.
+    """
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
+        if not std > 0:
+            raise ValueError(f"std={std} must be positive; the paper takes 1.2")
+        self.mean = mean
+        self.std = std
+
+    def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
+        """The time at which ln(sigma / alpha) = mean + std Phi^-1(u)."""
+        return schedule.time_of(-2.0 * (self.mean + self.std * torch.special.ndtri(u)))
+
+    def times(self, schedule: Schedule, u: Tensor) -> Tensor:
+        """The quantile, at the nearest trained time."""
+        return schedule.snap(self.quantile(u, schedule))
+
+
+class StratifiedTime(TimeLaw):
+    """Another law, its n times drawn one from each n-th of the probability.
+
+    Every batch then covers all noise levels, and its mean loss varies less (Kingma et al.,
+    "Variational Diffusion Models", arXiv 2107.00630, appendix I.1). With several processes each
+    covers them with its own images.
+
+    Args:
+        law: The law of one time.
+    """
+
+    def __init__(self, law: TimeLaw) -> None:
+        self.law = law
+
+    def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
+        """That of the law."""
+        return self.law.quantile(u, schedule)
+
+    def __call__(self, schedule: Schedule, noise: Noise, n: int) -> Tensor:
+        """`n` trained times, the i-th from probabilities [i/n, (i + 1)/n)."""
+        u = (torch.arange(n, dtype=torch.float64) + noise.uniform(n)) / n
+        return self.law.times(schedule, u)
+
+    def importance(self, schedule: Schedule, t: Tensor) -> Tensor | None:
+        """That of the law."""
+        return self.law.importance(schedule, t)
+
+    def check(self, schedule: Schedule) -> None:
+        """That of the law."""
+        self.law.check(schedule)
+
+    def observe(self, schedule: Schedule, t: Tensor, loss: Tensor) -> None:
+        """Tell the law."""
+        self.law.observe(schedule, t, loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of the law."""
+        return self.law.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Hand the law its own."""
+        self.law.load_state_dict(state)
+
+
+class ImportanceTime(TimeLaw):
+    r"""p(t) in proportion to sqrt(E[loss^2 | t]) (Nichol & Dhariwal, arXiv 2102.09672, eq. 18).
+
+    The loss is divided by p(t), so that its expectation is that of uniform times, and its variance
+    the smallest. E[loss^2] is the mean of the last `history` losses in each of `bins` intervals of
+    time; until all have that many, times are uniform.
+
+    Args:
+        bins: Intervals of t, which must divide the steps of a discrete schedule; the paper has one
+            a step.
+        history: Losses remembered in each; the paper's 10.
+        uniform: Share of uniform times mixed in, in (0, 1]; the paper's 0.001.
+    """
+
+    def __init__(self, bins: int = 100, history: int = 10, uniform: float = 0.001) -> None:
+        if bins < 1 or history < 1:
+            raise ValueError(f"bins={bins} and history={history} must be at least 1")
+        if not 0 < uniform <= 1:
+            raise ValueError(f"uniform={uniform} must be above 0 and at most 1; the paper's 0.001")
+        self.uniform = uniform
+        self.losses = torch.zeros(bins, history, dtype=torch.float64)
+        self.counts = torch.zeros(bins, dtype=torch.long)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """P of each interval, float64 (bins,), adding up to 1."""
+        bins, history = self.losses.shape
+        even = torch.full((bins,), 1.0 / bins, dtype=torch.float64)
+        if bool((self.counts < history).any()) or not bool(self.losses.any()):
+            return even
+        p = self.losses.square().mean(1).sqrt()
+        return (1 - self.uniform) * p / p.sum() + self.uniform * even
+
+    def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
+        """Inverse of the piecewise linear distribution function."""
+        p = self.probabilities
+        ends = p.cumsum(0)
+        k = torch.searchsorted(ends, u, right=True).clamp(max=len(p) - 1)
+        inside = ((u - (ends[k] - p[k])) / p[k]).clamp(0, 1 - 1e-12)
+        return (k + inside) / len(p)
+
+    def importance(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """(1 / bins) / p of t's interval."""
+        p = self.probabilities
+        return 1.0 / (len(p) * p[self._interval(schedule, t)])
+
+    def check(self, schedule: Schedule) -> None:
+        """The intervals must hold whole steps.
+
+        Raises:
+            ValueError: naming both numbers.
+        """
+        bins = len(self.counts)
+        if schedule.steps is not None and schedule.steps % bins:
+            raise ValueError(
+                f"objective.time.bins={bins} must divide schedule.steps={schedule.steps}"
+            )
+
+    def observe(self, schedule: Schedule, t: Tensor, loss: Tensor) -> None:
+        """Remember the losses; those of all processes, in the order of their ranks."""
+        t, loss = t.double().cpu(), loss.detach().double().cpu()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            pairs: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(pairs, (t, loss))
+            t, loss = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        history = self.losses.shape[1]
+        for k, value in zip(self._interval(schedule, t).tolist(), loss.tolist(), strict=True):
+            self.losses[k, int(self.counts[k]) % history] = value
+            self.counts[k] += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The remembered losses."""
+        return {"losses": self.losses.clone(), "counts": self.counts.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember again."""
+        self.losses, self.counts = state["losses"].clone(), state["counts"].clone()
+
+    def _interval(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """The interval from which `times` made t."""
+        if schedule.steps is not None:  # node k stands for [(k-1)/T, k/T)
+            t = t - 0.5 / schedule.steps
+        else:
+            t = (t - schedule.t_min) / (schedule.t_max - schedule.t_min)
+        return (t * len(self.counts)).floor().long().clamp(0, len(self.counts) - 1)

@@ -1,0 +1,55 @@
+"""A classifier of noisy images, for classifier guidance."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from diffusion_lab.diffusion.gaussian import marginal
+from diffusion_lab.diffusion.noise import Noise
+from diffusion_lab.training.module import Batch, DiffusionModule
+from diffusion_lab.training.reproducibility import seed_dropout
+
+
+class NoisyClassifier(DiffusionModule):
+    """log p(label | x_t) at every noise level (Dhariwal & Nichol, arXiv 2105.05233, section 4.1).
+
+    Its network maps (x_t (B, *), c_noise (B,)) to logits (B, K); schedule and time law are those of
+    the diffusion model that it will guide, and so are checkpoints, averaging, resuming and the
+    keys of all noise. It has nothing to sample.
+    """
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy in nats, logged as train/loss."""
+        keys = (
+            "train", self.seed, self.trainer.global_step,
+            batch_idx % self.trainer.accumulate_grad_batches,
+        )  # fmt: skip
+        seed_dropout(batch[0].device, *keys, self.global_rank)
+        loss, _ = self._loss(batch, self._noise(*keys))
+        every = self.trainer.log_every_n_steps
+        if every and (self.trainer.global_step + 1) % every == 0:
+            self.log("train/loss", loss.detach(), batch_size=len(batch[0]))
+            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Cross-entropy (val/loss) and share of right answers over all noise levels."""
+        loss, right = self._loss(batch, self._noise("validation", batch_idx))
+        size = len(batch[0])
+        self.log("val/loss", loss, on_epoch=True, batch_size=size, sync_dist=True)
+        self.log("val/accuracy", right, on_epoch=True, batch_size=size, sync_dist=True)
+
+    def _loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy and accuracy at times and noise drawn from `noise`."""
+        x0, label = batch
+        if label is None:
+            raise ValueError("data.num_classes=null: a classifier needs classes")
+        schedule = self.diffusion.schedule
+        level = schedule(self.objective.time(schedule, noise, len(x0)))
+        x_t = marginal(x0, noise.normal(x0), level)
+        logits = self.diffusion.denoiser(
+            x_t, schedule.conditioning(level).to(x0.device, x0.dtype), None
+        ).float()
+        right = (logits.argmax(1) == label).float().mean()
+        return cross_entropy(logits, label), right
