@@ -139,16 +139,33 @@ class TakingTurns(Callback):
         }
 
 
-def sampling_seconds(module: DiffusionModule, num_samples: int, rounds: int) -> Sequence[float]:
-    """Seconds to draw `num_samples` images of all classes, `rounds` times, after a warm-up."""
+def sampling_seconds(
+    module: DiffusionModule, num_samples: int, rounds: int
+) -> Sequence[tuple[float, float]]:
+    """Seconds to draw `num_samples` images of all classes, and those inside the network.
+
+    `rounds` pairs, after a warm-up; the rest of the first number is what sampling costs itself.
+    """
     label = None if module.num_classes is None else "all"
-    seconds = []
-    module.sample(num_samples, label)
-    for seed in range(rounds):
-        began = now(module.device)
-        module.sample(num_samples, label, seed=seed)
-        seconds.append(now(module.device) - began)
-    return seconds
+    network = module.diffusion.denoiser
+    began: list[float] = []
+    inside: list[float] = []
+    hooks = [
+        network.register_forward_pre_hook(lambda *_: began.append(now(module.device))),
+        network.register_forward_hook(lambda *_: inside.append(now(module.device) - began.pop())),
+    ]
+    pairs = []
+    try:
+        module.sample(num_samples, label)
+        for seed in range(rounds):
+            inside.clear()
+            start = now(module.device)
+            module.sample(num_samples, label, seed=seed)
+            pairs.append((now(module.device) - start, sum(inside)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return pairs
 
 
 def now(device: torch.device) -> float:

@@ -18,4 +18,5 @@ def test_it_runs_and_is_stored_without_outputs(path, tmp_path, monkeypatch):
     for cell in cells:
         code = "".join(cell["source"]).replace('BUDGET = "cpu"', 'BUDGET = "smoke"')
         exec(compile(code, path.name, "exec"), names)
-    assert len(shown) == 3
+    asked = sum("".join(cell["source"]).count("display(") for cell in cells)
+    assert len(shown) >= asked
