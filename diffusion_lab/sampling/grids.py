@@ -45,6 +45,10 @@ class Grid(ABC):
             ValueError: more steps than the schedule has.
         """
         start = schedule.t_max if start is None else start
+        if schedule.steps is None and not start > schedule.t_min:
+            raise ValueError(
+                f"start={start:g} must lie above the schedule's cleanest time, {schedule.t_min:g}"
+            )
         steps = self.count(schedule, steps, start)
         available = None if schedule.steps is None else round(start * schedule.steps)
         if steps < 1 or (available is not None and steps > available):
@@ -112,6 +116,11 @@ class UniformLogSNR(Grid):
         first = start
         if not bool(torch.isfinite(schedule(start).log_snr)):
             first, steps = start - self.margin, steps - 1
+            if not first > schedule.t_min:
+                raise ValueError(
+                    f"sampler.grid.margin={self.margin:g} must be smaller: it leaves no time "
+                    f"between the start {start:g} and the cleanest, {schedule.t_min:g}"
+                )
         else:
             times = []
         ends = schedule(torch.tensor([first, schedule.t_min], dtype=torch.float64)).log_snr
@@ -157,6 +166,11 @@ class Karras(Grid):
         ends = schedule(torch.tensor([start, schedule.t_min], dtype=torch.float64))
         noisiest, cleanest = (ends.sigma / ends.alpha).tolist()
         high, low = min(noisiest, self.sigma_max), max(cleanest, self.sigma_min)
+        if steps > 1 and not low < high:
+            raise ValueError(
+                f"sampler.grid: no levels between sigma_min={self.sigma_min:g} and the start's "
+                f"sigma / alpha, {noisiest:g}; take a smaller sigma_min"
+            )
         first = torch.tensor([start] if noisiest > high * (1 + 1e-9) else [], dtype=torch.float64)
         ramp = torch.linspace(0, 1, steps - len(first), dtype=torch.float64)
         high, low = high ** (1 / self.rho), low ** (1 / self.rho)

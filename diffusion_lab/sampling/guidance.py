@@ -124,7 +124,7 @@ class Rescaled(Rule):
         def rescaled(u: Tensor, c: Tensor, scale: Tensor) -> Tensor:
             guided = combine((scale, c), (1.0 - scale, u))
             of_c, of_guided = c.flatten(1).std(1), guided.flatten(1).std(1)
-            factor = self.share * of_c / of_guided + (1 - self.share)
+            factor = self.share * of_c / of_guided.clamp_min(1e-12) + (1 - self.share)
             return combine((factor.double(), guided))
 
         return rescaled

@@ -1397,13 +1397,13 @@ MUTATIONS = [
     ),
     Mutation(
         "sampling/guidance.py",
-        "self.share * of_c / of_guided + (1 - self.share)",
-        "self.share * of_guided / of_c + (1 - self.share)",
+        "self.share * of_c / of_guided.clamp_min(1e-12) + (1 - self.share)",
+        "self.share * of_guided / of_c.clamp_min(1e-12) + (1 - self.share)",
         "ratio of standard deviations upside down",
     ),
     Mutation(
         "sampling/guidance.py",
-        "factor = self.share * of_c / of_guided + (1 - self.share)",
+        "factor = self.share * of_c / of_guided.clamp_min(1e-12) + (1 - self.share)",
         "factor = (1 - self.share) * of_c / of_guided + self.share",
         "the share is its complement",
     ),

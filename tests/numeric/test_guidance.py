@@ -94,6 +94,11 @@ def test_rescaled_guidance_has_the_standard_deviation_of_the_conditional(scale):
     assert torch.allclose(half, 0.5 * (guided + plain), atol=1e-12)
 
 
+def test_rescaled_guidance_of_an_even_image_is_finite():
+    even = torch.zeros(1, 4).double()
+    assert not Rescaled().fresh()(even, even, torch.tensor(2.0).double()).isnan().any()
+
+
 @given(st.floats(1.5, 8), st.floats(0, 1))
 def test_projected_guidance_moves_across_the_conditional_alone(scale, parallel):
     m = model()

@@ -20,7 +20,16 @@ from diffusion_lab.diffusion.schedules import (
 )
 from diffusion_lab.sampling.adaptive import Adaptive
 from diffusion_lab.sampling.ancestral import DDIM, DDPM, DDIMInversion
-from diffusion_lab.sampling.grids import Karras, Linspace, Listed, Quadratic, RePaint, Trailing
+from diffusion_lab.sampling.grids import (
+    Karras,
+    Leading,
+    Linspace,
+    Listed,
+    Quadratic,
+    RePaint,
+    Trailing,
+    UniformLogSNR,
+)
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
 from diffusion_lab.sampling.ode import RK4, VE, AdamsBashforth, Heun, Midpoint, Straight
 from diffusion_lab.sampling.sampler import Step
@@ -377,6 +386,20 @@ def test_repaint_grid_walks_each_stretch_again():
     assert times == [10, 8, 6, 10, 8, 6, 4, 2, 6, 4, 2, 0]
     plain = RePaint(Trailing(), jump=2, repeats=1)(LinearBetas(10), 5)
     assert torch.equal(plain, Trailing()(LinearBetas(10), 5))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Karras(sigma_min=0.5)(RectifiedFlow(), 4, start=0.1),
+        lambda: UniformLogSNR(margin=0.9995)(RectifiedFlow(), 4),
+        lambda: Linspace()(RectifiedFlow(), 3, start=0.0005),
+        lambda: Leading()(RectifiedFlow(), 3, start=0.001),
+    ],
+)
+def test_a_grid_that_could_not_fall_is_refused(make):
+    with pytest.raises(ValueError, match=r"sigma_min|margin|start"):
+        make()
 
 
 def test_repaint_takes_the_levels_of_a_list():
