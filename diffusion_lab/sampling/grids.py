@@ -116,7 +116,7 @@ class UniformLogSNR(Grid):
         first = start
         if not bool(torch.isfinite(schedule(start).log_snr)):
             first, steps = start - self.margin, steps - 1
-            if not first > schedule.t_min:
+            if schedule.steps is None and not first > schedule.t_min:
                 raise ValueError(
                     f"sampler.grid.margin={self.margin:g} must be smaller: it leaves no time "
                     f"between the start {start:g} and the cleanest, {schedule.t_min:g}"
