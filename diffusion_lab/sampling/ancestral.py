@@ -18,7 +18,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffusion_lab.diffusion.gaussian import Level, combine, eps_from, posterior, transition
+from diffusion_lab.diffusion.gaussian import (
+    Level,
+    combine,
+    eps_from,
+    marginal,
+    posterior,
+    transition,
+)
 from diffusion_lab.diffusion.model import Denoised
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
@@ -131,7 +138,7 @@ class DDIM(Sampler):
         x0 = denoise(x, t).x0
         eps = eps_from(x, x0, t)
         if self.eta == 0:
-            return Step(s, combine((s.alpha, x0), (s.sigma, eps)), t, x, x0)
+            return Step(s, marginal(x0, eps, s), t, x, x0)
         c = self.eta * posterior(s, t)[2].sqrt()
         kept = (s.sigma**2 - c**2).clamp_min(0.0).sqrt()
         x_s = combine((s.alpha, x0), (kept, eps), (c, noise.normal(x)))
@@ -167,4 +174,4 @@ class DDIMInversion(Sampler):
     ) -> Step:
         """Keep x0-hat and eps-hat, go up to s."""
         x0 = denoise(x, t).x0
-        return Step(s, combine((s.alpha, x0), (s.sigma, eps_from(x, x0, t))), t, x, x0)
+        return Step(s, marginal(x0, eps_from(x, x0, t), s), t, x, x0)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffusion_lab.diffusion.gaussian import Level, combine
+from diffusion_lab.diffusion.gaussian import Level, combine, eps_from, marginal
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.sampling.grids import Grid
@@ -50,17 +50,17 @@ class DPMSolver2S(Sampler):
         x0 = denoise(x, t).x0
         h = _lambda(s) - _lambda(t)
         if math.isinf(h):
-            return Step(s, _moved(x, x0, t, s, h), t, x, x0)
+            return Step(s, _moved(x, x0, t, s), t, x, x0)
         log_snr = torch.tensor(2 * _lambda(t) + h, dtype=torch.float64)
         middle = schedule(schedule.time_of(log_snr))
-        state = _moved(x, x0, t, middle, h / 2)
+        state = _moved(x, x0, t, middle)
         x0 = denoise(state, middle).x0
-        return Step(s, _moved(x, x0, t, s, h), middle, state, x0)
+        return Step(s, _moved(x, x0, t, s), middle, state, x0)
 
 
-def _moved(x: Tensor, x0: Tensor, t: Level, s: Level, h: float) -> Tensor:
+def _moved(x: Tensor, x0: Tensor, t: Level, s: Level) -> Tensor:
     """The exact solution for a constant x0-hat, which is DDIM."""
-    return combine((s.sigma / t.sigma, x), (-s.alpha * math.expm1(-h), x0))
+    return marginal(x0, eps_from(x, x0, t), s)
 
 
 class DPMSolverMultistep(Sampler):
@@ -201,7 +201,7 @@ class UniPC(Sampler):
     ) -> Tensor:
         """The state at s from start.x_t at start.t; `end_x0` at s makes it the corrector."""
         h = _lambda(s) - _lambda(start.t)
-        moved = _moved(start.x_t, start.x0, start.t, s, h)
+        moved = _moved(start.x_t, start.x0, start.t, s)
         if math.isinf(h):
             return moved
         known = [((_lambda(p.t) - _lambda(start.t)) / h, p.x0) for p in reversed(older)]

@@ -1144,9 +1144,9 @@ MUTATIONS = [
     ),
     Mutation(
         "sampling/ancestral.py",
-        "return Step(s, combine((s.alpha, x0), (s.sigma, eps)), t, x, x0)",
-        "return Step(s, combine((t.alpha, x0), (s.sigma, eps)), t, x, x0)",
-        "alpha_t for alpha_s",
+        "return Step(s, marginal(x0, eps, s), t, x, x0)",
+        "return Step(s, marginal(eps, x0, s), t, x, x0)",
+        "image and noise change places",
     ),
     Mutation(
         "sampling/ancestral.py",
@@ -1168,8 +1168,8 @@ MUTATIONS = [
     ),
     Mutation(
         "sampling/ancestral.py",
-        "(s.sigma, eps_from(x, x0, t))), t, x, x0)",
-        "(s.sigma, eps_from(x, x0, s))), t, x, x0)",
+        "return Step(s, marginal(x0, eps_from(x, x0, t), s), t, x, x0)",
+        "return Step(s, marginal(x0, eps_from(x, x0, s), s), t, x, x0)",
         "s for t where the noise is derived",
     ),
     # sampling/constraints.py
@@ -1597,21 +1597,21 @@ MUTATIONS = [
     ),
     Mutation(
         "sampling/multistep.py",
-        "state = _moved(x, x0, t, middle, h / 2)",
-        "state = _moved(x, x0, t, middle, h)",
+        "torch.tensor(2 * _lambda(t) + h, dtype=torch.float64)",
+        "torch.tensor(2 * _lambda(t) + 2 * h, dtype=torch.float64)",
         "h for h / 2 on the way to the middle",
     ),
     Mutation(
         "sampling/multistep.py",
-        "return Step(s, _moved(x, x0, t, s, h), middle, state, x0)",
-        "return Step(s, _moved(state, x0, middle, s, h / 2), middle, state, x0)",
+        "return Step(s, _moved(x, x0, t, s), middle, state, x0)",
+        "return Step(s, _moved(state, x0, middle, s), middle, state, x0)",
         "the second half starts from the middle: first order",
     ),
     Mutation(
         "sampling/multistep.py",
-        "combine((s.sigma / t.sigma, x), (-s.alpha * math.expm1(-h), x0))",
-        "combine((s.sigma / t.sigma, x), (s.alpha * math.expm1(h), x0))",
-        "e^h - 1 for 1 - e^-h",
+        "return marginal(x0, eps_from(x, x0, t), s)",
+        "return marginal(x0, eps_from(x, x0, s), s)",
+        "s for t where the noise is derived",
     ),
     Mutation(
         "sampling/multistep.py",

@@ -88,7 +88,7 @@ def test_heun_with_churn(compare):
     theirs = sampling.sample_heun(denoiser, x, s, disable=True, **churn)
     torch.manual_seed(7)
     drawn = [torch.randn_like(x) for _ in s[:-1]]  # they draw at every step, we where it is used
-    used = [z for z, sigma in zip(drawn, s[:-1], strict=True) if 0.05 <= sigma <= 50]
+    used = [z for z, sigma in zip(drawn, s[:-1], strict=True) if sigma <= 50]
     sampler = Heun(18, frame=VE(), churn=6.0, churn_low=0.0, churn_high=50.0, churn_noise=1.003)
     schedule = VarianceExploding(sigma_min=0.002, sigma_max=160.0)
     ours = run(sampler, DATA, schedule, x, Listed(used), times(s, schedule)).x
