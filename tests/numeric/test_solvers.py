@@ -7,7 +7,9 @@ import pytest
 import torch
 from exact import Constant, Drawn, GaussianData, MixtureData, run
 
-from diffusion_lab.diffusion.gaussian import eps_from, levels
+from diffusion_lab.diffusion.gaussian import combine, eps_from, levels
+from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.diffusion.parameterizations import EDM, X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
     ContinuousVP,
@@ -447,3 +449,107 @@ def test_dpm_solver_2s_from_pure_noise_begins_with_ddim():
 def test_bad_values_are_refused(make):
     with pytest.raises(ValueError, match=r"=[-\d]|=best|=bh3"):
         make()
+
+
+class Impulses:
+    """Noise whose k-th drawing is 1 in row k + 2 and 0 in all others."""
+
+    def __init__(self):
+        self.count = 0
+
+    def normal(self, like):
+        out = torch.zeros_like(like)
+        out[self.count + 2 : self.count + 3] = 1.0
+        self.count += 1
+        return out
+
+
+def moments(sampler, schedule):
+    """Mean and variance of the end of a sampler on Gaussian data, exactly.
+
+    The end is affine in the starting noise and in each drawing, so that impulses tell all.
+    """
+    times = sampler.times(schedule)
+    counted = Impulses()
+    run(sampler, DATA, schedule, torch.zeros(1, 3, dtype=torch.float64), counted, times)
+    x = torch.zeros(2 + counted.count, 3, dtype=torch.float64)
+    x[1] = 1.0
+    ends = run(sampler, DATA, schedule, x, Impulses(), times).x
+    return ends[0], ((ends[1:] - ends[0]) ** 2).sum(0)
+
+
+STOCHASTIC = [
+    DDPM(), DDPM(variance_fraction=1.0), DDIM(eta=1.0), DDIM(eta=0.5),
+    Heun(churn=5.0, churn_low=0.1, churn_high=20.0), DPMSolverMultistep(order=1, eta=1.0),
+    DPMSolverMultistep(eta=1.0), DPMSolverMultistep(eta=0.5, rule="heun"),
+    DPMSolverMultistep(order=3, eta=1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", STOCHASTIC)
+def test_exact_moments_of_stochastic_samplers_approach_those_of_the_data(sampler):
+    """First order in the number of steps: half the error at twice as many."""
+    schedule = ContinuousCosine()
+    sampler.grid = UniformLogSNR()
+    errors = []
+    for steps in (100, 200, 400):
+        sampler.steps = steps
+        mean, variance = moments(sampler, schedule)
+        spread = (variance.sqrt() / DATA.std - 1).abs().max()
+        errors.append(float(spread + (mean - DATA.mean).abs().max()))
+    assert errors[2] < 0.6 * errors[1] + 1e-3 and errors[2] < 0.04, errors
+
+
+@pytest.mark.parametrize("sampler", STOCHASTIC)
+def test_samples_have_the_moments_that_propagate_exactly(sampler):
+    schedule, count = ContinuousCosine(shift=2.0), 100_000
+    sampler.steps = 8
+    mean, variance = moments(sampler, schedule)
+    x = normal(count, 3, seed=11)
+    out = run(sampler, DATA, schedule, x, Drawn(12)).x
+    z_mean = (out.mean(0) - mean) / (variance / count).sqrt()
+    z_variance = (out.var(0) / variance - 1) / math.sqrt(2 / count)
+    assert z_mean.abs().max() < 4 and z_variance.abs().max() < 4
+
+
+class Exact(torch.nn.Module):
+    """The network that says F for the exact x0-hat, whatever F is asked for."""
+
+    num_classes = None
+
+    def __init__(self, data, schedule, target):
+        super().__init__()
+        self.data, self.schedule, self.target = data, schedule, target
+        self.level = None
+
+    def forward(self, x, c_noise, label=None):
+        x0 = self.data(x, self.level).x0
+        a, b = self.target.weights(self.level)
+        return combine((a, x0), (b, eps_from(x, x0, self.level)))
+
+
+class Watched(GaussianDiffusion):
+    """Lets its network know the level exactly; c_noise is float32."""
+
+    def forward(self, x_t, level, label=None, **cond):
+        self.denoiser.level = level
+        return super().forward(x_t, level, label, **cond)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=IDS)
+@pytest.mark.parametrize(
+    "target", [Eps(), X0(), V(), Velocity(), EDM(0.8)], ids=lambda t: type(t).__name__
+)
+def test_every_target_leads_every_sampler_to_the_same_end(target, schedule):
+    """A mixture's samples from x0-hat itself, and from F by way of the parameterization."""
+    if isinstance(target, Eps) and not schedule(1.0).alpha > 0:
+        pytest.skip("refused when it is configured")
+    data = MixtureData(torch.tensor([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]]), 0.25)
+    model = Watched(Exact(data, schedule, target), schedule, target)
+    # With eps-hat, x0-hat carries the rounding of eps times sigma / alpha
+    largest = float(schedule(1.0).sigma / schedule(1.0).alpha) if isinstance(target, Eps) else 1.0
+    start = normal(6, 2, seed=3) * schedule.prior_std(schedule(1.0))
+    for sampler in every_sampler(9):
+        ours = run(sampler, model, schedule, start, Drawn(4)).x
+        exact = run(sampler, data, schedule, start, Drawn(4)).x
+        assert (ours - exact).abs().max() < 1e-9 * max(1.0, largest), sampler
