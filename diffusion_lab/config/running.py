@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -43,6 +46,7 @@ def run(
             status.
     """
     typed = Typed.of(sys.argv[1:])
+    warnings.showwarning = partial(_show_warning, warnings.showwarning)
     try:
         _answer_questions(command, typed)
         if not typed.silent:
@@ -140,6 +144,21 @@ def _refuse_unknown_additions(command: str, overrides: list[str]) -> None:
             faults += [] if "is not in the yaml" in sentence else [sentence]
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _show_warning(
+    plain: Callable[..., None],
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    *place: Any,
+    **more: Any,
+) -> None:
+    """A warning of ours as one line, others as ever."""
+    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parents[1]):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        plain(message, category, filename, *place, **more)
 
 
 def _is_ours(error: Exception) -> bool:

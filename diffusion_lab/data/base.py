@@ -119,7 +119,7 @@ class MemoryDataModule(LightningDataModule, ABC):
             warnings.warn(
                 f"data.mean={self.mean:g} and data.std={self.std:g} are stated, but these samples "
                 f"have {mean:.3f} and {std:.3f}: set them where a recipe uses them (EDM does)",
-                stacklevel=3,
+                stacklevel=1,
             )
 
     @property

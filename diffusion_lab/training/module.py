@@ -90,7 +90,7 @@ class DiffusionModule(pl.LightningModule):
         objective.check(schedule)
         mismatch = self.diffusion.terminal_mismatch()
         if mismatch:
-            warnings.warn(mismatch, stacklevel=2)
+            warnings.warn(mismatch, stacklevel=1)
         self.objective = objective
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler

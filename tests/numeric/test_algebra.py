@@ -24,6 +24,7 @@ from diffusion_lab.diffusion.schedules import (
     CosineBetas,
     LinearBetas,
     RectifiedFlow,
+    VarianceExploding,
 )
 from diffusion_lab.diffusion.times import LogitNormalTime, UniformTime
 from diffusion_lab.diffusion.weights import (
@@ -235,3 +236,15 @@ def test_keys_are_hashed_not_added():
     assert torch.equal(draw("a", 0, 1), draw("a", 0, 1))
     streams = {tuple(draw("a", i, j).tolist()) for i in range(8) for j in range(8)}
     assert len(streams) == 64
+
+
+def test_a_schedule_that_does_not_end_in_noise_is_named():
+    def said(schedule, target=X0(), **options):  # noqa: B008
+        return GaussianDiffusion(Says(), schedule, target, **options).terminal_mismatch()
+
+    text = said(LinearBetas(300))
+    assert "0.219" in text and "terminal SNR 0.05" in text and "-13 dB" in text
+    assert said(LinearBetas(300), matched_prior=True) is None
+    for ends_in_noise in (LinearBetas(1000), CosineBetas(50), RectifiedFlow(), VarianceExploding()):
+        assert said(ends_in_noise) is None
+    assert "0.0797" in said(LinearBetas(500))

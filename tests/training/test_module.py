@@ -9,8 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CLASSES, SHAPE, TinyNet, tiny_module
+from tiny import CLASSES, SHAPE, TinyData, TinyNet, tiny_module, tiny_trainer
 
+from diffusion_lab.diffusion.objectives import Objective
+from diffusion_lab.diffusion.schedules import LinearBetas
+from diffusion_lab.diffusion.times import ImportanceTime
+from diffusion_lab.diffusion.weights import ConstantWeight, SquaredError
 from diffusion_lab.sampling.guidance import ClassifierFree
 from diffusion_lab.training.labels import expand_labels
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout, set_global_flags
@@ -155,3 +159,30 @@ def test_bad_learning_rates(bad: dict[str, Any]) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     with pytest.raises(ValueError, match=f"{next(iter(bad))}="):
         Linear(optimizer, **({"total_steps": 10} | bad))
+
+
+def test_a_wrong_start_is_a_warning() -> None:
+    with pytest.warns(UserWarning, match="terminal SNR"):
+        tiny_module(schedule=LinearBetas(300))
+
+
+def test_what_the_objective_learned_comes_back_with_the_checkpoint(tmp_path) -> None:
+    def objective() -> Objective:
+        law = ImportanceTime(bins=4, history=2)
+        return Objective(law, ConstantWeight(), SquaredError())
+
+    ends = []
+    for name, cuts in (("whole", [6]), ("halves", [3, 6])):
+        file = None
+        for epochs in cuts:
+            module = tiny_module(objective=objective(), lr_scheduler=None)
+            run = tmp_path / f"{name}{epochs}"
+            tiny_trainer(run, max_epochs=epochs).fit(module, TinyData(), ckpt_path=file)
+            file = run / "checkpoints" / "last.ckpt"
+        ends.append(module)
+    whole, halves = ends
+    learned = whole.objective.state_dict()
+    assert (learned["counts"] >= 2).all()
+    assert torch.equal(learned["losses"], halves.objective.state_dict()["losses"])
+    for a, b in zip(whole.parameters(), halves.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -78,7 +78,8 @@ def tiny_module(**changes: Any) -> DiffusionModule:
         "guidance": ClassifierFree(2.0),
     }
     denoiser = changes.pop("denoiser", None) or TinyNet()
-    objective = Objective(LogitNormalTime(), ConstantWeight(), SquaredError())
+    default = Objective(LogitNormalTime(), ConstantWeight(), SquaredError())
+    objective = changes.pop("objective", None) or default
     schedule = changes.pop("schedule", None) or RectifiedFlow()
     parameterization = changes.pop("parameterization", None) or Velocity()
     return DiffusionModule(denoiser, schedule, parameterization, objective, **arguments | changes)
