@@ -351,6 +351,17 @@ def test_prior_term_is_the_kl_to_a_standard_normal():
     assert float(prior_term(x0, ZeroTerminalSNR(10, LinearBetas)(1.0))) == 0
 
 
+def test_the_first_term_is_minus_the_log_probability_of_the_grey_values():
+    schedule = LinearBetas(1000)
+    s, t = schedule(0.0), schedule(0.001)
+    x0 = (torch.arange(100, 110, dtype=torch.float64) * BIN - 1)[None]
+    x_t = t.alpha * x0
+    term = bound_term(x0, x_t, s, t, Denoised(x0), 0.0)
+    normal = torch.distributions.Normal(0.0, 0.01)  # beta_1 = 1e-4 stands for "small" there
+    expected = -math.log(2 * float(normal.cdf(torch.tensor(BIN / 2))) - 1)
+    assert float(term) == pytest.approx(expected, rel=1e-4) and expected > 1
+
+
 def test_terms_of_a_batch_are_those_of_its_rows():
     schedule = CosineBetas(10)
     x0 = images(4).round().clamp(-1, 1)
