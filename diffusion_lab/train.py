@@ -118,8 +118,7 @@ def _tell(folder: Path, data: LightningDataModule, trainer: Trainer) -> None:
     fallback = (getattr(data, "source", None) or {}).get("fallback")
     if fallback:
         _say(f"\n!!! {fallback}")
-    label = " label=7 out=sevens.png" if getattr(data, "num_classes", None) else " out=samples.png"
-    _say(f"\nNext:\n  python -m diffusion_lab.sample ckpt={folder} num_samples=64{label}")
+    _say(f"\nNext:\n  python -m diffusion_lab.sample {trainer.lightning_module.next_words(folder)}")
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -249,6 +250,11 @@ class DiffusionModule(pl.LightningModule):
             label: As in `sample`; no guidance is applied.
         """
         return self.drawing.denoised(self.diffusion, x_t.to(self.device), t, label)
+
+    def next_words(self, folder: Path) -> str:
+        """What may be typed after `sample` once the run in `folder` has ended."""
+        words = "label=7 out=sevens.png" if self.num_classes else "out=samples.png"
+        return f"ckpt={folder} num_samples=64 {words}"
 
     # ------------------------------------------------------------------ checkpoints
 

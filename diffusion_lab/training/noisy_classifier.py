@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from diffusion_lab.diffusion.gaussian import marginal
 from diffusion_lab.diffusion.noise import Noise
+from diffusion_lab.training.checkpoint import CheckpointError
 from diffusion_lab.training.module import Batch, DiffusionModule
 from diffusion_lab.training.reproducibility import seed_dropout
 
@@ -39,6 +43,23 @@ class NoisyClassifier(DiffusionModule):
         size = len(batch[0])
         self.log("val/loss", loss, on_epoch=True, batch_size=size, sync_dist=True)
         self.log("val/accuracy", right, on_epoch=True, batch_size=size, sync_dist=True)
+
+    def next_words(self, folder: Path) -> str:
+        """Another run's samples, guided by this one."""
+        return f"ckpt=RUN guidance=classifier guidance.classifier.path={folder} guidance.scale=5"
+
+    def sample(self, *args: Any, **options: Any) -> Tensor:
+        """Refused: a classifier draws nothing.
+
+        Raises:
+            CheckpointError: with what to type instead.
+        """
+        raise CheckpointError(
+            "this run trained a classifier, which has nothing to sample; it guides other runs: "
+            "sample ckpt=RUN guidance=classifier guidance.classifier.path=THIS"
+        )
+
+    trajectory = sample
 
     def _loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and accuracy at times and noise drawn from `noise`."""

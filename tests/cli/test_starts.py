@@ -127,6 +127,13 @@ def test_a_weaker_model_guides(run, tmp_path):
     assert "does not exist" in refused(run, "guidance=auto", "guidance.weak.path=nowhere")
 
 
+def test_a_classifier_draws_nothing_and_says_so(classifier, tmp_path):
+    from diffusion_lab.training.checkpoint import CheckpointError
+
+    with pytest.raises(CheckpointError, match=r"guidance\.classifier\.path"):
+        drawn(classifier, tmp_path / "x.npz", "num_samples=1")
+
+
 def test_a_classifier_guides(run, classifier, tmp_path):
     words = ["guidance=classifier", f"guidance.classifier.path={classifier}"]
     common = ["num_samples=2", "label=[1,2]"]

@@ -216,6 +216,24 @@ def test_importance_goes_on_from_its_state():
         ImportanceTime(7).check(LinearBetas(100))
 
 
+def test_losses_are_divided_by_the_probability_that_drew_their_times():
+    """That of before the step, though the law learns from the losses, undivided, in it."""
+    law, before = learned(), learned()
+    model = GaussianDiffusion(Linear(), LinearBetas(100), Eps()).double().train()
+    loss = Objective(law, ConstantWeight(), SquaredError())(model, images(), Drawn(1))
+
+    class Same(UniformTime):
+        def __call__(self, schedule, noise, n):
+            return before(schedule, noise, n)
+
+    plain = Objective(Same(), ConstantWeight(), SquaredError())(model, images(), Drawn(1))
+    t = before(LinearBetas(100), Drawn(1), 64)
+    assert torch.allclose(loss, before.importance(LinearBetas(100), t) * plain)
+    before.observe(LinearBetas(100), t, plain)
+    assert torch.allclose(law.probabilities, before.probabilities)
+    assert not torch.allclose(law.probabilities, learned().probabilities)
+
+
 def test_objective_learns_in_training_only():
     law = ImportanceTime(10, 1)
     objective = Objective(law, ConstantWeight(), SquaredError())
@@ -249,6 +267,27 @@ def test_optimal_transport_permutes_within_classes(seed):
         mine, theirs = paired[label == k], eps[label == k]
         assert torch.equal(mine.sort(0).values, theirs.sort(0).values)
         assert ((x0[label == k] - mine) ** 2).sum() <= ((x0[label == k] - theirs) ** 2).sum() + 1e-9
+
+
+def test_the_objective_pairs_by_its_coupling():
+    """With the noise turned around, image k is noised by, and asked for, that of its partner."""
+
+    class Reverse(Independent):
+        def __call__(self, x0, eps, label=None):
+            assert label.tolist() == list(range(8))
+            return eps.flip(0)
+
+    model, x0 = GaussianDiffusion(Linear(), LinearBetas(100), Eps()).double(), images(8)
+    objective = Objective(UniformTime(), ConstantWeight(), SquaredError(), Reverse())
+    seen = []
+    model.denoiser.forward = lambda x, c_noise, label=None: seen.append(label) or 0.3 * x
+    loss = objective(model, x0, Drawn(1), label=torch.arange(8))
+    assert seen[0].tolist() == list(range(8))
+    noise = Drawn(1)
+    level = model.schedule(UniformTime()(model.schedule, noise, 8))
+    eps = noise.normal(x0).flip(0)
+    raw = 0.3 * marginal(x0, eps, level)
+    assert torch.allclose(loss, ((raw - eps) ** 2).flatten(1).mean(1))
 
 
 # ---------------------------------------------------------------- the bound
