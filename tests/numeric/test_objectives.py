@@ -234,6 +234,14 @@ def test_losses_are_divided_by_the_probability_that_drew_their_times():
     assert not torch.allclose(law.probabilities, learned().probabilities)
 
 
+def test_the_objective_carries_what_its_law_learned():
+    law, fresh = learned(), ImportanceTime(10, 4, 0.01)
+    old, new = (Objective(one, ConstantWeight(), SquaredError()) for one in (law, fresh))
+    new.load_state_dict(old.state_dict())
+    assert torch.equal(fresh.probabilities, law.probabilities)
+    assert not torch.equal(fresh.probabilities, ImportanceTime(10, 4, 0.01).probabilities)
+
+
 def test_objective_learns_in_training_only():
     law = ImportanceTime(10, 1)
     objective = Objective(law, ConstantWeight(), SquaredError())
@@ -478,8 +486,11 @@ def test_self_conditioning_trains_on_its_own_estimate():
     for share in (0.0, 1.0):
         net.told.clear()
         objective = Objective(UniformTime(), ConstantWeight(), SquaredError(), estimate_share=share)
-        objective(model, images(400), Drawn(1))
-        assert float(net.told[1].flatten(1).any(1).double().mean()) == share
+        bound = VariationalBound(UniformTime(), estimate_share=share)
+        for one in (objective, bound):
+            net.told.clear()
+            one(model, images(400), Drawn(1))
+            assert float(net.told[1].flatten(1).any(1).double().mean()) == share
 
 
 @pytest.mark.parametrize(
