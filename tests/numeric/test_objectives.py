@@ -242,6 +242,35 @@ def test_the_objective_carries_what_its_law_learned():
     assert not torch.equal(fresh.probabilities, ImportanceTime(10, 4, 0.01).probabilities)
 
 
+def test_a_stratified_law_is_the_law_inside_in_all_else():
+    inner, twin, flow = learned(), learned(), RectifiedFlow()
+    law = StratifiedTime(inner)
+    u = torch.linspace(0, 0.99, 50, dtype=torch.float64)
+    assert torch.equal(law.quantile(u, flow), inner.quantile(u, flow))
+    t = law(flow, Drawn(1), 50)
+    strata = (torch.arange(50, dtype=torch.float64) + Drawn(1).uniform(50)) / 50
+    assert torch.equal(t, inner.times(flow, strata))
+    assert torch.equal(law.importance(flow, t), inner.importance(flow, t))
+    law.observe(flow, t, 1 + t**2)
+    twin.observe(flow, t, 1 + t**2)
+    assert torch.equal(inner.losses, twin.losses)
+    other = StratifiedTime(ImportanceTime(10, 4, 0.01))
+    other.load_state_dict(law.state_dict())
+    assert torch.equal(other.law.losses, twin.losses) and law.state_dict()["counts"].any()
+    law.check(LinearBetas(100))
+    for refused in (ImportanceTime(7), StratifiedTime(ImportanceTime(7))):
+        with pytest.raises(ValueError, match="must divide"):
+            refused.check(LinearBetas(100))
+
+
+def test_continuous_times_fill_the_trained_range():
+    u = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    for schedule in (RectifiedFlow(), VarianceExploding()):
+        t = UniformTime().times(schedule, u)
+        expected = schedule.t_min + (schedule.t_max - schedule.t_min) * u
+        assert torch.allclose(t, expected, rtol=1e-15)
+
+
 def test_objective_learns_in_training_only():
     law = ImportanceTime(10, 1)
     objective = Objective(law, ConstantWeight(), SquaredError())

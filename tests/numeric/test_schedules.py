@@ -208,12 +208,15 @@ def test_bad_values_are_refused(make):
         make()
 
 
-def test_sigmoid_is_jabris_formula():
+@pytest.mark.parametrize(("start", "end", "temperature"), [(-3.0, 3.0, 1.0), (-2.0, 3.0, 0.7)])
+def test_sigmoid_is_jabris_formula(start, end, temperature):
     """alpha_bar(t) = (S(end) - S(start + (end - start) t)) / (S(end) - S(start)) at the nodes."""
-    schedule = SigmoidBetas(100)
+    schedule = SigmoidBetas(100, start, end, temperature)
     t = torch.arange(1, 101, dtype=torch.float64) / 100
-    low, high = (torch.sigmoid(torch.tensor(v).double()) for v in (-3.0, 3.0))
-    expected = (high - torch.sigmoid(-3 + 6 * t)) / (high - low)
+    low, high = (
+        torch.sigmoid(torch.tensor(v / temperature, dtype=torch.float64)) for v in (start, end)
+    )
+    expected = (high - torch.sigmoid((start + (end - start) * t) / temperature)) / (high - low)
     assert (schedule.alpha_bar[:-1] - expected[:-1]).abs().max() < 1e-12
     assert float(schedule.alpha_bar[-1]) == pytest.approx(0.001 * float(expected[-2]), rel=1e-9)
 
