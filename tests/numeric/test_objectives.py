@@ -145,6 +145,9 @@ def test_log_normal_sigma_is_log_normal():
     level = schedule(LogNormalSigma(-1.2, 1.2).quantile(u, schedule))
     normal = torch.distributions.Normal(-1.2, 1.2)
     assert torch.allclose(normal.cdf(level.sigma.log()), u, atol=1e-10)
+    flow, middle = RectifiedFlow(), u[30:70]
+    inside = LogNormalSigma(0.0, 1.0)
+    assert torch.equal(inside.times(flow, middle), inside.quantile(middle, flow))
     for other in (VarianceExploding(), LinearBetas(100), RectifiedFlow()):
         t = LogNormalSigma()(other, Drawn(), 500)
         assert (t >= other.t_min).all() and (t <= 1).all()
