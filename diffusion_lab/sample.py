@@ -93,7 +93,8 @@ def faults(cfg: DictConfig) -> list[str]:
         text = str(error)
         found.append(text if text.startswith("label=") else f"label={shown(cfg.label)}: {text}")
     found += _faults_of_out(cfg, (trained.get("data") or {}).get("shape"))
-    found += _faults_of_start(cfg, (trained.get("data") or {}).get("shape"))
+    if type(cfg.interpolate) is int and isinstance(cfg.num_samples, int | None):  # else told above
+        found += _faults_of_start(cfg, (trained.get("data") or {}).get("shape"))
     if str(cfg.device) not in ("auto", "cpu", "mps") and not str(cfg.device).startswith("cuda"):
         hint = nearest(str(cfg.device), ["auto", "cpu", "cuda", "mps"])
         found.append(f"device={cfg.device} must be auto, cpu, cuda, cuda:1 or mps{hint}")
@@ -123,8 +124,6 @@ def _faults_of_start(cfg: DictConfig, shape: Sequence[int] | None) -> list[str]:
     """What is wrong with the images to start from."""
     found = []
     images = 0 if cfg.image is None else len(cfg.image) if OmegaConf.is_list(cfg.image) else 1
-    if cfg.start is not None and not 0 < cfg.start <= 1:
-        found.append(f"start={cfg.start} must lie in (0, 1]: 1 is noise, near 0 keeps the image")
     for name in ("start", "known"):
         if cfg[name] is not None and not images:
             found.append(f"{name}={cfg[name]} needs an image: image=FILE or image=test:7")

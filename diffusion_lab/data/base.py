@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
@@ -111,9 +110,7 @@ class MemoryDataModule(LightningDataModule, ABC):
 
     def _check_moments(self, samples: Tensor) -> None:
         """Warn where mean and std are not those of the data (another shape, a stand-in)."""
-        scaled = samples[:10_000].double()
-        if samples.dtype == torch.uint8:
-            scaled = scaled * (2 / 255) - 1
+        scaled, _ = self.on_after_batch_transfer((samples[:10_000], None), 0)
         mean, std = float(scaled.mean()), float(scaled.std())
         if abs(mean - self.mean) > MOMENT_TOLERANCE or abs(std - self.std) > MOMENT_TOLERANCE:
             warnings.warn(

@@ -127,7 +127,7 @@ class GaussianDiffusion(nn.Module):
         more than `LARGEST_TERMINAL_ALPHA` of the signal starts sampling from the wrong noise.
         """
         level = self.schedule(self.schedule.t_max)
-        preserving = abs(float(level.alpha**2 + level.sigma**2) - 1) < 1e-9
+        preserving = bool(self.schedule.preserving(level))
         if self.matched_prior or not preserving or level.alpha <= LARGEST_TERMINAL_ALPHA:
             return None
         return (

@@ -88,6 +88,18 @@ class PowerCosine(Strength):
         return 0.5 * (1 - torch.cos(math.pi * (1 - level.t).clamp(0, 1) ** self.power))
 
 
+def scale_at(scale: float, strength: Strength | None, level: Level) -> Tensor:
+    """1 + (scale - 1) strength(level), float64, of the level's shape; None is 1."""
+    if strength is None:
+        return torch.full_like(level.t, scale)
+    return 1.0 + (scale - 1.0) * strength(level)
+
+
+def extrapolated(u: Tensor, c: Tensor, scale: Tensor) -> Tensor:
+    """The point u + scale (c - u), (B, *)."""
+    return combine((scale, c), (1.0 - scale, u))
+
+
 class Rule(ABC):
     """What is made of the unconditional and the conditional x0-hat."""
 
@@ -100,8 +112,8 @@ class Extrapolate(Rule):
     """u + scale (c - u) (Ho & Salimans, arXiv 2207.12598, eq. 6, scale = 1 + w)."""
 
     def fresh(self) -> Combine:
-        """The formula."""
-        return lambda u, c, scale: combine((scale, c), (1.0 - scale, u))
+        """`extrapolated`."""
+        return extrapolated
 
 
 class Rescaled(Rule):
@@ -122,7 +134,7 @@ class Rescaled(Rule):
         """Their equations 15 and 16, on x0-hat."""
 
         def rescaled(u: Tensor, c: Tensor, scale: Tensor) -> Tensor:
-            guided = combine((scale, c), (1.0 - scale, u))
+            guided = extrapolated(u, c, scale)
             of_c, of_guided = c.flatten(1).std(1), guided.flatten(1).std(1)
             factor = self.share * of_c / of_guided.clamp_min(1e-12) + (1 - self.share)
             return combine((factor.double(), guided))
@@ -214,7 +226,7 @@ class ClassifierFree:
         rule = self.rule.fresh()
 
         def guided(x_t: Tensor, level: Level) -> Denoised:
-            scale = self._scale(level)
+            scale = scale_at(self.scale, self.strength, level)
             if bool((scale == 1).all()):
                 return model(x_t, level, label, **cond)  # type: ignore[no-any-return]
             if bool((scale == 0).all()):
@@ -226,12 +238,6 @@ class ClassifierFree:
 
         return guided
 
-    def _scale(self, level: Level) -> Tensor:
-        """The scale at each level, float64."""
-        if self.strength is None:
-            return torch.full_like(level.t, self.scale)
-        return 1.0 + (self.scale - 1.0) * self.strength(level)
-
     def _composed(self, model: GaussianDiffusion, label: Tensor, **cond: Tensor) -> DenoiseFn:
         """Rows of classes, some negated."""
         rows = label.unbind(1)
@@ -240,7 +246,7 @@ class ClassifierFree:
 
         def composed(x_t: Tensor, level: Level) -> Denoised:
             *parts, u = _together(model, x_t, level, (*classes, null), **cond)
-            scale = self._scale(level)
+            scale = scale_at(self.scale, self.strength, level)
             x0 = u.x0
             for row, part in zip(rows, parts, strict=True):
                 sign = torch.where(row < 0, -1.0, 1.0).double().cpu()
@@ -324,12 +330,11 @@ class AutoGuidance:
 
         def guided(x_t: Tensor, level: Level) -> Denoised:
             strong = model(x_t, level, label, **cond)
-            factor = torch.ones_like(level.t) if self.strength is None else self.strength(level)
-            scale = 1.0 + (self.scale - 1.0) * factor
+            scale = scale_at(self.scale, self.strength, level)
             if bool((scale == 1).all()):
                 return strong  # type: ignore[no-any-return]
             other = weak.to(x_t.device).eval()(x_t, level, label, **cond)
-            x0 = combine((scale, strong.x0), (1.0 - scale, other.x0))
+            x0 = extrapolated(other.x0, strong.x0, scale)
             return strong._replace(x0=x0)  # type: ignore[no-any-return]
 
         return guided

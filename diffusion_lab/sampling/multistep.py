@@ -29,6 +29,11 @@ def _lambda(level: Level) -> float:
     return 0.5 * float(level.log_snr)
 
 
+def _usable(past: Sequence[Step]) -> list[Step]:
+    """Past steps at a finite lambda."""
+    return [step for step in past if math.isfinite(_lambda(step.t))]
+
+
 class DPMSolver2S(Sampler):
     """DPM-Solver++(2S): second order from a second call at the middle of each step in lambda.
 
@@ -130,7 +135,7 @@ class DPMSolverMultistep(Sampler):
         self, x0: Tensor, t: Level, h: float, whole: float, past: Sequence[Step]
     ) -> list[tuple[float, Tensor]]:
         """(weight, difference of estimates) of the first and second derivative of x0-hat."""
-        usable = [step for step in past if math.isfinite(_lambda(step.t))]
+        usable = _usable(past)
         if not usable:
             return []
         last = usable[-1]
@@ -190,7 +195,7 @@ class UniPC(Sampler):
     ) -> Step:
         """Correct the state at t, then predict the one at s."""
         x0 = denoise(x, t).x0
-        usable = [step for step in past if math.isfinite(_lambda(step.t))]
+        usable = _usable(past)
         if usable:
             x = self._integrated(usable[-1], t, usable[:-1], x0)
         here = Step(t, x, t, x, x0)

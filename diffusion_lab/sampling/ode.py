@@ -225,17 +225,18 @@ class Heun(RungeKutta):
         """Fresh noise where asked for: the state at a noisier level."""
         if not self.churn:
             return x, t
-        sigma = t.sigma / t.alpha
+        ve = VE()
+        _, sigma = ve(t)
         low, high = self.churn_range
         if not low <= float(sigma) <= high:
             return x, t
         count = self.steps or int((self.times(schedule).diff() < 0).sum())
         gamma = min(self.churn / count, math.sqrt(2) - 1)
-        end = schedule(schedule.t_max)
-        raised = torch.minimum(sigma * (1 + gamma), end.sigma / end.alpha)
+        _, most = ve(schedule(schedule.t_max))
+        raised = torch.minimum(sigma * (1 + gamma), most)
         if not float(raised) > float(sigma):
             return x, t
-        above = schedule(schedule.time_of(-2.0 * raised.log()))
+        above = ve.level_at(schedule, raised)
         added = self.churn_noise * (raised**2 - sigma**2).clamp_min(0.0).sqrt()
         fresh = noise.normal(x)
         return combine((above.alpha / t.alpha, x), (above.alpha * added, fresh)), above

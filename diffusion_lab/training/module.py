@@ -127,13 +127,18 @@ class DiffusionModule(pl.LightningModule):
         step, every = self.trainer.global_step, self.trainer.log_every_n_steps
         keys = ("train", self.seed, step, batch_idx % self.trainer.accumulate_grad_batches)
         seed_dropout(x0.device, *keys, self.global_rank)
-        loss = self.objective(
-            self.diffusion, x0, self._noise(*keys), label=self._with_dropout(label, keys)
-        ).mean()
+        loss = self._training_loss(x0, label, keys)
         if every and (step + 1) % every == 0:
             self.log("train/loss", loss.detach(), batch_size=len(x0))
             self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
+
+    def _training_loss(
+        self, x0: Tensor, label: Tensor | None, keys: tuple[int | str, ...]
+    ) -> Tensor:
+        """Mean loss of a batch, its noise bound to the keys."""
+        label = self._with_dropout(label, keys)
+        return self.objective(self.diffusion, x0, self._noise(*keys), label=label).mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log val/loss: the objective at times and noise that are the same in every run."""

@@ -12,7 +12,6 @@ from diffusion_lab.diffusion.gaussian import marginal
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.training.checkpoint import CheckpointError
 from diffusion_lab.training.module import Batch, DiffusionModule
-from diffusion_lab.training.reproducibility import seed_dropout
 
 
 class NoisyClassifier(DiffusionModule):
@@ -23,19 +22,11 @@ class NoisyClassifier(DiffusionModule):
     keys of all noise. It has nothing to sample.
     """
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy in nats, logged as train/loss."""
-        keys = (
-            "train", self.seed, self.trainer.global_step,
-            batch_idx % self.trainer.accumulate_grad_batches,
-        )  # fmt: skip
-        seed_dropout(batch[0].device, *keys, self.global_rank)
-        loss, _ = self._loss(batch, self._noise(*keys))
-        every = self.trainer.log_every_n_steps
-        if every and (self.trainer.global_step + 1) % every == 0:
-            self.log("train/loss", loss.detach(), batch_size=len(batch[0]))
-            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return loss
+    def _training_loss(
+        self, x0: Tensor, label: Tensor | None, keys: tuple[int | str, ...]
+    ) -> Tensor:
+        """Mean cross-entropy in nats."""
+        return self._loss((x0, label), self._noise(*keys))[0]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Cross-entropy (val/loss) and share of right answers over all noise levels."""

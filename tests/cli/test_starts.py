@@ -101,6 +101,8 @@ def test_faults_of_a_start_are_told(run):
     assert "needs an image" in refused(run, "start=0.5")
     assert "say what is to be done" in refused(run, "image=test:1")
     assert "start=1.5" in refused(run, "image=test:1", "start=1.5")
+    assert refused(run, "image=test:1", "start=1.5").count("start=1.5") == 1
+    assert "interpolate=many must be" in refused(run, "interpolate=many")
     assert "multiple of interpolate" in refused(run, "interpolate=3", "num_samples=10")
     assert "exclude each other" in refused(run, "interpolate=2", "image=[test:1,test:2]", "start=1")
 

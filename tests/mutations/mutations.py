@@ -574,8 +574,14 @@ MUTATIONS = [
     ),
     Mutation(
         "diffusion/schedules/base.py",
-        "torch.where(preserving, torch.ones_like(level.sigma), level.sigma)",
-        "torch.where(preserving, level.sigma, torch.ones_like(level.sigma))",
+        "(level.alpha**2 + level.sigma**2 - 1.0).abs() < 1e-9",
+        "(level.alpha + level.sigma - 1.0).abs() < 1e-9",
+        "amplitudes are added in place of variances",
+    ),
+    Mutation(
+        "diffusion/schedules/base.py",
+        "torch.where(self.preserving(level), torch.ones_like(level.sigma), level.sigma)",
+        "torch.where(self.preserving(level), level.sigma, torch.ones_like(level.sigma))",
         "1 and sigma exchanged in the prior",
     ),
     Mutation(
@@ -1355,6 +1361,12 @@ MUTATIONS = [
     # sampling/guidance.py
     Mutation(
         "sampling/guidance.py",
+        "return extrapolated",
+        "return lambda u, c, scale: c",
+        "the scale is ignored",
+    ),
+    Mutation(
+        "sampling/guidance.py",
         "self.rule = Extrapolate() if rule is None else rule",
         "self.rule = Extrapolate()",
         "the rule is ignored",
@@ -1391,8 +1403,8 @@ MUTATIONS = [
     ),
     Mutation(
         "sampling/guidance.py",
-        "return lambda u, c, scale: combine((scale, c), (1.0 - scale, u))",
-        "return lambda u, c, scale: combine((1.0 + scale, c), (-scale, u))",
+        "return combine((scale, c), (1.0 - scale, u))",
+        "return combine((1.0 + scale, c), (-scale, u))",
         "scale as the paper's w, one too much",
     ),
     Mutation(
@@ -1475,8 +1487,8 @@ MUTATIONS = [
     ),
     Mutation(
         "sampling/guidance.py",
-        "return 1.0 + (self.scale - 1.0) * self.strength(level)",
-        "return self.scale * self.strength(level)",
+        "return 1.0 + (scale - 1.0) * strength(level)",
+        "return scale * strength(level)",
         "strength 0 is unconditional in place of conditional",
     ),
     Mutation(
@@ -1517,14 +1529,14 @@ MUTATIONS = [
     ),
     Mutation(
         "sampling/guidance.py",
-        "scale = 1.0 + (self.scale - 1.0) * factor",
-        "scale = self.scale * factor",
-        "scale times strength, so that strength 0 is the weak model",
+        "return torch.full_like(level.t, scale)",
+        "return torch.full_like(level.t, scale - 1.0)",
+        "without strength, the scale is the paper's w, one too little",
     ),
     Mutation(
         "sampling/guidance.py",
-        "combine((scale, strong.x0), (1.0 - scale, other.x0))",
-        "combine((scale, other.x0), (1.0 - scale, strong.x0))",
+        "x0 = extrapolated(other.x0, strong.x0, scale)",
+        "x0 = extrapolated(strong.x0, other.x0, scale)",
         "strong and weak exchanged",
     ),
     Mutation(
@@ -1583,6 +1595,12 @@ MUTATIONS = [
         "not divided by the sine of the angle",
     ),
     # sampling/multistep.py
+    Mutation(
+        "sampling/multistep.py",
+        "return [step for step in past if math.isfinite(_lambda(step.t))]",
+        "return list(past)",
+        "a step from alpha = 0 is extrapolated from",
+    ),
     Mutation(
         "sampling/multistep.py",
         "return 0.5 * float(level.log_snr)",

@@ -66,10 +66,13 @@ class Schedule(ABC):
         """What the network is told: k in 1..T of a discrete schedule, else 1000 t."""
         return level.t * (1000.0 if self.steps is None else self.steps)
 
+    def preserving(self, level: Level) -> Tensor:
+        """Whether alpha^2 + sigma^2 = 1, bool, of the level's shape."""
+        return (level.alpha**2 + level.sigma**2 - 1.0).abs() < 1e-9
+
     def prior_std(self, level: Level) -> Tensor:
         """Standard deviation that sampling starts with: 1 if variance preserving, else sigma."""
-        preserving = (level.alpha**2 + level.sigma**2 - 1.0).abs() < 1e-9
-        return torch.where(preserving, torch.ones_like(level.sigma), level.sigma)
+        return torch.where(self.preserving(level), torch.ones_like(level.sigma), level.sigma)
 
 
 def require_steps(steps: int | None, what: str) -> None:
