@@ -150,10 +150,26 @@ def _no_option(match: re.Match[str], command: str, overrides: Sequence[str]) -> 
 def _unreadable(match: re.Match[str], command: str, overrides: Sequence[str]) -> str:
     word = match[1] if match.lastindex else ""
     word = next((text for text in overrides if text and text in match.string), word)
+    if not word:  # the parser names no more than the piece it stumbled on
+        word = next((text for text in overrides if not _parses(text)), "")
     key, equals, value = word.partition("=")
+    if equals and "=" in value and value[:1] + value[-1:] == "[]":
+        entries = ",".join(f'"{entry.strip()}"' for entry in value[1:-1].split(","))
+        return f"cannot read {word!r}: put each entry of the list in quotes, '{key}=[{entries}]'"
     if not equals:
         return f"cannot read {word!r}: write key=value, e.g. {key or 'seed'}=1 (flags: see --help)"
     return f"cannot read {word!r}: put the value in quotes, \"{key}='{value}'\""
+
+
+def _parses(word: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
 
 
 def _ambiguous_sweep(match: re.Match[str], command: str, overrides: Sequence[str]) -> str:

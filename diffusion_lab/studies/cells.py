@@ -176,6 +176,11 @@ def common_words(cfg: DictConfig, typed: Sequence[str] = ()) -> list[str]:
     return words
 
 
+def common_faults(cfg: DictConfig) -> list[str]:
+    """What is wrong with the settings that all rows share, told before anything is trained."""
+    return check({key: plain(cfg[key]) for key in _COMMON if key != "label"})
+
+
 def _word(key: str, value: Any) -> str:
     if value is None:
         return f"{key}=null"

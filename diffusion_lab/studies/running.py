@@ -14,7 +14,7 @@ from diffusion_lab.config.runs import run_folder_of
 from diffusion_lab.reporting.files import read_record, write_atomically
 from diffusion_lab.reporting.status_line import clock
 from diffusion_lab.studies import StudyError
-from diffusion_lab.studies.cells import Cell, cell_of, common_words
+from diffusion_lab.studies.cells import Cell, cell_of, common_faults, common_words
 from diffusion_lab.studies.progress import Progress
 from diffusion_lab.studies.runs import Training, checkpoint_of, training_of
 
@@ -47,7 +47,7 @@ def run_study(study: Study, cfg: DictConfig, typed: Sequence[str] = ()) -> dict[
     """
     words = common_words(cfg, typed)
     runs, trainings = _runs(study, cfg)
-    faults = [fault for training in trainings for fault in training.faults()]
+    faults = common_faults(cfg) + [f for training in trainings for f in training.faults()]
     refuse(faults + _unsettled(study, words, bool(trainings)))
     for training in trainings:
         runs[training.name] = checkpoint_of(training.run(), cfg)

@@ -130,6 +130,7 @@ def command(*words):
         (("diffusion_lab.train", "+lrr=1"), 2, "unknown key lrr"),
         (("diffusion_lab.train", "++schedule.stepz=3"), 2, "schedule.steps"),
         (("diffusion_lab.train", "denoiser=unett"), 2, "unet"),
+        (("diffusion_lab.train", "trust=[a=b,c]"), 2, """'trust=["a=b","c"]'"""),
         (("diffusion_lab.train", "resume=nowhere"), 2, "no such file"),
         (("diffusion_lab.sample", "--help"), 0, "ckpt=auto"),
         (("diffusion_lab.sample",), 2, "ckpt=PATH"),
