@@ -90,6 +90,14 @@ def test_grids_visit_the_published_steps():
     assert ends(Trailing(), 1000, 13) == (999, 76)
 
 
+def test_leading_steps_of_continuous_time_stop_one_step_below_the_start():
+    schedule = RectifiedFlow()
+    times = Leading()(schedule, 4, start=0.9)
+    stride = (0.9 - schedule.t_min) / 4
+    expected = [schedule.t_min + k * stride for k in (3, 2, 1, 0)]
+    assert times.tolist() == pytest.approx([*expected, 0.0], abs=1e-15)
+
+
 def test_log_snr_grid_is_even():
     times = UniformLogSNR()(ContinuousCosine(), 9, start=0.9)
     gaps = ContinuousCosine()(times[:-1]).log_snr.diff()
