@@ -419,6 +419,17 @@ def test_a_grid_that_could_not_fall_is_refused(make):
         make()
 
 
+def test_a_list_may_rise_and_be_longer_than_the_schedule():
+    times = [1.0, 0.5, 0.75, 0.75, 0.5, 0.25]
+    assert Listed(times)(RectifiedFlow(), None).tolist() == [1.0, 0.5, 0.75, 0.5, 0.25, 0.0]
+    assert Listed(times)(LinearBetas(4), 6).tolist() == [1.0, 0.5, 0.75, 0.5, 0.25, 0.0]
+
+
+def test_resampling_a_list_takes_its_number_of_steps():
+    with pytest.raises(ValueError, match="must be null or 2"):
+        RePaint(Listed([1.0, 0.5]))(LinearBetas(10), 3)
+
+
 def test_repaint_takes_the_levels_of_a_list():
     times = RePaint(Listed([1.0, 0.8, 0.5, 0.2]), jump=2, repeats=2)(LinearBetas(1000), None)
     assert times.tolist() == pytest.approx([1, 0.8, 0.5, 1, 0.8, 0.5, 0.2, 0.5, 0.2, 0])
