@@ -113,6 +113,8 @@ def test_projected_guidance_shortens_and_remembers():
     u, c = torch.zeros(1, 2).double(), torch.tensor([[3.0, 4.0]]).double()
     one = torch.tensor(2.0).double()
     assert torch.allclose(Projected(1.0, radius=1.0).fresh()(u, c, one), c + c / 5)
+    short = Projected(1.0, radius=100.0).fresh()(u, c, one)
+    assert torch.allclose(short, Projected(1.0).fresh()(u, c, one))  # nothing is lengthened
     rule = Projected(1.0, momentum=-0.5).fresh()
     assert torch.allclose(rule(u, c, one), 2 * c)
     assert torch.allclose(rule(u, c, one), c + 0.5 * c)  # d - 0.5 d
