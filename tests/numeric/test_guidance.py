@@ -109,6 +109,16 @@ def test_projected_guidance_moves_across_the_conditional_alone(scale, parallel):
     assert torch.allclose(along, parallel * whole, atol=1e-10)
 
 
+def test_a_rule_remembers_from_step_to_step_but_not_from_call_to_call():
+    m = model()
+    u, c = ends(m)
+    guidance = ClassifierFree(2.0, rule=Projected(1.0, momentum=-0.5))
+    for _ in range(2):
+        guided = guidance(m, LABEL)
+        assert torch.allclose(guided(X, LEVEL).x0, c + (c - u))
+        assert torch.allclose(guided(X, LEVEL).x0, c + 0.5 * (c - u))
+
+
 def test_projected_guidance_shortens_and_remembers():
     u, c = torch.zeros(1, 2).double(), torch.tensor([[3.0, 4.0]]).double()
     one = torch.tensor(2.0).double()
