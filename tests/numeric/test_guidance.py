@@ -109,6 +109,20 @@ def test_projected_guidance_moves_across_the_conditional_alone(scale, parallel):
     assert torch.allclose(along, parallel * whole, atol=1e-10)
 
 
+def test_further_conditions_follow_their_images():
+    class Shifted(Net):
+        def forward(self, x, c_noise, label=None, shift=None):
+            return super().forward(x, c_noise, label) + shift[:, None]
+
+    m = GaussianDiffusion(Shifted(), RectifiedFlow(), Velocity()).double()
+    shift = torch.tensor([0.0, 1.0, 5.0]).double()
+    whole = ClassifierFree(2.0)(m, LABEL, shift=shift)(X, LEVEL).x0
+    for k in range(3):
+        one = slice(k, k + 1)
+        alone = ClassifierFree(2.0)(m, LABEL[one], shift=shift[one])(X[one], LEVEL).x0
+        assert torch.allclose(whole[one], alone)
+
+
 def test_a_rule_remembers_from_step_to_step_but_not_from_call_to_call():
     m = model()
     u, c = ends(m)
