@@ -7,14 +7,20 @@ so that it needs no script to show curves.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+
+from diffusion_lab.reporting.spread import spread
 
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 26
 MOST_POINTS = 160
 LOG_SPAN = 5.0
+MOST_STEPS = 4
+"""Steps shown in a chart over the noise level."""
+_LEVEL = re.compile(r"(.+)_by_level/(\d+)-(\d+)")
 
 Point = tuple[float, float]
 
@@ -51,7 +57,11 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """Metrics that share a last name (train/loss and val/loss share "loss") over the step."""
+    """Curves in one box with common axes.
+
+    Over the step these are metrics that share a last name (train/loss and val/loss share "loss");
+    over the noise level they are several steps of one metric.
+    """
 
     title: str
     lines: tuple[Line, ...]
@@ -76,19 +86,39 @@ def charts(metrics: Mapping[str, Sequence[Point]]) -> list[Chart]:
         metrics: name -> (step, value) pairs in order; values that are not finite are left out.
 
     Returns:
-        Charts, those that hold a loss first, then by title.
+        Charts, those that hold a loss first, then by title. Metrics NAME_by_level/LOW-HIGH (in per
+        cent, as `val/loss_by_level/00-10`) make one chart together, over the noise level.
     """
     groups: dict[str, dict[str, list[Point]]] = {}
+    by_level: dict[str, dict[float, list[Point]]] = {}
     for name, points in metrics.items():
         finite = [point for point in points if math.isfinite(point[1])]
-        if finite:
+        level = _LEVEL.fullmatch(name)
+        if finite and level:
+            middle = (float(level[2]) + float(level[3])) / 2
+            by_level.setdefault(level[1], {})[middle] = finite
+        elif finite:
             groups.setdefault(name.rsplit("/", 1)[-1], {})[name] = thin(finite)
-    order = sorted(groups, key=lambda title: ("loss" not in title, title))
-    return [_chart(title, groups[title]) for title in order]
+    made = [_chart(title, series) for title, series in groups.items()]
+    made += [
+        _chart(f"{name} by noise level, %", _levels(values), "noise level")
+        for name, values in by_level.items()
+    ]
+    return sorted(made, key=lambda chart: ("loss" not in chart.title, chart.title))
 
 
-def _chart(title: str, series: Mapping[str, Sequence[Point]]) -> Chart:
-    """Place several metrics in one box with common axes."""
+def _levels(values: Mapping[float, Sequence[Point]]) -> dict[str, list[Point]]:
+    """A few steps, evenly chosen, first and last included: "step 19" -> (level, value) pairs."""
+    steps = sorted({step for points in values.values() for step, _ in points})
+    rows = [(level, dict(values[level])) for level in sorted(values)]
+    return {
+        f"step {step:g}": [(level, row[step]) for level, row in rows if step in row]
+        for step in (steps[k] for k in spread(len(steps), MOST_STEPS))
+    }
+
+
+def _chart(title: str, series: Mapping[str, Sequence[Point]], axis: str = "step") -> Chart:
+    """Place several curves in one box with common axes."""
     steps = [step for points in series.values() for step, _ in points]
     values = [value for points in series.values() for _, value in points]
     # A loss falls fast and then creeps: where the top is far above most values, creeping shows
@@ -100,7 +130,7 @@ def _chart(title: str, series: Mapping[str, Sequence[Point]]) -> Chart:
         Line(
             name,
             tuple(
-                Dot(across(step), up(value), f"{name} = {value:.5g} at step {step:g}")
+                Dot(across(step), up(value), f"{name} = {value:.5g} at {axis} {step:g}")
                 for step, value in points
             ),
         )

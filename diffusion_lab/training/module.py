@@ -23,6 +23,7 @@ from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.labels import Label
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
 from diffusion_lab.training.starting import Start
+from diffusion_lab.training.validation import LossByLevel
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -54,6 +55,8 @@ class DiffusionModule(pl.LightningModule):
         matched_prior: See `GaussianDiffusion`.
         clip_samples: Clip finished samples to [-1, 1]; the steps before are left as they are.
         seed: Seed of the training noise.
+        level_images: Images of the validation set on which the loss by noise level is measured,
+            see `validation`; 0: it is not.
 
     Raises:
         ValueError: arguments that are out of range or do not fit each other.
@@ -80,9 +83,10 @@ class DiffusionModule(pl.LightningModule):
         matched_prior: bool = False,
         clip_samples: bool = False,
         seed: int = 0,
+        level_images: int = 512,
     ) -> None:
         super().__init__()
-        _check(denoiser, shape, num_classes, label_dropout)
+        _check(denoiser, shape, num_classes, label_dropout, level_images)
         self.diffusion = GaussianDiffusion(
             denoiser, schedule, parameterization, data_mean, data_std, input_scaling, matched_prior
         )
@@ -100,6 +104,7 @@ class DiffusionModule(pl.LightningModule):
         self.label_dropout = label_dropout
         self.drawing = Drawing(self.shape, num_classes, sampler, guidance, constraint, clip_samples)
         self.seed = seed
+        self.by_level = LossByLevel(level_images)
         self.run_config: dict[str, Any] = {}
         self.run_choices: dict[str, str] = {}
         self._loader_state: dict[str, Any] | None = None
@@ -140,6 +145,10 @@ class DiffusionModule(pl.LightningModule):
         label = self._with_dropout(label, keys)
         return self.objective(self.diffusion, x0, self._noise(*keys), label=label).mean()
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin to collect the loss by noise level."""
+        self.by_level.start()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log val/loss: the objective at times and noise that are the same in every run."""
         x0, label = batch
@@ -147,6 +156,11 @@ class DiffusionModule(pl.LightningModule):
         noise = self._noise("validation", batch_idx)
         loss = self.objective(self.diffusion, x0, noise, label=label).mean()
         self.log("val/loss", loss, on_epoch=True, batch_size=len(x0), sync_dist=True)
+        self.by_level.add(self, x0, label)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log val/loss_by_level/00-10 ... 90-100."""
+        self.log_dict(self.by_level.means(self), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and its scheduler over all steps of the training."""
@@ -318,7 +332,11 @@ class DiffusionModule(pl.LightningModule):
 
 
 def _check(
-    denoiser: nn.Module, shape: Sequence[int], num_classes: int | None, label_dropout: float
+    denoiser: nn.Module,
+    shape: Sequence[int],
+    num_classes: int | None,
+    label_dropout: float,
+    level_images: int,
 ) -> None:
     """Refuse arguments that do not fit, see `DiffusionModule`."""
     if not shape or any(int(size) != size or size < 1 for size in shape):
@@ -327,6 +345,8 @@ def _check(
         raise ValueError(f"num_classes={num_classes} must be at least 1, or null for no classes")
     if not 0.0 <= label_dropout <= 1.0:
         raise ValueError(f"model.label_dropout={label_dropout} must lie between 0 and 1")
+    if level_images < 0:
+        raise ValueError(f"model.level_images={level_images} must be at least 0 (0: none)")
     own = getattr(denoiser, "num_classes", num_classes)
     if own != num_classes:
         raise ValueError(

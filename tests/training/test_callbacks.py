@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 from tiny import TinyData, TinyNet, tiny_module, tiny_trainer
 
+from diffusion_lab.config import ConfigError
 from diffusion_lab.training.callbacks import (
     Checkpoints,
     NonFiniteError,
     Progress,
     RunRecord,
     SampleGrid,
+    SampleMetrics,
 )
 from diffusion_lab.training.checkpoint import CheckpointError, read_checkpoint, weights_of
 from diffusion_lab.training.ema import EMA
@@ -221,6 +223,169 @@ def test_monitor_must_be_logged(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, Checkpoints(tmp_path, monitor="val/los"), max_epochs=1)
     with pytest.raises(ValueError, match=r"monitor='val/los' is not logged; there are .*val/loss"):
         trainer.fit(tiny_module(), datamodule=TinyData())
+
+
+class Scorer:
+    """Figures that a test chooses, one set a call; remembers what was scored."""
+
+    def __init__(self, *figures: dict[str, Any]) -> None:
+        self.figures = list(figures)
+        self.seen: list[tuple[torch.Tensor, Any]] = []
+
+    def __call__(self, data: Any, progress: Any) -> Any:
+        assert isinstance(data, TinyData) and torch.is_grad_enabled()
+        return self.score
+
+    def score(self, samples: torch.Tensor, labels: Any) -> dict[str, Any]:
+        self.seen.append((samples, labels))
+        return self.figures[len(self.seen) - 1]
+
+
+def scores(ratio: float, agreement: float | None = 0.5) -> dict[str, Any]:
+    return {"fd": 10 * ratio, "fd_ratio": ratio, "agreement": agreement, "num_samples": 6}
+
+
+def logged(folder: Path, name: str) -> dict[int, float]:
+    """Step -> value of a column of metrics.csv."""
+    with (folder / "metrics.csv").open() as file:
+        return {int(r["step"]): float(r[name]) for r in csv.DictReader(file) if r.get(name)}
+
+
+def test_samples_are_scored_every_k_epochs_only(tmp_path: Path) -> None:
+    scorer = Scorer(scores(3.0), scores(2.0))
+    ema = EMA(0.9)
+    module = tiny_module()
+    callbacks = [ema, SampleMetrics(scorer, every_n_epochs=2, num_samples=6, batch_size=4)]
+    tiny_trainer(tmp_path, callbacks=callbacks, max_epochs=5).fit(module, datamodule=TinyData())
+    assert logged(tmp_path, "val/fd_ratio") == {39: 3.0, 79: 2.0}
+    assert logged(tmp_path, "val/fd_cnn") == {39: 30.0, 79: 20.0}
+    assert logged(tmp_path, "val/agreement") == {39: 0.5, 79: 0.5}
+    assert len(logged(tmp_path, "val/loss")) == 5 and not logged(tmp_path, "val/sw_ratio")
+    assert scorer.seen[0][1].tolist() == [0, 1, 2, 0, 1, 2]
+    assert scorer.seen[0][0].shape == (6, 1, 4, 4)
+
+
+def test_scored_samples_are_those_of_the_averaged_weights(tmp_path: Path) -> None:
+    scorer, module = Scorer(scores(1.0)), tiny_module()
+    callbacks = [SampleMetrics(scorer, every_n_epochs=3, num_samples=6), EMA(0.9)]
+    tiny_trainer(tmp_path, callbacks=callbacks).fit(module, datamodule=TinyData())
+    torch.testing.assert_close(scorer.seen[0][0], module.sample(6, "all", seed=0))
+    module.load_state_dict(weights_of(read_checkpoint(tmp_path), "raw"))
+    assert not torch.allclose(scorer.seen[0][0], module.sample(6, "all", seed=0))
+
+
+def test_scoring_changes_no_training_and_is_off_by_default(tmp_path: Path) -> None:
+    ends = []
+    for name, every in (("off", None), ("on", 1)):
+        module = tiny_module()
+        metrics = SampleMetrics(Scorer(*[scores(1.0)] * 3), every, num_samples=4)
+        tiny_trainer(tmp_path / name, metrics).fit(module, datamodule=TinyData())
+        ends.append(flat(module))
+    assert torch.equal(*ends)
+    assert (
+        not logged(tmp_path / "off", "val/fd_ratio") and SampleMetrics(Scorer()).promised == set()
+    )
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "wanted"),
+    [("val/fd_ratio", "min", 80), ("val/agreement", "max", 40), ("val/fd_cnn", "min", 80)],
+)
+def test_best_by_samples(tmp_path: Path, monitor: str, mode: Any, wanted: int) -> None:
+    scorer = Scorer(scores(3.0, 0.9), scores(2.0, 0.7), scores(2.5, 0.8))
+    callbacks = [
+        Checkpoints(tmp_path, monitor=monitor, mode=mode),
+        SampleMetrics(scorer, every_n_epochs=2, num_samples=4),
+    ]
+    trainer = tiny_trainer(tmp_path, *callbacks, max_epochs=7)
+    trainer.fit(tiny_module(), datamodule=TinyData())
+    assert read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == wanted
+
+
+def test_best_by_samples_is_gone_on_with(tmp_path: Path) -> None:
+    """The best value is resumed; that of another metric is not taken for it."""
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    best = tmp_path / "checkpoints" / "best.ckpt"
+
+    def run(epochs: int, ratio: float, monitor: str = "val/fd_ratio") -> int:
+        metrics = SampleMetrics(Scorer(scores(ratio)), every_n_epochs=2, num_samples=4)
+        checkpoints = Checkpoints(tmp_path, monitor=monitor)
+        trainer = tiny_trainer(tmp_path, checkpoints, metrics, max_epochs=epochs)
+        ckpt = last if last.exists() else None
+        trainer.fit(tiny_module(lr_scheduler=None), datamodule=TinyData(), ckpt_path=ckpt)
+        return int(read_checkpoint(best)["global_step"])
+
+    assert run(2, 2.0) == 40
+    assert run(4, 3.0) == 40
+    assert run(6, 1.5) == 120
+    with pytest.warns(UserWarning, match=r"monitor=val/fd_cnn .* was val/fd_ratio"):
+        assert run(8, 9.0, "val/fd_cnn") == 160
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"monitor": "val/agreement"}, r"mode=min: val/agreement is the better the larger"),
+        ({"monitor": "val/fd_ratio", "mode": "max"}, r"mode=max: val/fd_ratio .* the smaller"),
+        ({"mode": "least"}, r"mode='least' must be min or max"),
+    ],
+)
+def test_a_mode_that_does_not_suit_is_refused(
+    tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Checkpoints(tmp_path, **arguments)
+
+
+def test_a_monitor_of_samples_needs_samples(tmp_path: Path) -> None:
+    off = SampleMetrics(Scorer())
+    for callbacks in ([], [off]):
+        trainer = tiny_trainer(tmp_path, Checkpoints(tmp_path, monitor="val/fd_ratio"), *callbacks)
+        with pytest.raises(ConfigError, match=r"set callbacks\.sample_metrics\.every_n_epochs"):
+            trainer.fit(tiny_module(), datamodule=TinyData())
+        assert trainer.global_step == 0
+    scored = SampleMetrics(Scorer(scores(2.0, None)), 1, num_samples=4)
+    checkpoints = Checkpoints(tmp_path, monitor="val/agreement", mode="max")
+    trainer = tiny_trainer(tmp_path, checkpoints, scored)
+    with pytest.raises(ConfigError, match=r"agreement' is not logged; there are .*val/fd_ratio"):
+        trainer.fit(tiny_module(), datamodule=TinyData())
+    assert trainer.global_step == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "message"),
+    [
+        ({}, {"max_epochs": 5, "check_val_every_n_epoch": 3}, "first be scored after epoch 6 of 5"),
+        ({}, {"limit_val_batches": 0}, "this run has none"),
+        ({"every_n_epochs": 0}, {}, "every_n_epochs=0 must be at least 1"),
+        ({"num_samples": 1}, {}, "num_samples=1 must be at least 2"),
+    ],
+)
+def test_scores_that_never_come_are_refused(
+    tmp_path: Path, arguments: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics = SampleMetrics(Scorer(), **({"every_n_epochs": 2} | arguments))
+        trainer = tiny_trainer(tmp_path, metrics, **changes)
+        trainer.fit(tiny_module(), datamodule=TinyData())
+
+
+def test_a_module_without_sampler_cannot_be_scored(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, SampleMetrics(Scorer(), 1))
+    with pytest.raises(ConfigError, match=r"callbacks\.sample_metrics: the module has no sampler"):
+        trainer.fit(tiny_module(sampler=None), datamodule=TinyData())
+
+
+def test_samples_that_are_not_finite_are_not_scored(tmp_path: Path, monkeypatch: Any) -> None:
+    module = tiny_module()
+    drawn = torch.full((4, 1, 4, 4), torch.nan)
+    monkeypatch.setattr(module, "sample", lambda *args, **options: drawn)
+    checkpoints = Checkpoints(tmp_path, monitor="val/fd_ratio")
+    trainer = tiny_trainer(tmp_path, SampleMetrics(Scorer(), 1, num_samples=4), checkpoints)
+    with pytest.warns(UserWarning, match="not scored: .* not finite"):
+        trainer.fit(module, datamodule=TinyData())
+    assert trainer.global_step == 60 and not logged(tmp_path, "val/fd_ratio")
+    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
 
 
 def test_wandb_offline_in_the_run_folder(tmp_path: Path) -> None:

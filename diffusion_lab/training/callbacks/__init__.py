@@ -7,6 +7,7 @@ from diffusion_lab.training.callbacks.non_finite import NonFiniteError, NonFinit
 from diffusion_lab.training.callbacks.progress import Progress
 from diffusion_lab.training.callbacks.run_record import RunRecord
 from diffusion_lab.training.callbacks.sample_grid import SampleGrid
+from diffusion_lab.training.callbacks.sample_metrics import SampleMetrics
 
 __all__ = [
     "Artefacts",
@@ -18,4 +19,5 @@ __all__ = [
     "Progress",
     "RunRecord",
     "SampleGrid",
+    "SampleMetrics",
 ]

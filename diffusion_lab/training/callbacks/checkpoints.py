@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
+from diffusion_lab.training.callbacks.monitoring import Best, refuse_never_logged
 from diffusion_lab.training.callbacks.steering import between_steps, by_steps
 from diffusion_lab.training.checkpoint import CheckpointError
 from diffusion_lab.training.sealed_files import remove_leftovers
@@ -23,20 +23,23 @@ class Checkpoints(Checkpoint):
 
     Args:
         run_dir: The run's folder; files go to its folder `checkpoints`.
-        monitor: Logged metric whose smallest value is the best; null: no best.ckpt.
+        monitor: Logged metric whose best value makes best.ckpt; null: no best.ckpt. One that only
+            some validations log is looked at after these.
+        mode: "min" where the smallest value is the best, "max" where the largest is.
         every_n_steps: Also save last.ckpt every so many optimizer steps; null for epochs only.
         keep_every_n_steps: Keep a file of its own, step_001000.ckpt, every so many optimizer
             steps; null for none.
         keep_every_n_epochs: The same at the end of every so many epochs, also named by the step.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a number below 1, or a mode that does not suit the metric.
     """
 
     def __init__(
         self,
         run_dir: str | Path,
         monitor: str | None = "val/loss",
+        mode: Literal["min", "max"] = "min",
         every_n_steps: int | None = None,
         keep_every_n_steps: int | None = None,
         keep_every_n_epochs: int | None = None,
@@ -52,11 +55,10 @@ class Checkpoints(Checkpoint):
                     f"callbacks.checkpoints.{name}={value} must be at least 1, or null"
                 )
         self.folder = Path(run_dir) / "checkpoints"
-        self.monitor = monitor
+        self.best = None if monitor is None else Best(monitor, mode)
         self.every_n_steps = every_n_steps
         self.keep_every_n_steps = keep_every_n_steps
         self.keep_every_n_epochs = keep_every_n_epochs
-        self.best = math.inf
         self._saved_at = -1
 
     @property
@@ -70,8 +72,12 @@ class Checkpoints(Checkpoint):
         return self.folder / "best.ckpt"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a folder that cannot be written, before any training."""
-        if stage != "fit" or not trainer.is_global_zero:
+        """Refuse a folder that cannot be written or a metric that never comes, before training."""
+        if stage != "fit":
+            return
+        if self.best is not None:
+            refuse_never_logged(self.best.monitor, trainer)
+        if not trainer.is_global_zero:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +129,7 @@ class Checkpoints(Checkpoint):
         """Save the best, and what is due at this step."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        if self.monitor is not None and self._is_best(trainer, self.monitor):
+        if self.best is not None and self.best.updated(trainer):
             self.save(trainer, self.best_path)
         if not _epoch_is_whole(trainer):
             self._save_within_epoch(trainer)
@@ -141,18 +147,6 @@ class Checkpoints(Checkpoint):
         of_epoch = every is not None and (trainer.current_epoch + 1) % every == 0
         if of_epoch or _due(self.keep_every_n_steps, trainer.global_step):
             self._keep(trainer)
-
-    def _is_best(self, trainer: pl.Trainer, monitor: str) -> bool:
-        value = trainer.callback_metrics.get(monitor)
-        if value is None:
-            raise ValueError(
-                f"callbacks.checkpoints.monitor={monitor!r} is not logged; there are "
-                f"{', '.join(sorted(trainer.callback_metrics))}"
-            )
-        if not float(value) < self.best:
-            return False
-        self.best = float(value)
-        return True
 
     def _save_within_epoch(self, trainer: pl.Trainer) -> None:
         step = trainer.global_step
@@ -177,12 +171,13 @@ class Checkpoints(Checkpoint):
         trainer.fit_loop._iteration_based_training = lambda: False
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self.best}
+        """The best value so far, and of what."""
+        return {} if self.best is None else self.best.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best value."""
-        self.best = float(state_dict["best"])
+        """Take up the best value, if it is of the same metric."""
+        if self.best is not None and state_dict:
+            self.best.load_state_dict(state_dict)
 
 
 def _epoch_is_whole(trainer: pl.Trainer) -> bool:

@@ -1,0 +1,51 @@
+"""Scores that cost little, for a model in training, chosen by the data that it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+QuickScore = Callable[[Tensor, Tensor | None], dict[str, Any]]
+"""Samples (N, *shape), classes asked for (N,) or None -> figures of `scores.score` or `points`."""
+
+
+def quick_scorer(
+    data: Any, beside: str | Path, progress: Callable[[int, int, float], None] | None = None
+) -> QuickScore:
+    """What scores samples: of points their distance, of images what a classifier says of them.
+
+    The classifier is read from disk, or trained once (one or two minutes) and kept.
+
+    Args:
+        data: A data module that has `points`, or `images` and `class_names`.
+        beside: Folder of the data, where the classifier is kept if it exists and can be written;
+            otherwise it is kept in the user's cache.
+        progress: Called with (step, steps, loss) while the classifier is trained.
+
+    Returns:
+        A function of samples and labels. Its figures hold ``fd``, ``fd_ratio`` and, where there
+        are labels, ``agreement``; those of points hold ``sw_ratio``.
+    """
+    data.prepare_data()
+    if hasattr(type(data), "points"):
+        return partial(_score_points, data)
+    from diffusion_lab.data.files import user_cache_dir
+    from diffusion_lab.metrics.features import RealImages, yardstick
+    from diffusion_lab.metrics.scores import score
+
+    real = RealImages(*data.images[:4], num_classes=len(data.class_names))
+    folder = Path(beside).expanduser()
+    writable = folder.is_dir() and folder.stat().st_mode & 0o222
+    folders = [folder, user_cache_dir()] if writable else [user_cache_dir()]
+    return partial(score, yardstick(real, folders, progress=progress))
+
+
+def _score_points(data: Any, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
+    from diffusion_lab.metrics.points import score_points
+
+    train, _, test, _ = data.points[:4]
+    return score_points(samples, train, test)

@@ -1,0 +1,177 @@
+"""How good samples are, measured while a model trains."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from diffusion_lab.sampling.sampler import Guidance, Sampler
+from diffusion_lab.training.callbacks.steering import by_steps
+from diffusion_lab.training.labels import expand_labels
+from diffusion_lab.training.module import DiffusionModule
+from diffusion_lab.training.noisy_classifier import NoisyClassifier
+
+METRICS = {
+    "val/agreement": "agreement",
+    "val/fd_cnn": "fd",
+    "val/fd_ratio": "fd_ratio",
+    "val/sw_ratio": "sw_ratio",
+}
+"""Logged name -> figure of the scorer; images have the first three, points the last."""
+
+Scorer = Callable[[Tensor, Tensor | None], Mapping[str, Any]]
+
+
+class SampleMetrics(Callback):
+    """Scores samples after validations: same noise, same classes, averaged weights.
+
+    Logs val/agreement (share of samples read as the class asked for; models with classes only),
+    val/fd_cnn (Fréchet distance to the training images in the features of a small classifier; it is
+    no FID) and val/fd_ratio (over that of real test images; 1 is ideal); of points val/sw_ratio
+    (sliced Wasserstein distance, over that of real points). Figures of different `num_samples` do
+    not compare. The first process draws and scores, the others wait and log the same.
+
+    Args:
+        scorer: (data module, progress=function) -> function of samples and labels that gives the
+            figures, see `metrics.quick`; called before training.
+        every_n_epochs: Score after the validations of every so many epochs; null: never.
+        num_samples: How many samples, at least 2.
+        seed: Seed of the noise; the run's own seed has no effect, so that runs can be compared.
+        batch_size: Samples drawn at a time.
+        sampler: In place of the module's own.
+        guidance: In place of the module's own.
+
+    Raises:
+        ValueError: a number below its smallest.
+    """
+
+    def __init__(
+        self,
+        scorer: Callable[..., Scorer],
+        every_n_epochs: int | None = None,
+        num_samples: int = 500,
+        seed: int = 0,
+        batch_size: int = 250,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("every_n_epochs", every_n_epochs, 1),
+            ("num_samples", num_samples, 2),
+            ("batch_size", batch_size, 1),
+        ):
+            if value is not None and value < least:
+                from diffusion_lab.config import ConfigError
+
+                raise ConfigError(
+                    f"callbacks.sample_metrics.{name}={value} must be at least {least}"
+                )
+        self.scorer = scorer
+        self.every_n_epochs = every_n_epochs
+        self.num_samples = num_samples
+        self.seed = seed
+        self.batch_size = batch_size
+        self.sampler = sampler
+        self.guidance = guidance
+        self._score: Scorer | None = None
+        self._logged: frozenset[str] | None = None
+
+    @property
+    def promised(self) -> frozenset[str]:
+        """Metrics that are logged, or may be once the first samples are scored."""
+        if self.every_n_epochs is None:
+            return frozenset()
+        return frozenset(METRICS) if self._logged is None else self._logged
+
+    def setup(self, trainer: pl.Trainer, pl_module: DiffusionModule, stage: str) -> None:
+        """Refuse samples that cannot be drawn, before any training."""
+        if stage != "fit" or self.every_n_epochs is None:
+            return
+        sampler = self.sampler or pl_module.drawing.sampler
+        try:
+            if isinstance(pl_module, NoisyClassifier):
+                raise ValueError("a classifier draws no samples; leave every_n_epochs=null")
+            if sampler is None:
+                raise ValueError("the module has no sampler to draw samples with; give one")
+            sampler.check(pl_module.diffusion.schedule)
+            if getattr(trainer, "datamodule", None) is None:
+                raise ValueError("there is no data module, with whose data samples are compared")
+        except ValueError as error:
+            from diffusion_lab.config import ConfigError
+
+            raise ConfigError(f"callbacks.sample_metrics: {error}") from None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: DiffusionModule) -> None:
+        """Make the scorer, while gradients are at hand; refuse a period that never comes."""
+        if self.every_n_epochs is None:
+            return
+        self._refuse_never(trainer, self.every_n_epochs)
+        if trainer.is_global_zero and self._score is None:
+            self._score = self.scorer(trainer.datamodule, progress=_announce)
+
+    @staticmethod
+    def _refuse_never(trainer: pl.Trainer, every: int) -> None:
+        """Refuse a period that no validation of the run falls on."""
+        text = ""
+        if not trainer.enable_validation:
+            text = "samples are scored after validations, and this run has none"
+        elif not by_steps(trainer) and trainer.max_epochs is not None:
+            validated = trainer.check_val_every_n_epoch
+            first = math.lcm(every, validated)
+            if 0 < trainer.max_epochs < first:
+                text = (
+                    f"with a validation every {validated} epochs "
+                    "(trainer.check_val_every_n_epoch) samples would first be scored after epoch "
+                    f"{first} of {trainer.max_epochs}; change one of the two"
+                )
+        if text:
+            from diffusion_lab.config import ConfigError
+
+            raise ConfigError(f"callbacks.sample_metrics.every_n_epochs={every}: {text}")
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: DiffusionModule) -> None:
+        """Draw, score and log, where it is due."""
+        every = self.every_n_epochs
+        due = every is not None and (trainer.current_epoch + 1) % every == 0
+        if not due or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        figures = self._figures(trainer, pl_module) if trainer.is_global_zero else None
+        figures = trainer.strategy.broadcast(figures)
+        if isinstance(figures, str):
+            warnings.warn(f"callbacks.sample_metrics: not scored: {figures}", stacklevel=2)
+            return
+        self._logged = frozenset(figures)
+        pl_module.log_dict(figures, sync_dist=True)
+
+    def _figures(self, trainer: pl.Trainer, module: DiffusionModule) -> dict[str, float] | str:
+        """Figures by logged name; or, where samples cannot be scored, why."""
+        assert self._score is not None
+        label = None if module.num_classes is None else "all"
+        with trainer.precision_plugin.forward_context():
+            samples = module.sample(
+                self.num_samples,
+                label,
+                sampler=self.sampler,
+                guidance=self.guidance,
+                seed=self.seed,
+                batch_size=self.batch_size,
+            )
+        labels = expand_labels(label, self.num_samples, module.num_classes)
+        if not bool(torch.isfinite(samples).all()):
+            return "samples hold values that are not finite, so the model has diverged"
+        scored = self._score(samples.cpu(), labels)
+        found = {name: scored.get(key) for name, key in METRICS.items()}
+        return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _announce(step: int, steps: int, loss: float) -> None:
+    """Say, once, what training waits for."""
+    if step == 1:
+        print("training a classifier that samples are scored with, once ...", flush=True)

@@ -1,0 +1,146 @@
+r"""Validation loss by noise level, at times and noise that belong to each image.
+
+One number hides where a model fails: a change of the time law or of the weight moves `val/loss`
+because it is measured differently. Here the measure is always the same: the unweighted squared
+error of the network's target F, mean over pixels, in each tenth of the noise levels. So runs that
+differ in time law, weight, network or optimizer compare level by level; with another
+parameterization or schedule F itself is another thing.
+
+Levels are counted as the network is told of them (`Schedule.conditioning`): that is t itself, but
+for EDM's schedule ln sigma, whose t = sigma / sigma_max would put all that matters into the first
+tenth.
+"""
+
+from __future__ import annotations
+
+import math
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from diffusion_lab.diffusion.gaussian import marginal
+from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.diffusion.noise import seeded_generator
+from diffusion_lab.diffusion.schedules import Schedule
+
+LEVELS = 10
+NAMES = tuple(
+    f"val/loss_by_level/{100 * k // LEVELS:02d}-{100 * (k + 1) // LEVELS:02d}"
+    for k in range(LEVELS)
+)
+"""One metric a range of levels, in per cent of the way from data to noise."""
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_HALVINGS = 50
+"""Of the interval of times in which a level is looked for: exact to the last digits."""
+
+
+class LossByLevel:
+    """Collects the loss by noise level during a validation.
+
+    Image k of the validation set is measured at one time, in range k mod `LEVELS`, and with one
+    noise, both settled by k alone: the same in every run and epoch, whatever the batch size and
+    the number of processes. Any `LEVELS` images in a row cover all ranges. The noise is paired
+    with its image whatever the objective's coupling, and a self-conditioning network is given no
+    estimate of its own.
+
+    Args:
+        images: How many images, from the first one of the validation set on; 0 for none.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+        self.start()
+
+    def start(self) -> None:
+        """Forget what was collected; a validation begins."""
+        self._seen = 0
+        self._parts: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, module: pl.LightningModule, x0: Tensor, label: Tensor | None) -> None:
+        """Measure those images of a batch x0 (B, *) that are among the first `images`.
+
+        Args:
+            module: Has the model, as `diffusion`, and knows its process.
+            x0: This process's rows of the next batch.
+            label: Their classes (B,), or None.
+        """
+        if self._seen >= self.images:
+            return
+        first, self._seen = _place(module, self._seen, len(x0))
+        index = torch.arange(first, max(first, min(first + len(x0), self.images)))
+        if len(index):
+            label = None if label is None else label[: len(index)]
+            error = errors(module.diffusion, x0[: len(index)], label, index)
+            self._parts.append((index, error))
+
+    def means(self, module: pl.LightningModule) -> dict[str, float]:
+        """Mean error in each range that was measured, over all processes: name -> value."""
+        total = torch.zeros(2, LEVELS, dtype=torch.float64)
+        for index, error in self._parts:
+            total[0].index_add_(0, index % LEVELS, error.double().cpu())
+            total[1].index_add_(0, index % LEVELS, torch.ones(len(index), dtype=torch.float64))
+        if module.trainer.world_size > 1:
+            parts = module.all_gather(total.to(module.device, torch.float32))
+            total = parts.double().cpu().sum(0)
+        pairs = zip(NAMES, *total.tolist(), strict=True)
+        return {name: error / count for name, error, count in pairs if count}
+
+
+def errors(model: GaussianDiffusion, x0: Tensor, label: Tensor | None, index: Tensor) -> Tensor:
+    """Squared error of F, mean over pixels: (B,), at the images' own times and noise.
+
+    Args:
+        model: The model, in eval mode.
+        x0: Images (B, *).
+        label: Their classes (B,), or None.
+        index: Their places in the validation set, int64 (B,).
+    """
+    level = model.schedule(times(model.schedule, index))
+    eps = torch.stack(
+        [
+            torch.randn(x0.shape[1:], generator=seeded_generator("validation level", k))
+            for k in index.tolist()
+        ]
+    ).to(x0)
+    raw = model(marginal(x0, eps, level), level, label).raw
+    return (raw - model.target(x0, eps, level)).float().square().flatten(1).mean(1)
+
+
+def times(schedule: Schedule, index: Tensor) -> Tensor:
+    """The trained time of each image, float64 (B,), for places (B,) in the validation set.
+
+    Inside its range image k stands at a place of the golden sequence, so that few images are spread
+    as evenly as many. On a discrete schedule it is the nearest trained time.
+    """
+    inside = ((index // LEVELS).double() + 0.5) * _GOLDEN % 1.0
+    return _time_at(schedule, (index % LEVELS + inside) / LEVELS)
+
+
+def _time_at(schedule: Schedule, share: Tensor) -> Tensor:
+    """The trained time at a share of the way from the smallest to the largest told level."""
+
+    def told(t: Tensor) -> Tensor:
+        return schedule.conditioning(schedule(t))
+
+    low = torch.full_like(share, schedule.t_min)
+    high = torch.full_like(share, schedule.t_max)
+    wanted = torch.lerp(told(low), told(high), share)
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        above = told(middle) > wanted
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return schedule.snap(high)
+
+
+def _place(module: pl.LightningModule, seen: int, count: int) -> tuple[int, int]:
+    """Where this process's rows of a batch begin in the validation set, and where the batch ends.
+
+    A global batch holds the rows of process 0, then those of process 1, and so on; they may be
+    unequal in the last one.
+    """
+    if module.trainer.world_size == 1:
+        return seen, seen + count
+    counts = module.all_gather(torch.tensor(count, device=module.device)).tolist()
+    return seen + sum(counts[: module.global_rank]), seen + sum(counts)
