@@ -49,7 +49,7 @@ def compose(command: str, overrides: Sequence[str] = (), *, settled: bool = True
     """The config of a command, as its command line would make it.
 
     Args:
-        command: train, sample, evaluate, report or bench: a yaml file at the top of `conf/`.
+        command: train, sample, evaluate, likelihood ...: a yaml file at the top of `conf/`.
         overrides: As typed: key=value, group=option, +key=value, ~key.
         settled: Also leave out what a recipe sets for another option than the chosen one.
 

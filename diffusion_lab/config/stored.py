@@ -1,8 +1,9 @@
 """The choices stored in a checkpoint, put in front of what is typed.
 
-`sample` and `evaluate` need a checkpoint's path and nothing else: each group of the command that
-the stored config knows becomes an option `from_checkpoint` of that group. What is typed comes
-after it, so `sampler.steps=50` works on the stored sampler and `sampler=ddim` replaces it.
+`sample`, `evaluate` and `likelihood` need a checkpoint's path and nothing else: each group of the
+command that the stored config knows becomes an option `from_checkpoint` of that group. What is
+typed comes after it, so `sampler.steps=50` works on the stored sampler and `sampler=ddim` replaces
+it.
 """
 
 from __future__ import annotations

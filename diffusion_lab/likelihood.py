@@ -1,0 +1,145 @@
+"""How likely a model finds real data: `python -m diffusion_lab.likelihood ckpt=PATH`.
+
+The test images of the data that the model was trained on, in bits per dimension, by the variational
+bound or the probability flow ODE; with `against=DATA` as a detector of foreign images, with
+`classify=true` as a classifier. Points have no grey values and are scored in nats.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffusion_lab.config import ConfigError, refuse, run
+from diffusion_lab.config.runs import run_folder_of
+from diffusion_lab.config.stored import without_checkpoint
+from diffusion_lab.studies.cells import plain
+from diffusion_lab.studies.likelihood_request import (
+    OWN,
+    TUNING,
+    Samples,
+    conditional,
+    data_modules,
+    faults,
+    samples_of,
+    score_of,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_lab.config.composing import DictConfig
+    from diffusion_lab.studies.likelihoods import Score
+    from diffusion_lab.studies.progress import Progress
+    from diffusion_lab.training.module import DiffusionModule
+
+
+def likelihood(cfg: DictConfig) -> dict[str, Any]:
+    """Score what a config describes, print the figures and write them.
+
+    Args:
+        cfg: A config of `conf/likelihood.yaml`.
+
+    Returns:
+        The content of likelihood.json: a `likelihood_figures.summary`; with `against`, that of
+        the other data and `separation`; with `classify`, `classifier`.
+
+    Raises:
+        ConfigError: The config cannot run; the message holds every fault.
+    """
+    if not cfg.ckpt:
+        raise ConfigError(without_checkpoint("likelihood", str(cfg.paths.output_dir)))
+    from diffusion_lab.training.checkpoint import load, read_checkpoint
+
+    stored = read_checkpoint(cfg.ckpt)["diffusion_lab"]
+    refuse(faults(cfg, stored["config"]))
+    from diffusion_lab.sample import _device
+    from diffusion_lab.studies.likelihood_figures import lines
+    from diffusion_lab.studies.measuring import counting
+    from diffusion_lab.studies.progress import Progress
+
+    module = load(cfg.ckpt, cfg.weights, _device(cfg.device), cfg.trust)
+    module.requires_grad_(False)
+    sets = {k: samples_of(cfg, data, module) for k, data in data_modules(cfg, stored).items()}
+    if cfg.method == "bound" and cfg.end == "auto":
+        print(f"choosing on {TUNING} training samples where the bound ends", flush=True)
+    try:
+        score = score_of(cfg, module, sets[OWN])
+        count = sum(len(samples.x0) for samples in sets.values())
+        count += len(sets[OWN].x0) * int(module.num_classes or 0) * int(cfg.classify)
+        print(_cost(cfg, score, count), flush=True)
+        progress = Progress(score.calls * count)
+        with counting(module.diffusion.denoiser, progress):
+            found = _measured(cfg, module, score, sets, progress)
+        progress.end()
+    except ValueError as error:
+        raise ConfigError(f"method={cfg.method}: {error}") from None
+    path = _write(cfg, found)
+    print("\n".join([*lines(found), "", str(path)]))
+    return found
+
+
+def _measured(
+    cfg: DictConfig,
+    module: DiffusionModule,
+    score: Score,
+    sets: Mapping[str, Samples],
+    progress: Progress,
+) -> dict[str, Any]:
+    """All figures; see `likelihood`."""
+    from diffusion_lab.studies.likelihood_figures import accuracy, separation, summary
+    from diffusion_lab.studies.likelihoods import class_scores, terms_of, totals
+
+    found: dict[str, Any] = {}
+    whole: list[Tensor] = []
+    for name, samples in sets.items():
+        progress.begin(f"{cfg.method} of {name}")
+        label = samples.labels if conditional(cfg, module) else None
+        terms = terms_of(score, samples.x0, label, cfg.seed, cfg.batch_size)
+        whole.append(totals(score, terms))
+        figures = summary(score, terms)
+        found = {**found, "against": {"data": name, **figures}} if found else figures
+    if len(whole) == 2:
+        found["separation"] = separation(*whole)
+    if cfg.classify:
+        progress.begin(f"{cfg.method} of every class")
+        x0, labels = sets[OWN][:2]
+        scores = class_scores(score, x0, int(module.num_classes or 0), cfg.seed, cfg.batch_size)
+        found["classifier"] = accuracy(scores, labels)
+    return found
+
+
+def _cost(cfg: DictConfig, score: Score, count: int) -> str:
+    """What is to be done, told before it is."""
+    calls = score.calls * count
+    about = "about " if cfg.tolerance is not None else ""
+    derived = "" if cfg.method == "bound" else ", each with its derivative"
+    last = score.path[-2 if cfg.method == "bound" else -1]
+    where = f"{len(score.path) - 1} steps down to t = {float(last.t):.3g}"
+    return f"{where}: {about}{calls:,} network calls (an image each{derived}) to make"
+
+
+def _write(cfg: DictConfig, found: dict[str, Any]) -> Path:
+    """likelihood.json and beside it the picture."""
+    from diffusion_lab.reporting.files import write_atomically
+    from diffusion_lab.studies.likelihood_figures import figure
+
+    path = run_folder_of(Path(cfg.ckpt)) / "likelihood.json"
+    if cfg.out:
+        path = Path(str(cfg.out)).expanduser()
+    left_out = {"hydra", "paths", "data", "out", "device", "trust"}
+    settings = {str(key): plain(cfg[key]) for key in cfg if key not in left_out}
+    write_atomically(path.with_suffix(".png"), figure(found))
+    content = json.dumps({**found, "settings": settings}, indent=2)
+    return write_atomically(path, content.encode())
+
+
+def main() -> None:
+    """The command line."""
+    run("likelihood", likelihood)
+
+
+if __name__ == "__main__":
+    main()

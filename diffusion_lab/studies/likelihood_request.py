@@ -1,0 +1,217 @@
+"""What `likelihood` is asked for: checked, and made of the checkpoint's model and data."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from diffusion_lab.config import ConfigError, check, compose, instantiate
+from diffusion_lab.config.arguments import quoted
+from diffusion_lab.config.composing import options
+from diffusion_lab.config.rules import Choice, Number, shown
+from diffusion_lab.config.suggestions import nearest
+from diffusion_lab.studies.cells import plain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_lab.config.composing import DictConfig
+    from diffusion_lab.studies.likelihoods import Score
+    from diffusion_lab.training.module import DiffusionModule
+
+_COUNT = Number(1, whole=True)
+RULES = {
+    "method": Choice(("bound", "ode")),
+    "num_images": Number(2, whole=True),
+    "steps": Number(1, whole=True, null=True),
+    "variance": Choice((None, "small", "large", "learned")),
+    "draws": _COUNT,
+    "probes": Number(1, whole=True, null=True),
+    "tolerance": Number(0, above=True, null=True),
+    "label": Choice(("data", None)),
+    "classify": Choice((True, False)),
+    "batch_size": _COUNT,
+}
+"""Key of `conf/likelihood.yaml` -> what its value must be."""
+END = Number(0, 1, above=True, null=True)
+"""Of `end`, where it is not auto."""
+ODE_STEPS = 50
+"""Intervals of the ODE where `steps` is null."""
+OWN = "test samples"
+"""What the samples of the model's own data are called."""
+TUNING = 20
+"""Training samples on which the end of the bound is chosen."""
+ADAPTIVE_CALLS = 20
+"""About how often an adaptive solver calls the network in each of a few intervals."""
+
+
+class Samples(NamedTuple):
+    """What is scored, on the model's device.
+
+    Attributes:
+        x0: Test samples (N, *shape), evenly chosen.
+        labels: Their classes (N,).
+        grey: Whether they hold grey values of 8 bits.
+        train: A few training samples, for what is chosen before.
+        train_labels: Their classes.
+    """
+
+    x0: Tensor
+    labels: Tensor
+    grey: bool
+    train: Tensor
+    train_labels: Tensor
+
+
+def faults(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
+    """Everything wrong with a request, against the training config of its checkpoint."""
+    if "schedule" not in config or "parameterization" not in config:
+        return [f"ckpt={cfg.ckpt} is no diffusion model: it has no likelihood"]
+    keys = ("schedule", "parameterization", "denoiser")
+    own = {key: plain(cfg[key]) for key in ("weights", "seed", "grid", "data", "trust")}
+    found = check({**{key: config[key] for key in keys if config.get(key)}, **own})
+    ruled = {key: rule.fault(plain(cfg[key])) for key, rule in RULES.items()}
+    ruled["end"] = None if cfg.end == "auto" else END.fault(plain(cfg.end))
+    told = {key: fault.replace("None", "null") for key, fault in ruled.items() if fault}
+    found += [f"{key}={shown(plain(cfg[key]))} {fault}" for key, fault in told.items()]
+    if str(cfg.device) not in ("auto", "cpu", "mps") and not str(cfg.device).startswith("cuda"):
+        found.append(f"device={cfg.device} must be auto, cpu, cuda, cuda:1 or mps")
+    if cfg.against is not None and str(cfg.against) not in options("data"):
+        names = options("data")
+        hint = nearest(str(cfg.against), names)
+        found.append(f"against={cfg.against} must be one of {', '.join(names)}{hint}")
+    found += _faults_of_classes(cfg, config)
+    return found or _faults_of_method(cfg, config)
+
+
+def _faults_of_classes(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
+    classes = (config.get("data") or {}).get("num_classes")
+    if cfg.classify and classes is None:
+        return [
+            "classify=true: this model was trained without classes; take a run trained with "
+            "them, e.g. experiment=cfg_guidance"
+        ]
+    dropout = (config.get("model") or {}).get("label_dropout", 0)
+    if cfg.label is None and classes is not None and not dropout:
+        return [
+            "label=null: this model never saw images without their class "
+            "(model.label_dropout=0); use label=data"
+        ]
+    return []
+
+
+def _faults_of_method(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
+    """What does not fit the method, or the schedule."""
+    from diffusion_lab.sampling.likelihood import flow_path
+
+    found = []
+    learned = bool((config.get("denoiser") or {}).get("learned_variance"))
+    if cfg.variance == "learned" and not learned:
+        found.append(
+            "variance=learned: this network learned none (denoiser.learned_variance=true); use "
+            "variance=small or large"
+        )
+    if cfg.method == "ode" and cfg.variance is not None:
+        found.append(f"variance={cfg.variance}: an ODE has no noise; leave it out")
+    if cfg.method == "ode" and cfg.end not in ("auto", None):
+        found.append(f"end={cfg.end}: the ODE ends at the cleanest trained level; leave it out")
+    if cfg.method == "bound" and cfg.tolerance is not None:
+        found.append(f"tolerance={cfg.tolerance}: the bound has no solver; leave it out")
+    schedule = instantiate(config["schedule"], trust=cfg.trust)
+    try:
+        if cfg.method == "ode":
+            flow_path(schedule, cfg.steps or ODE_STEPS)
+        else:
+            _bound_path(cfg, schedule)
+    except ValueError as error:
+        found.append(str(error).replace("sampler.", ""))
+    return found
+
+
+def _bound_path(cfg: DictConfig, schedule: Any) -> Any:
+    from diffusion_lab.diffusion.gaussian import levels
+
+    times = instantiate(cfg.grid, trust=cfg.trust)(schedule, cfg.steps)
+    if not bool((times.diff() < 0).all()):
+        raise ValueError("grid: the times of a bound must fall; use grid=log_snr or trailing")
+    return levels(schedule(times))
+
+
+def score_of(cfg: DictConfig, module: DiffusionModule, samples: Samples) -> Score:
+    """What the config asks for; the end of a bound is settled on training samples."""
+    import torch
+
+    from diffusion_lab.sampling.adaptive import Adaptive
+    from diffusion_lab.sampling.likelihood import flow_path
+    from diffusion_lab.sampling.noise import SampleNoise
+    from diffusion_lab.sampling.ode import RK4
+    from diffusion_lab.studies.likelihoods import BoundScore, FlowScore
+
+    model, grey = module.diffusion, samples.grey
+    if cfg.method == "ode":
+        path = flow_path(model.schedule, cfg.steps or ODE_STEPS)
+        if cfg.tolerance is None:
+            return FlowScore(model, path, RK4, grey, cfg.draws, cfg.probes, len(RK4.nodes))
+        solver = partial(Adaptive, rtol=cfg.tolerance, atol=cfg.tolerance)
+        return FlowScore(model, path, solver, grey, cfg.draws, cfg.probes, ADAPTIVE_CALLS)
+    with torch.no_grad():
+        answer = model(samples.train[:1], model.schedule(model.schedule.t_max))
+    learned = answer.variance_fraction is not None
+    name = cfg.variance or ("learned" if learned else "small" if grey else "large")
+    fraction = {"small": 0.0, "large": 1.0, "learned": None}[name]
+    score = BoundScore(model, _bound_path(cfg, model.schedule), fraction, grey, cfg.draws)
+    if cfg.end != "auto":
+        return score.ended(cfg.end or 0.0)
+    count = min(TUNING, len(samples.train))
+    label = samples.train_labels[:count] if conditional(cfg, module) else None
+    return score.tightest(samples.train[:count], label, SampleNoise(cfg.seed, 0, count))
+
+
+def conditional(cfg: DictConfig, module: DiffusionModule) -> bool:
+    """Whether the model is told each sample's class."""
+    return cfg.label == "data" and module.num_classes is not None
+
+
+def data_modules(cfg: DictConfig, stored: dict[str, Any]) -> dict[str, Any]:
+    """The data modules that are scored, by name: that of the run, then the foreign one."""
+    data = instantiate(cfg.data, trust=cfg.trust)
+    if (stored.get("data") or {}).get("fallback") and stored["data"]["name"] == "digits":
+        from diffusion_lab.data.digits import Digits
+
+        print("This model was trained on the embedded digits, which are what is scored.")
+        data = Digits(shape=data.shape, num_classes=data.num_classes)
+    found = {OWN: data}
+    if cfg.against is not None:
+        words = [f"data={cfg.against}", quoted("paths.data_dir", str(cfg.paths.data_dir))]
+        found[str(cfg.against)] = instantiate(compose("likelihood", words).data, trust=cfg.trust)
+    return found
+
+
+def samples_of(cfg: DictConfig, data: Any, module: DiffusionModule) -> Samples:
+    """Samples of a data module.
+
+    Raises:
+        ConfigError: They are not of the model's shape.
+    """
+    import torch
+
+    data.prepare_data()
+    held = data.held
+    if tuple(held.test.shape[1:]) != tuple(module.shape):
+        raise ConfigError(
+            f"against={cfg.against}: its samples have the shape {list(held.test.shape[1:])}, the "
+            f"model's {list(module.shape)}; take other data"
+        )
+    device = next(module.parameters()).device
+
+    def chosen(samples: Tensor, labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
+        place = torch.linspace(0, len(samples) - 1, min(most, len(samples))).round().long()
+        batch = samples[place].to(device), labels[place].to(device)
+        x0, label = data.on_after_batch_transfer(batch, 0)
+        return x0, label
+
+    if len(held.test) < cfg.num_images:
+        print(f"{held.name} has {len(held.test):,} test samples: all are scored")
+    test = chosen(held.test, held.test_labels, cfg.num_images)
+    train = chosen(held.train, held.labels, TUNING)
+    return Samples(*test, held.test.dtype == torch.uint8, *train)
