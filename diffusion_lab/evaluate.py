@@ -1,8 +1,8 @@
 """Score samples of a trained model: `python -m diffusion_lab.evaluate ckpt=PATH`.
 
 The steps, in order: refuse what cannot run, get the ruler of the data that the model was trained
-on (for images a classifier, trained once and kept), draw, score, write. `study=NAME` does that
-for every row of a study and makes a table and pictures of them.
+on (for images two classifiers, trained once and kept), draw, score, write figures and pictures.
+`study=NAME` does that for every row of a study and makes a table and pictures of them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.config import ConfigError, check, instantiate, refuse, run
+from diffusion_lab.config.lists import into_rows
 from diffusion_lab.config.runs import run_folder_of, typed_now
 from diffusion_lab.config.stored import without_checkpoint
 from diffusion_lab.studies.cells import Cell, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from diffusion_lab.studies.measuring import Measurement
+    from diffusion_lab.studies.rulers import Line, Ruler
 
 
 def evaluate(cfg: DictConfig, typed: Sequence[str] | None = None) -> dict[str, Any]:
@@ -31,8 +35,8 @@ def evaluate(cfg: DictConfig, typed: Sequence[str] | None = None) -> dict[str, A
             so the one in `cfg` cannot be told from a default); None is what was typed.
 
     Returns:
-        The figures of `metrics.scores.score` or `metrics.points.score_points`, with
-        `network_calls` an image and the `seconds` that drawing took; of a study, its study.json.
+        The figures of `metrics.scores` or `metrics.point_scores`, with `network_calls` an image
+        and the `seconds` that drawing took; of a study, its study.json.
 
     Raises:
         ConfigError: The config cannot run; the message holds every fault.
@@ -48,23 +52,29 @@ def evaluate(cfg: DictConfig, typed: Sequence[str] | None = None) -> dict[str, A
     from diffusion_lab.studies.progress import Progress
     from diffusion_lab.studies.rulers import ruler_of
 
-    progress = Progress(cell.network_calls() * cfg.num_samples)
+    calls = cell.network_calls()
+    ruler = ruler_of(cell)
+    print(f"{cfg.num_samples:,} {ruler.unit}, {calls:,.6g} network calls for each", flush=True)
+    progress = Progress(calls * cfg.num_samples)
+    progress.begin(f"drawing {cfg.num_samples:,} {ruler.unit}")
     try:
-        ruler = ruler_of(cell)
-        progress.begin(f"drawing {cfg.num_samples:,} {ruler.unit}")
-        figures = measure(cell, ruler, progress).figures
+        measured = measure(cell, ruler, progress)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     progress.end()
-    path = _write(figures, cell)
-    lines = [
+    for line in _lines(ruler, measured.figures):
+        print("{:<22}{:>9}   {}".format(*line))
+    print(f"\n{_write(measured, ruler, cell)}")
+    return measured.figures
+
+
+def _lines(ruler: Ruler, figures: dict[str, Any]) -> list[Line]:
+    """The figures, to be read; first what they cost."""
+    seconds, scoring = figures["seconds"], figures["scoring_seconds"]
+    return [
+        ("seconds", f"{seconds:.1f}", f"to draw; {scoring:.1f} more to score"),
         *ruler.lines(figures),
-        ("network calls", f"{figures['network_calls']:,.6g}", f"for each of the {ruler.unit}"),
-        ("seconds", f"{figures['seconds']:.1f}", f"to draw {figures['num_samples']}"),
     ]
-    print("\n".join(f"{name:<20}{value:>9}   {meaning}" for name, value, meaning in lines))
-    print(f"\n{path}")
-    return figures
 
 
 def _study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
@@ -80,19 +90,26 @@ def _study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
     return run_study(study, cfg, typed)
 
 
-def _write(figures: dict[str, Any], cell: Cell) -> Path:
+def _write(measured: Measurement, ruler: Ruler, cell: Cell) -> str:
+    """Write figures and pictures; what was written, in one line."""
     from diffusion_lab.reporting.files import write_atomically
+    from diffusion_lab.reporting.grids import save_picture
+    from diffusion_lab.studies.pictures import pictures_of
 
     cfg = cell.cfg
     folder = run_folder_of(Path(cfg.ckpt))
     path = Path(cfg.out).expanduser() if cfg.out else folder / "metrics.json"
     settings = {"ckpt": str(cfg.ckpt), **cell.settings}
-    return write_atomically(path, json.dumps({**figures, "settings": settings}, indent=2).encode())
+    content = json.dumps({**measured.figures, "settings": settings}, indent=2)
+    written = [write_atomically(path, content.encode())]
+    for name, picture in pictures_of(ruler, measured.scored, measured.samples).items():
+        written.append(save_picture(path.with_name(f"{path.stem}_{name}.png"), picture))
+    return " ".join([str(written[0]), *(file.name for file in written[1:])])
 
 
 def main() -> None:
     """The command line."""
-    run("evaluate", evaluate)
+    run("evaluate", evaluate, prepare=into_rows)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from diffusion_lab.config.composing import CONF, groups, key_of, options, raw
 
-PATH_KEYS = frozenset({"ckpt", "resume", "run", "run_dir", "out", "paths.data_dir"})
+PATH_KEYS = frozenset(
+    {"ckpt", "resume", "run", "run_dir", "out", "paths.data_dir", "study.rows.ckpt"}
+)
 """Keys whose values are paths: `=`, spaces and brackets in them are no grammar."""
 
 _VALUED_FLAGS = frozenset(

@@ -1,15 +1,16 @@
 """The yardstick: a classifier of the data set at hand, trained once and kept on disk.
 
 What is kept: the classifier's weights, its accuracy on the test images, and the features of the
-real images that samples are compared with. The file's name holds a hash of all that went in
-(images, labels, recipe), the file itself a hash of its content, so a stale or damaged one is
-never used: it is made anew.
+real images that samples are compared with (see `keeping` for how).
+
+A figure is only as good as the network behind it, so there are two, alike but for the seed of
+weights, order and augmentation: what both say does not hang on one network's taste. Their feature
+spaces are called ``CNN`` and ``CNN2``, and a Fréchet distance in them FD-CNN and FD-CNN2: never
+"FID", which is a distance in Inception's features.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,13 +20,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.files import write_atomically
+from diffusion_lab.data.loader import permutation
 from diffusion_lab.metrics.classifier import Classifier, Recipe, accuracy, to_float
 from diffusion_lab.metrics.classifier import train_classifier as train
 from diffusion_lab.metrics.distances import Gaussian, fit_gaussian
+from diffusion_lab.metrics.keeping import digest_of, kept
+from diffusion_lab.metrics.kernels import Reference, cubic, reference_of
+from diffusion_lab.metrics.memorisation import nearest
 
 FORMAT = 1
-DIGEST = 32  # bytes of SHA-256 behind the content of a file
+FIRST, SECOND = "CNN", "CNN2"
+"""Names of the two feature spaces."""
+SECOND_SEED = 1
+"""What makes the second classifier another one."""
+REFERENCE = 5000
+"""Training images whose features are kept one by one, for kernel distance and neighbours."""
 
 Progress = Callable[[int, int, float], None]
 
@@ -46,15 +55,25 @@ class Yardstick(NamedTuple):
     Attributes:
         net: the classifier, in evaluation mode, on the CPU.
         reference: features of the training images, as a Gaussian.
+        kernel_reference: features of up to `REFERENCE` training images, in a fixed random order.
         test_features: features of the test images ``(M, D)``, in their order.
+        test_labels: their classes ``(M,)``.
         test_accuracy: share of the test images that `net` reads right, 0 to 1.
-        path: the file it is kept in; None where no folder could be written.
+        train_classes: number of training images of each class ``(K,)``.
+        name: of the feature space, `FIRST` or `SECOND`.
+        sha256: of the classifier's weights.
+        path: the file the classifier is kept in; None where no folder could be written.
     """
 
     net: Classifier
     reference: Gaussian
+    kernel_reference: Reference
     test_features: Tensor
+    test_labels: Tensor
     test_accuracy: float
+    train_classes: Tensor
+    name: str
+    sha256: str
     path: Path | None
 
 
@@ -64,11 +83,17 @@ def recipe_for(num_images: int) -> Recipe:
     return replace(recipe, steps=max(400, min(2400, 8 * num_images // recipe.batch_size)))
 
 
+def second_recipe_for(num_images: int) -> Recipe:
+    """The recipe of the second classifier: that of the first, with another seed."""
+    return replace(recipe_for(num_images), seed=SECOND_SEED)
+
+
 def yardstick(
     real: RealImages,
     folders: Sequence[Path],
     recipe: Recipe | None = None,
     progress: Progress | None = None,
+    name: str = FIRST,
 ) -> Yardstick:
     """The yardstick of a data set: read from the first folder that has it, else made and kept.
 
@@ -77,24 +102,50 @@ def yardstick(
         folders: where it may be kept, the preferred one first.
         recipe: how the classifier is trained; by default chosen by the number of images.
         progress: called with ``(step, steps, loss)`` while training.
+        name: of its feature space.
     """
     recipe = recipe or recipe_for(len(real.images))
-    name = f"classifier-{_key(real, recipe)[:16]}.pt"
-    for folder in folders:
-        stored = _read(folder / name)
-        if stored is not None:
-            return _unpack(stored, real, folder / name)
-    net = train(real.images, real.labels, real.num_classes, recipe, progress)
-    reference = fit_gaussian(features(net, to_float(real.images)))
-    stored = {
-        "recipe": recipe.as_dict(),
-        "weights": net.state_dict(),
-        "mean": torch.from_numpy(reference.mean),
-        "covariance": torch.from_numpy(reference.covariance),
-        "test_features": features(net, to_float(real.test_images)),
-        "test_accuracy": accuracy(net, real.test_images, real.test_labels),
-    }
-    return _unpack(stored, real, _write(stored, [folder / name for folder in folders]))
+    key = digest_of(json.dumps([FORMAT, recipe.as_dict(), real.num_classes]), real[:4])
+
+    def made() -> dict[str, Any]:
+        net = train(real.images, real.labels, real.num_classes, recipe, progress)
+        gaussian = fit_gaussian(features(net, to_float(real.images)))
+        return {
+            "recipe": recipe.as_dict(),
+            "weights": net.state_dict(),
+            "mean": torch.from_numpy(gaussian.mean),
+            "covariance": torch.from_numpy(gaussian.covariance),
+            "test_features": features(net, to_float(real.test_images)),
+            "test_accuracy": accuracy(net, real.test_images, real.test_labels),
+        }
+
+    stored, path = kept(f"classifier-{key[:16]}.pt", folders, made)
+    return _unpack(stored, real, folders, name, path)
+
+
+def held_out_distances(
+    real: RealImages, folders: Sequence[Path], starting: Callable[[], None] | None = None
+) -> Tensor:
+    """Distance of each test image to its nearest training image: read, else computed and kept.
+
+    Args:
+        real: training and test images.
+        folders: where it may be kept, the preferred one first.
+        starting: called before a computation, which takes half a minute for MNIST.
+
+    Returns:
+        float64 ``(M,)``, as `memorisation.nearest` gives it.
+    """
+
+    def made() -> dict[str, Any]:
+        if starting is not None:
+            starting()
+        parts = [nearest(part, real.images).distance for part in real.test_images.split(2000)]
+        return {"distance": torch.cat(parts)}
+
+    key = digest_of(FORMAT, [real.images, real.test_images])
+    distance: Tensor = kept(f"nearest-{key[:16]}.pt", folders, made)[0]["distance"]
+    return distance
 
 
 @torch.no_grad()
@@ -115,50 +166,35 @@ def as_seen(samples: Tensor) -> Tensor:
     return grey.mul(2 / 255).sub(1)
 
 
-def _key(real: RealImages, recipe: Recipe) -> str:
-    digest = hashlib.sha256(json.dumps([FORMAT, recipe.as_dict(), real.num_classes]).encode())
-    for tensor in real[:4]:
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy().data)
-    return digest.hexdigest()
-
-
-def _unpack(stored: dict[str, Any], real: RealImages, path: Path | None) -> Yardstick:
+def _unpack(
+    stored: dict[str, Any],
+    real: RealImages,
+    folders: Sequence[Path],
+    name: str,
+    path: Path | None,
+) -> Yardstick:
     with torch.device("meta"):  # no random weights: the caller's random state stays as it was
         net = Classifier(real.images.shape[1], real.num_classes)
     net.load_state_dict(stored["weights"], assign=True)
+    net.eval().requires_grad_(False)
+    sha256 = digest_of(list(stored["weights"]), list(stored["weights"].values()))
+
+    def made() -> dict[str, Any]:
+        chosen = permutation(len(real.images), "reference images")[:REFERENCE]
+        reference = reference_of(features(net, to_float(real.images[chosen])))
+        return {"features": reference.points.float(), "within": reference.within}
+
+    key = digest_of([FORMAT, REFERENCE, sha256], [real.images])
+    reference, _ = kept(f"reference-{key[:16]}.pt", folders, made)
     return Yardstick(
-        net=net.eval().requires_grad_(False),
+        net=net,
         reference=Gaussian(stored["mean"].numpy(), stored["covariance"].numpy()),
+        kernel_reference=Reference(reference["features"].double(), cubic, reference["within"]),
         test_features=stored["test_features"],
+        test_labels=real.test_labels,
         test_accuracy=stored["test_accuracy"],
+        train_classes=torch.bincount(real.labels, minlength=real.num_classes),
+        name=name,
+        sha256=sha256,
         path=path,
     )
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """What `_write` wrote, or None where there is nothing, or nothing sound."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    payload, digest = content[:-DIGEST], content[-DIGEST:]
-    if hashlib.sha256(payload).digest() != digest:
-        return None
-    stored: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True)
-    return stored
-
-
-def _write(stored: dict[str, Any], paths: Sequence[Path]) -> Path | None:
-    """Write to the first place that can be written; readers never see half a file."""
-    buffer = io.BytesIO()
-    torch.save(stored, buffer)
-    payload = buffer.getvalue()
-    for path in paths:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, payload + hashlib.sha256(payload).digest())
-        except OSError:
-            continue
-        return path
-    return None

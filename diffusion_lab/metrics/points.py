@@ -17,15 +17,19 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diffusion_lab.data.loader import permutation
+from diffusion_lab.metrics.intervals import Jackknife, deal
 
 PROJECTIONS = 128
 """Directions of a score."""
 SET_SIZE, MOST_SETS = 5000, 20
 """Points of a set that a score compares, and how many disjoint sets of a kind at most."""
+GROUPS, MOST_LEFT_OUT = 25, 4
+"""Groups of the jackknife, and sets of test points that what is left is compared with."""
 
 
 def sliced_wasserstein(
@@ -49,6 +53,11 @@ def sliced_wasserstein(
 
 def _projected(cloud: Tensor, projections: int = PROJECTIONS, seed: int = 0) -> Tensor:
     """The cloud's coordinate along each direction, sorted: float64 ``(N, projections)``."""
+    return _ordered(cloud, projections, seed)[0]
+
+
+def _ordered(cloud: Tensor, projections: int = PROJECTIONS, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The same, and which point each coordinate is of."""
     if cloud.ndim != 2 or not len(cloud) or not cloud.isfinite().all():
         raise ValueError(
             f"points={tuple(cloud.shape)}: a distance needs finite (N, d) with N >= 1; samples "
@@ -59,7 +68,9 @@ def _projected(cloud: Tensor, projections: int = PROJECTIONS, seed: int = 0) -> 
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(projections, cloud.shape[1], generator=generator, dtype=torch.float64)
     directions /= directions.norm(dim=1, keepdim=True)
-    return (cloud.detach().cpu().double() @ directions.T).sort(dim=0).values
+    # Rows lie together in memory, so sorting them and not columns is several times faster.
+    values, order = (directions @ cloud.detach().cpu().double().T).sort(dim=1)
+    return values.T, order.T
 
 
 def _distance(one: Tensor, two: Tensor) -> float:
@@ -115,7 +126,37 @@ def score_points(samples: Tensor, train_points: Tensor, test_points: Tensor) -> 
     }
 
 
+def sliced_wasserstein_jackknife(samples: Tensor, test_points: Tensor) -> Jackknife:
+    """The figure ``sw`` of `score_points`, with its jackknife.
+
+    For the time it takes, there are only `GROUPS` groups, and the statistic without a group is
+    compared with `MOST_LEFT_OUT` of the sets of test points.
+
+    Args:
+        samples: float ``(N, d)``, N of at least 2; a group is left out of each set of them.
+        test_points: ``(K, d)``, taken as they are.
+    """
+    count = min(SET_SIZE, len(samples))
+    drawn, held = samples.split(count)[: _number(samples, count)], _sets(test_points, count)
+    values, order = zip(*(_ordered(part) for part in drawn), strict=True)
+    groups = deal(count, groups=GROUPS)
+
+    def without(group: int) -> float:
+        distances = []
+        for value, place in zip(values, order, strict=True):
+            left = value.T[(groups != group)[place.T]].view(value.shape[1], -1).T
+            distances += [_distance(left, one) for one in held[:MOST_LEFT_OUT]]
+        return fmean(distances)
+
+    value = fmean(_distance(one, two) for one in values for two in held)
+    left_out = np.array([without(group) for group in range(int(groups.max()) + 1)])
+    return Jackknife(value, left_out, (0.0, np.inf))
+
+
+def _number(points: Tensor, count: int) -> int:
+    return max(1, min(MOST_SETS, len(points) // count))
+
+
 def _sets(points: Tensor, count: int) -> list[Tensor]:
     """Disjoint sets of `count` points, projected; all points where there are no more than that."""
-    number = max(1, min(MOST_SETS, len(points) // count))
-    return [_projected(part) for part in points.split(count)[:number]]
+    return [_projected(part) for part in points.split(count)[: _number(points, count)]]

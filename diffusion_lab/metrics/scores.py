@@ -1,9 +1,23 @@
-"""The figures of one set of samples, side by side with real images never trained on."""
+"""The figures of one set of samples, each with its interval and what a perfect sampler would get.
+
+A figure X comes with ``X_low`` and ``X_high``, the ends of its 95 % interval (see `intervals` for
+what that is), and ``X_real``: the mean of X over sets of as many test images of the same classes
+(see `perfect`). The figures, by name (those of the second classifier end in 2, as ``fd2``):
+
+* ``agreement``: share of samples read as the class asked for (`agreement`);
+* ``fd``, ``fd_unbiased``: Fréchet distance to the training images, and its limit of endlessly many
+  samples (`distances`); ``kd``: kernel distance (`kernels`);
+* ``precision``, ``recall``, ``density``, ``coverage``: by nearest neighbours (`neighbours`);
+* ``vendi``, ``remaining_variance``, ``pairwise_distance``: diversity (`diversity`);
+* ``class_entropy``, ``class_variation``: classes of samples drawn without one (`classes`);
+* ``nearest_ratio``, ``copied_share``, ``closer_probability``: memorisation (`memorisation`).
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,30 +25,107 @@ from torch import Tensor
 from diffusion_lab.metrics.agreement import agreement
 from diffusion_lab.metrics.classifier import to_float
 from diffusion_lab.metrics.distances import frechet
-from diffusion_lab.metrics.diversity import pairwise_distance, remaining_variance
+from diffusion_lab.metrics.diversity import pairwise_distance
 from diffusion_lab.metrics.features import RealImages, Yardstick, as_seen, features
+from diffusion_lab.metrics.image_figures import Estimates, in_features, in_pixels, of_copies
+from diffusion_lab.metrics.intervals import FEWEST, Estimate, share
+from diffusion_lab.metrics.memorisation import Nearest
+from diffusion_lab.metrics.perfect import PerfectSampler, end_of
 
 
-def score(
-    yardstick: Yardstick,
-    samples: Tensor,
-    labels: Tensor | None,
-    real: RealImages | None = None,
-) -> dict[str, Any]:
-    """Score samples with a yardstick.
+class Scored(NamedTuple):
+    """A set of samples with its scores.
+
+    Attributes:
+        figures: plain data by name, see the head of this file and `Scorer`.
+        estimates: what `comparison` needs: the figures with what their intervals are made of.
+        confusion: counts ``(K, K)``, row = asked, column = read; None without labels.
+        nearest: the training image nearest to each sample; None where it was not looked for.
+        labels: int64 ``(N,)``, the classes asked for, or None.
+    """
+
+    figures: dict[str, Any]
+    estimates: Estimates
+    confusion: Tensor | None
+    nearest: Nearest | None
+    labels: Tensor | None
+
+
+class Scorer:
+    """Scores sets of samples of one data set; what real images get is computed once a number.
+
+    Args:
+        yardsticks: the first decides the figures without a number at the end of their name.
+        real: the data set, for the figures in pixels and of classes; None leaves these out.
+        held_out: distances of the test images, see `features.held_out_distances`; None leaves
+            memorisation out.
+    """
+
+    def __init__(
+        self,
+        yardsticks: Sequence[Yardstick],
+        real: RealImages | None = None,
+        held_out: Tensor | None = None,
+    ) -> None:
+        self.yardsticks, self.real, self.held_out = yardsticks, real, held_out
+        self._perfect = PerfectSampler(yardsticks, real)
+
+    def __call__(self, samples: Tensor, labels: Tensor | None) -> Scored:
+        """Score samples ``(N, C, H, W)``, nominally in [-1, 1], of the classes asked for ``(N,)``.
+
+        The figures hold beside those above all of `score`; ``per_class_low`` and ``_high``;
+        ``class_shares``: of the classes read; ``pairwise_distance_test``: of the first test
+        images; of each classifier ``feature_space``, ``classifier_sha256`` and
+        ``classifier_test_accuracy``.
+
+        Raises:
+            ValueError: fewer than 10 samples, or samples that are not finite.
+        """
+        figures = score(self.yardsticks[0], samples, labels)  # refuses what cannot be scored
+        if len(samples) < FEWEST:
+            raise ValueError(
+                f"num_samples={len(samples)}: figures with intervals need at least {FEWEST}, "
+                "better 1000"
+            )
+        seen, labels = as_seen(samples), None if labels is None else labels.cpu()
+        found = [in_features(one, features(one.net, seen), labels) for one in self.yardsticks]
+        estimates: Estimates = {}
+        for number, one in enumerate(found):
+            figures |= _identity(self.yardsticks[number], end_of(number))
+            estimates |= {name + end_of(number): e for name, e in one.estimates.items()}
+        if figures["fd_count"] == len(seen):
+            estimates["fd_ratio"] = found[0].fd.over(figures["fd_test"])
+        near = None
+        if self.real is not None:
+            estimates |= in_pixels(seen, labels, self.real)
+            test = to_float(self.real.test_images)
+            figures["pairwise_distance_test"] = pairwise_distance(test)
+            if self.held_out is not None:
+                copies, near = of_copies(seen, labels, self.real, self.held_out)
+                estimates |= copies
+        figures |= flat(estimates, self._perfect(labels, len(seen)))
+        confusion = found[0].confusion
+        figures["class_shares"] = [round(value, 4) for value in found[0].shares.tolist()]
+        figures |= {} if confusion is None else _per_class(confusion)
+        return Scored(figures, estimates, confusion, near, labels)
+
+
+@torch.no_grad()
+def score(yardstick: Yardstick, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
+    """The few figures that cost next to nothing and need no interval, as while a model trains.
 
     Args:
         yardstick: the classifier and the real images' features.
         samples: float ``(N, C, H, W)``, nominally in [-1, 1], N of at least 2.
         labels: int64 ``(N,)``, the classes asked for; None for samples without a class.
-        real: the data set, for the figures of `diversity`; None leaves these out.
 
     Returns:
-        Plain data. ``agreement``: share read as asked (None without labels), ``per_class``: the
-        same by class; ``fd``: Fréchet distance of the samples to the training images in the
-        classifier's features; ``fd_test``: of the first ``fd_count`` test images; ``fd_ratio``:
-        the one over the other, both from the first ``fd_count`` images, where ``fd_count`` is the
-        smaller of N and the number of test images; ``classifier_test_accuracy``.
+        Plain data. ``num_samples``: N; ``agreement``: share read as asked (None without labels);
+        ``per_class``: the same by class, None where it was not asked for; ``fd``: Fréchet distance
+        to the training images in the classifier's features; ``fd_test``: of the first ``fd_count``
+        test images, whatever their class; ``fd_ratio``: that of the first ``fd_count`` samples over
+        it, where ``fd_count`` is the smaller of N and the number of test images;
+        ``classifier_test_accuracy``.
 
     Raises:
         ValueError: fewer than two samples, or samples that are not finite.
@@ -43,48 +134,49 @@ def score(
         raise ValueError(f"num_samples={len(samples)}: a distance needs at least 2, better 1000")
     if not torch.isfinite(samples).all():
         raise ValueError("the samples hold values that are not finite: the model has diverged")
-    seen = as_seen(samples)
-    sample_features = features(yardstick.net, seen)
+    found = features(yardstick.net, as_seen(samples))
     count = min(len(samples), len(yardstick.test_features))
     fd_test = frechet(yardstick.test_features[:count], yardstick.reference)
-    fd_same = frechet(sample_features[:count], yardstick.reference)
     result: dict[str, Any] = {
         "num_samples": len(samples),
         "agreement": None,
         "per_class": None,
-        "fd": frechet(sample_features, yardstick.reference),
+        "fd": frechet(found, yardstick.reference),
         "fd_test": fd_test,
         "fd_count": count,
-        "fd_ratio": fd_same / fd_test,
+        "fd_ratio": frechet(found[:count], yardstick.reference) / fd_test,
         "classifier_test_accuracy": yardstick.test_accuracy,
     }
     if labels is not None:
-        with torch.no_grad():
-            outcome = agreement(yardstick.net.head(sample_features), labels)
-        result["agreement"] = outcome.overall
-        result["per_class"] = [
-            None if torch.isnan(share) else round(float(share), 4) for share in outcome.per_class
-        ]
-    return result if real is None else result | diversity(seen, labels, real)
+        outcome = agreement(yardstick.net.head(found), labels)
+        result |= {"agreement": outcome.overall}
+        result |= {"per_class": _per_class(outcome.confusion)["per_class"]}
+    return result
 
 
-def diversity(samples: Tensor, labels: Tensor | None, real: RealImages) -> dict[str, Any]:
-    """How much samples differ from each other, beside the test images.
+def flat(estimates: Mapping[str, Estimate], real: Mapping[str, float]) -> dict[str, float | None]:
+    """Plain data of estimates: ``X``, ``X_low``, ``X_high`` and ``X_real``; None for no value."""
+    result: dict[str, float | None] = {}
+    for name, estimate in estimates.items():
+        found = (*estimate.interval(), real.get(name, math.nan))
+        for end, value in zip(("", "_low", "_high", "_real"), found, strict=True):
+            result[name + end] = float(value) if math.isfinite(value) else None
+    return result
 
-    Args:
-        samples: float ``(N, C, H, W)`` in [-1, 1], N of at least 2.
-        labels: int64 ``(N,)``, the classes asked for, or None.
-        real: the data set.
 
-    Returns:
-        ``remaining_variance``: total pixel variance over that of the test images, within classes
-        where there are labels (None where no class was asked for twice); ``pairwise_distance``:
-        mean Euclidean distance of two samples; ``pairwise_distance_test``: of two test images.
-    """
-    test = to_float(real.test_images)
-    remaining = remaining_variance(samples, test, labels, real.test_labels)
+def _identity(stick: Yardstick, end: str) -> dict[str, Any]:
     return {
-        "remaining_variance": None if math.isnan(remaining) else remaining,
-        "pairwise_distance": pairwise_distance(samples),
-        "pairwise_distance_test": pairwise_distance(test),
+        f"feature_space{end}": f"FD-{stick.name}",
+        f"classifier{end}_sha256": stick.sha256,
+        f"classifier{end}_test_accuracy": stick.test_accuracy,
     }
+
+
+def _per_class(confusion: Tensor) -> dict[str, list[float | None]]:
+    """Agreement by class, with intervals."""
+    result: dict[str, list[float | None]] = {"": [], "_low": [], "_high": []}
+    for right, asked in zip(confusion.diagonal().tolist(), confusion.sum(1).tolist(), strict=True):
+        found = share(right, asked) if asked else (None, None, None)
+        for end, value in zip(result, found, strict=True):
+            result[end].append(None if value is None else round(value, 4))
+    return {f"per_class{end}": values for end, values in result.items()}

@@ -27,24 +27,44 @@ class Column(NamedTuple):
     Attributes:
         title: heading and axis label.
         spec: format of a value.
-        ideal: what real data would have; None where that means nothing.
+        ideal: what real data would have, where a row does not say it (as `NAME_real`).
         share: of a whole, so that an axis of it starts at 0 and is never logarithmic.
+        better: "low" or "high", which values are better; "" where that depends.
     """
 
     title: str
     spec: str
     ideal: float | None = None
     share: bool = False
+    better: str = ""
 
 
 COLUMNS = {
     "step": Column("optimizer steps", ",d"),
-    "network_calls": Column("network calls per sample", ",.6g"),
-    "seconds": Column("seconds", ",.1f"),
+    "network_calls": Column("network calls per sample", ",.6g", better="low"),
+    "seconds": Column("seconds", ",.1f", better="low"),
     "speedup": Column("times faster", ",.1f"),
-    "agreement": Column("class agreement", ".1%", share=True),
-    "fd_ratio": Column("FD ratio", ",.2f", 1.0),
-    "sw_ratio": Column("SW ratio", ",.2f", 1.0),
+    "agreement": Column("class agreement", ".1%", share=True, better="high"),
+    "agreement2": Column("class agreement (2nd classifier)", ".1%", share=True, better="high"),
+    "fd": Column("FD-CNN", ",.3f", better="low"),
+    "fd2": Column("FD-CNN2", ",.3f", better="low"),
+    "fd_unbiased": Column("FD-CNN, endless samples", ",.3f", better="low"),
+    "fd_ratio": Column("FD ratio", ",.2f", better="low"),
+    "kd": Column("KD-CNN", ".4f", 0.0, better="low"),
+    "precision": Column("precision", ".3f", share=True, better="high"),
+    "recall": Column("recall", ".3f", share=True, better="high"),
+    "density": Column("density", ".3f", 1.0),
+    "coverage": Column("coverage", ".3f", share=True, better="high"),
+    "vendi": Column("Vendi score", ".2f", better="high"),
+    "pairwise_distance": Column("pairwise distance", ".2f"),
+    "class_entropy": Column("class entropy", ".3f", better="high"),
+    "class_variation": Column("class variation", ".3f", better="low"),
+    "nearest_ratio": Column("nearest ratio", ".3f", 1.0),
+    "copied_share": Column("copied share", ".2%", 0.01),
+    "closer_probability": Column("P(closer)", ".3f", 0.5),
+    "sw": Column("sliced Wasserstein", ".4f", better="low"),
+    "sw_ratio": Column("SW ratio", ",.2f", 1.0, better="low"),
+    "mmd": Column("kernel distance", ".5f", 0.0, better="low"),
     "remaining_variance": Column("remaining variance", ".3f", 1.0, share=True),
 }
 """Figures that a table or a picture can show, by their name in `study.json`."""
@@ -79,8 +99,29 @@ def value_of(row: Figures, name: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def on_front(rows: Sequence[Figures], x: str, y: str) -> list[bool]:
+    """Which rows no other one beats in two figures at once (the Pareto front).
+
+    Args:
+        rows: figures by name.
+        x: one figure.
+        y: the other; a row without a value of both is not on the front.
+    """
+    signs = [-1.0 if column(name).better == "high" else 1.0 for name in (x, y)]
+    values = [(value_of(row, x), value_of(row, y)) for row in rows]
+    points = [None if a is None or b is None else (signs[0] * a, signs[1] * b) for a, b in values]
+
+    def beaten(p: tuple[float, float]) -> bool:
+        others = (q for q in points if q is not None and q != p)
+        return any(q[0] <= p[0] and q[1] <= p[1] for q in others)
+
+    return [p is not None and not beaten(p) for p in points]
+
+
 def markdown(rows: Sequence[Figures], names: Sequence[str]) -> str:
     """A Markdown table, padded so that it reads well as plain text too.
+
+    A figure with an interval is followed by it; a row on the front (`front`) has a star.
 
     Args:
         rows: figures by name, and `row`.
@@ -88,14 +129,52 @@ def markdown(rows: Sequence[Figures], names: Sequence[str]) -> str:
     """
     names = known(rows, names)
     lines = [["row", *(column(name).title for name in names)]]
-    lines += [[str(row["row"]), *(_cell(row, name) for name in names)] for row in rows]
-    widths = [max(len(line[k]) for line in lines) for k in range(len(names) + 1)]
-    ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    stars = [" *" if row.get("front") else "" for row in rows]
+    lines += [
+        [f"{row['row']}{star}", *(_cell(row, name) for name in names)]
+        for row, star in zip(rows, stars, strict=True)
+    ]
+    return _padded(lines, "l" + "r" * len(names))
+
+
+def _padded(lines: Sequence[Sequence[str]], sides: str) -> str:
+    """A Markdown table of lines, the first its heading, each column aligned "l" or "r"."""
+    widths = [max(len(line[k]) for line in lines) for k in range(len(sides))]
+    ends = {"l": "-", "r": ":"}
+    ruler = ["-" * (w - 1) + ends[side] for w, side in zip(widths, sides, strict=True)]
+    align = {"l": str.ljust, "r": str.rjust}
     padded = [
-        [line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]
+        " | ".join(align[side](t, w) for t, w, side in zip(line, widths, sides, strict=True))
         for line in [lines[0], ruler, *lines[1:]]
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+    return "\n".join(f"| {line} |" for line in padded)
+
+
+def difference_table(differences: Mapping[str, Mapping[str, float]], name: str, first: str) -> str:
+    """A Markdown table of paired differences, with what each of them says.
+
+    Args:
+        differences: for each figure of `COLUMNS` `value` (this row's less the first's), `low` and
+            `high`; others are left out.
+        name: the row.
+        first: the row it is compared with.
+    """
+    lines = [["figure", "difference", "95 % interval", ""]]
+    for key, found in differences.items():
+        if key not in COLUMNS:
+            continue
+        shown = COLUMNS[key]
+        spec = f"+{shown.spec}"
+        value, low, high = (found[part] for part in ("value", "low", "high"))
+        verdict = "no difference shown"
+        if low > 0 or high < 0:
+            higher = name if low > 0 else first
+            lower = first if low > 0 else name
+            better = {"high": higher, "low": lower}.get(shown.better)
+            verdict = f"{better} is better" if better else f"{higher} has more"
+        interval = f"{format(low, spec)} – {format(high, spec)}"
+        lines.append([shown.title, format(value, spec), interval, verdict])
+    return _padded(lines, "lrrl")
 
 
 def comma_separated(rows: Sequence[Figures]) -> str:
@@ -164,4 +243,8 @@ def _cell(row: Figures, name: str) -> str:
     if value is None:
         return "–"
     spec = column(name).spec
-    return format(round(value) if spec.endswith("d") else value, spec)
+    text = format(round(value) if spec.endswith("d") else value, spec)
+    ends = [row.get(f"{name}_{end}") for end in ("low", "high")]
+    if None in ends:
+        return text
+    return f"{text} ({format(ends[0], spec)} – {format(ends[1], spec)})"

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from diffusion_lab.reporting.study import Figures, column, known, value_of
+from diffusion_lab.reporting.study import Figures, column, known, on_front, value_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -43,6 +43,10 @@ class StudyFigure(ABC):
         for name in y:
             column(name)
         self.y = list(y)
+
+    def marked(self, rows: Sequence[Figures]) -> list[Figures]:
+        """The rows, with what the figure finds out about them (`front`)."""
+        return list(rows)
 
     def png(self, rows: Sequence[Figures]) -> bytes:
         """The picture of rows (figures by name, and `row`) as a PNG file."""
@@ -81,7 +85,7 @@ class Bars(StudyFigure):
         """Horizontal bars, the first row on top."""
         values = [value_of(row, name) for row in rows]
         finite = [value for value in values if value is not None]
-        high = max([*finite, column(name).ideal or 0.0])
+        high = max([*finite, _real(rows, name) or 0.0])
         if _wide(name, finite):
             axes.set(xscale="log", xlim=(min([*finite, 1.0]) / 2, high * 6))
             _plain_numbers(axes.xaxis, [*finite, high * 6])
@@ -97,7 +101,7 @@ class Bars(StudyFigure):
         axes.set_yticks(range(len(rows)), [str(row["row"]) for row in rows] if first else [])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(column(name).title)
-        _ideal(axes, name, axes.axvline)
+        _ideal(axes, rows, name, axes.axvline)
 
 
 class Curve(StudyFigure):
@@ -119,7 +123,7 @@ class Curve(StudyFigure):
         across, up = [p[0] for p in points], [p[1] for p in points]
         axes.plot(across, up, "o-", ms=4, color=COLOUR, clip_on=False)
         _scales(axes, across, up, self.x, name)
-        _ideal(axes, name, axes.axhline)
+        _ideal(axes, rows, name, axes.axhline)
 
 
 class Scatter(Curve):
@@ -133,7 +137,54 @@ class Scatter(Curve):
             axes.plot([at], [height], MARKS[k % len(MARKS)], **style)
         axes.margins(x=0.15)
         _scales(axes, [p[0] for p in points], [p[1] for p in points], self.x, name)
-        _ideal(axes, name, axes.axhline)
+        _ideal(axes, rows, name, axes.axhline)
+
+
+class Frontier(Curve):
+    """Curves of rows that differ along one key, with intervals, and the Pareto front in grey.
+
+    Rows of one `curve` are joined; the arguments are those of `Curve`.
+    """
+
+    height = 4.2
+
+    def marked(self, rows: Sequence[Figures]) -> list[Figures]:
+        """Each row with `front`: nothing beats it in x and the first of y at once."""
+        front = on_front(rows, self.x, known(rows, self.y)[0])
+        return [{**row, "front": star} for row, star in zip(rows, front, strict=True)]
+
+    def draw(self, axes: Axes, rows: Sequence[Figures], name: str, first: bool) -> None:
+        """One line a curve, bars for the intervals, and the front as a broad grey line."""
+        curves: dict[str, list[Figures]] = {}
+        for row in rows:
+            if value_of(row, self.x) is not None and value_of(row, name) is not None:
+                curves.setdefault(str(row.get("curve", "")), []).append(row)
+        for k, (text, members) in enumerate(curves.items()):
+            members.sort(key=lambda row: row[self.x])
+            x, y = [row[self.x] for row in members], [row[name] for row in members]
+            style = {"ms": 5, "lw": 1.2, "color": f"C{k}", "label": text}
+            axes.errorbar(x, y, _bars(members, name), fmt=f"{MARKS[k % len(MARKS)]}-", **style)
+        front = [row for row, on in zip(rows, on_front(rows, self.x, name), strict=True) if on]
+        front.sort(key=lambda row: row[self.x])
+        across, up = [row[self.x] for row in front], [row[name] for row in front]
+        axes.plot(across, up, color=GREY, lw=7, alpha=0.25, zorder=0.6, label="best for its cost")
+        _scales(axes, [p[0] for p in _points(rows, self.x, name)],
+                [p[1] for p in _points(rows, self.x, name)], self.x, name)  # fmt: skip
+        if column(name).share:
+            axes.set_ylim(auto=True)
+        _ideal(axes, rows, name, axes.axhline)
+
+
+def _bars(rows: Sequence[Figures], name: str) -> list[list[float]] | None:
+    """Lengths of error bars below and above; None where there are no intervals."""
+    ends = [(row.get(f"{name}_low"), row.get(f"{name}_high")) for row in rows]
+    if any(low is None or high is None for low, high in ends):
+        return None
+    pairs = list(zip(rows, ends, strict=True))
+    return [
+        [max(row[name] - low, 0.0) for row, (low, _) in pairs],
+        [max(high - row[name], 0.0) for row, (_, high) in pairs],
+    ]
 
 
 def _legend(figure: Figure) -> None:
@@ -192,8 +243,16 @@ def _wide(name: str, values: Sequence[float]) -> bool:
     return max(values) / min(values) > LOG_SPAN
 
 
-def _ideal(axes: Axes, name: str, line: Callable[..., object]) -> None:
+def _ideal(
+    axes: Axes, rows: Sequence[Figures], name: str, line: Callable[..., object]
+) -> None:
     """Mark where real data stand."""
-    ideal = column(name).ideal
+    ideal = _real(rows, name)
     if ideal is not None:
         line(ideal, color=GREY, ls="--", lw=1, zorder=0.5, label="real data")
+
+
+def _real(rows: Sequence[Figures], name: str) -> float | None:
+    """What held-out real data have, as the first row that knows it says; else the ideal."""
+    found = [row[f"{name}_real"] for row in rows if row.get(f"{name}_real") is not None]
+    return float(found[0]) if found else column(name).ideal

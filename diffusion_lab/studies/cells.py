@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
     from diffusion_lab.config.composing import DictConfig
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is measured; kept rows of another one are not used."""
 SETTINGS = (
     "weights", "num_samples", "label", "seed", "batch_size", "device", "sampler", "guidance",
-    "constraint", "data",
+    "constraint", "data", "features", "second_classifier",
 )  # fmt: skip
 """Keys of `evaluate` that decide the figures of a cell."""
-_COMMON = ("weights", "num_samples", "label", "seed", "batch_size", "device", "trust")
+_COMMON = (
+    "weights", "num_samples", "label", "seed", "batch_size", "device", "second_classifier", "trust",
+)  # fmt: skip
 
 
 def plain(node: Any) -> Any:
@@ -69,7 +71,7 @@ class Cell:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that decides the figures, but for the checkpoint's content and the machine."""
-        found = {key: plain(self.cfg[key]) for key in SETTINGS}
+        found = {key: plain(self.cfg.get(key)) for key in SETTINGS}
         found["data"] = {k: v for k, v in (found["data"] or {}).items() if k != "data_dir"}
         return found
 
@@ -92,14 +94,16 @@ class Cell:
 
     def faults(self) -> list[str]:
         """Everything wrong with the settings, against the model that the checkpoint describes."""
+        from diffusion_lab.metrics.intervals import FEWEST
+
         trained = ("schedule", "parameterization", "denoiser")
         config = {key: self.stored["config"].get(key) for key in trained}
-        own = {key: plain(self.cfg[key]) for key in (*SETTINGS, "trust")}
+        own = {key: plain(self.cfg.get(key)) for key in (*SETTINGS, "trust")}
         own.pop("label")
         found = check({**{key: value for key, value in config.items() if value}, **own})
         count = self.cfg.num_samples
-        if isinstance(count, int) and count < 2:
-            found.append(f"num_samples={count}: a distance needs at least 2, better 1000")
+        if isinstance(count, int) and count < FEWEST:
+            found.append(f"num_samples={count}: intervals need at least {FEWEST}, better 1000")
         try:
             self.labels()
         except (ValueError, TypeError, RuntimeError) as error:
@@ -166,7 +170,7 @@ def common_words(cfg: DictConfig, typed: Sequence[str] = ()) -> list[str]:
     from diffusion_lab.config.composing import key_of
     from diffusion_lab.config.stored import OPTION
 
-    groups = {"sampler", "guidance", "constraint", "data", "grid"}
+    groups = {"sampler", "guidance", "constraint", "data", "grid", "features"}
     words = [_word(key, plain(cfg[key])) for key in _COMMON]
     words += [_word(f"paths.{key}", plain(cfg.paths[key])) for key in cfg.paths]
     for word in typed:

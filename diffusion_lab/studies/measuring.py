@@ -12,6 +12,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from diffusion_lab.metrics.scores import Scored
     from diffusion_lab.studies.cells import Cell
     from diffusion_lab.studies.rulers import Ruler
     from diffusion_lab.training.module import DiffusionModule
@@ -22,12 +23,15 @@ class Measurement(NamedTuple):
 
     Attributes:
         figures: Plain data: those of the ruler, `network_calls` an image (a guided call of one
-            image with and without its class counts as two), `seconds` for all, `step`.
+            image with and without its class counts as two), `seconds` for drawing all,
+            `scoring_seconds`, `step`.
         samples: float32 (N, *shape) on the CPU.
+        scored: What the ruler found, for pictures and paired comparisons.
     """
 
     figures: dict[str, Any]
     samples: Tensor
+    scored: Scored
 
 
 def measure(cell: Cell, ruler: Ruler, progress: Callable[[int], None]) -> Measurement:
@@ -53,9 +57,29 @@ def measure(cell: Cell, ruler: Ruler, progress: Callable[[int], None]) -> Measur
         drawn = module.sample(cfg.num_samples, labels, seed=cfg.seed, batch_size=cfg.batch_size)
         samples = drawn.cpu()  # waits for an accelerator
         seconds = time.perf_counter() - start
-    figures = ruler.score(samples, labels)
-    figures |= {"network_calls": sum(calls) / len(samples), "seconds": round(seconds, 2)}
-    return Measurement(figures | {"step": cell.stored["step"]}, samples)
+    start = time.perf_counter()
+    scored = ruler.scored(samples, labels)
+    figures = scored.figures | _further(cell, ruler, samples)
+    figures |= {
+        "network_calls": sum(calls) / len(samples),
+        "seconds": round(seconds, 2),
+        "scoring_seconds": round(time.perf_counter() - start, 2),
+        "step": cell.stored["step"],
+    }
+    return Measurement(figures, samples, scored)
+
+
+def _further(cell: Cell, ruler: Ruler, samples: Tensor) -> dict[str, float]:
+    """Figures in further features, `evaluate features=NAME`."""
+    from diffusion_lab.config import instantiate
+
+    measure = instantiate(cell.cfg.get("features"), trust=cell.cfg.trust)
+    if measure is None:
+        return {}
+    images = getattr(ruler, "data", None)
+    if ruler.unit != "images" or images is None:
+        raise ValueError(f"features measure images; this model draws {ruler.unit}: leave them out")
+    return dict(measure(samples, images.images.train, images.images.test))
 
 
 @contextmanager

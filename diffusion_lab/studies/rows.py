@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from diffusion_lab.config import ConfigError
+from diffusion_lab.config.lists import combinations
 from diffusion_lab.config.runs import run_folder_of
+from diffusion_lab.config.stored import find_checkpoint
 from diffusion_lab.reporting.spread import spread
 
 
 class Row(NamedTuple):
-    """A row to be measured: `evaluate ckpt=CKPT OVERRIDES`."""
+    """A row to be measured: `evaluate ckpt=CKPT OVERRIDES`.
+
+    Attributes:
+        name: What it is called.
+        ckpt: The checkpoint.
+        overrides: What would be typed.
+        curve: Rows of one name are joined by a line where a figure draws lines.
+    """
 
     name: str
     ckpt: Path
     overrides: Sequence[str]
+    curve: str = ""
 
 
 class Rows(Protocol):
@@ -109,6 +119,75 @@ class SavedSteps:
                 for k in spread(len(files), self.most)
             ]
         return rows
+
+
+@dataclass(frozen=True)
+class Product:
+    """Every combination of lists of values, all of the study's first run.
+
+    Attributes:
+        over: Words as in a sweep: `sampler=euler,heun`, `sampler.steps=10,20,50`. Typed ones
+            replace those of the same key.
+        along: The key whose values follow each other along a curve.
+    """
+
+    over: Sequence[str]
+    along: str = "sampler.steps"
+
+    def settings(self) -> Sequence[Sequence[str]]:
+        """See `Rows`."""
+        return combinations(self.over)
+
+    def __call__(self, runs: Mapping[str, Path]) -> list[Row]:
+        """See `Rows`."""
+        ckpt = next(iter(runs.values()))
+        rows = []
+        for words in combinations(self.over):
+            fixed = [word for word in words if not word.startswith(f"{self.along}=")]
+            rows.append(Row(_short(words), ckpt, words, _short(fixed)))
+        return rows
+
+
+def _short(words: Sequence[str]) -> str:
+    """`sampler=heun`, `sampler.steps=20` as "heun steps=20"."""
+    parts = (word.partition("=") for word in words)
+    return " ".join(
+        f"{key.rsplit('.', 1)[-1]}={value}" if "." in key else value for key, _, value in parts
+    )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows: the study's first run as it is typed, and what it is compared with.
+
+    Attributes:
+        ckpt: Another checkpoint or run folder; None is the same one.
+        overrides: What is typed further for the second row.
+        names: What the rows are called.
+    """
+
+    ckpt: str | None = None
+    overrides: Sequence[str] = field(default=())
+    names: Sequence[str] = ("A", "B")
+
+    def settings(self) -> Sequence[Sequence[str]]:
+        """See `Rows`."""
+        return [self.overrides]
+
+    def __call__(self, runs: Mapping[str, Path]) -> list[Row]:
+        """See `Rows`.
+
+        Raises:
+            ConfigError: Nothing differs between the two, or there is no such checkpoint.
+        """
+        if self.ckpt is None and not self.overrides:
+            raise ConfigError(
+                "nothing differs between the two rows: give study.rows.ckpt=RUN (another run) or "
+                "'study.rows.overrides=[\"sampler.steps=50\"]' (another setting)"
+            )
+        one = next(iter(runs.values()))
+        other = one if self.ckpt is None else find_checkpoint(self.ckpt)
+        return [Row(self.names[0], one, ()), Row(self.names[1], other, self.overrides)]
 
 
 def _step(file: Path) -> int:

@@ -1,4 +1,8 @@
-"""What is measured: on images by a classifier, on points by the distance of clouds."""
+"""What is measured: on images by two classifiers, on points by the distance of clouds.
+
+A printed line holds a figure, its 95 % interval, and after "real" what held-out real data of the
+same number and classes get: a perfect sampler.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,46 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from diffusion_lab.metrics.features import RealImages, Yardstick
+    from diffusion_lab.metrics.features import RealImages
+    from diffusion_lab.metrics.scores import Scored, Scorer
     from diffusion_lab.studies.cells import Cell
 
 Line = tuple[str, str, str]
-"""Name, value and meaning of a figure."""
+"""Name, value and meaning of a figure; the meaning begins with interval and perfect value."""
+
+Row = tuple[str, str, str, str]
+"""Title, name among the figures, format and meaning of a line."""
+
+IMAGE_ROWS: tuple[Row, ...] = (
+    ("class agreement", "agreement", ".2%", "read as the class asked for"),
+    ("... second classifier", "agreement2", ".2%", "the same, read by another one"),
+    ("FD-CNN", "fd", ".3f", "Fréchet distance to the training set, in its features"),
+    ("... endless samples", "fd_unbiased", ".3f", "without the bias of few samples"),
+    ("FD-CNN2", "fd2", ".3f", "in the second classifier's features"),
+    ("FD ratio", "fd_ratio", ".2f", "FD-CNN over that of the first {fd_count} test images"),
+    ("KD-CNN", "kd", ".4f", "kernel distance; unbiased, 0 is ideal"),
+    ("precision", "precision", ".3f", "samples among real images"),
+    ("recall", "recall", ".3f", "real images among samples"),
+    ("density", "density", ".3f", "real images around a sample; above 1: crowded"),
+    ("coverage", "coverage", ".3f", "real images with a sample nearby"),
+    ("Vendi score", "vendi", ".2f", "effective number of different samples"),
+    ("remaining variance", "remaining_variance", ".3f", "of pixels{within}; 0 is one image"),
+    ("pairwise distance", "pairwise_distance", ".2f", "of two samples, in pixels"),
+    ("class entropy", "class_entropy", ".3f", "of the classes read, in nats"),
+    ("class variation", "class_variation", ".3f", "share of samples of too frequent classes"),
+    ("nearest ratio", "nearest_ratio", ".3f", "median distance to the nearest training image"),
+    ("copied share", "copied_share", ".2%", "nearer to one than 99 % of test images"),
+    ("P(closer)", "closer_probability", ".3f", "nearer to one than a test image; 1 copies"),
+)
+"""Lines of images, see `metrics.scores`."""
+
+POINT_ROWS: tuple[Row, ...] = (
+    ("sliced Wasserstein", "sw", ".4f", "distance to test points"),
+    ("SW ratio", "sw_ratio", ".2f", "over that of training points; 1 is ideal"),
+    ("kernel distance", "mmd", ".5f", "squared MMD to test points; 0 is ideal"),
+    ("remaining variance", "remaining_variance", ".3f", "over that of test points; 0 is one point"),
+)
+"""Lines of points, see `metrics.point_scores`."""
 
 
 class Ruler(Protocol):
@@ -30,7 +69,11 @@ class Ruler(Protocol):
     """What a sample is called, in the plural."""
 
     def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
-        """Plain figures of samples (N, *shape); see `metrics.scores` and `metrics.points`."""
+        """Plain figures of samples (N, *shape); see `metrics.scores`, `metrics.point_scores`."""
+        ...
+
+    def scored(self, samples: Tensor, labels: Tensor | None) -> Scored:
+        """The figures, and what pictures and paired comparisons need (`metrics.comparison`)."""
         ...
 
     def lines(self, figures: dict[str, Any]) -> list[Line]:
@@ -54,50 +97,56 @@ def ruler_of(cell: Cell) -> Ruler:
     if source.get("fallback") and source["name"] == "digits":
         print("This model was trained on the embedded digits and is compared with those.")
         data = Digits(shape=data.shape, num_classes=data.num_classes)
-    return ImageRuler(data, Path(str(cfg.paths.data_dir)).expanduser())
+    beside = Path(str(cfg.paths.data_dir)).expanduser()
+    return ImageRuler(data, beside, bool(cfg.second_classifier))
 
 
 class ImageRuler:
-    """The classifier's reading, Fréchet distance and diversity, see `metrics.scores`.
+    """Classes, distances, neighbours, diversity and memorisation of images, see `metrics.scores`.
 
     Args:
         data: An image data module.
-        beside: Folder of the data, where the classifier is kept if it can be.
+        beside: Folder of the data, where the classifiers are kept if they can be.
+        second: Whether a second, independently trained classifier measures too.
     """
 
     shown, unit = 20, "images"
 
-    def __init__(self, data: Any, beside: Path) -> None:
-        self.data, self.beside = data, beside
+    def __init__(self, data: Any, beside: Path, second: bool = True) -> None:
+        self.data, self.beside, self.second = data, beside, second
 
     def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
         """Figures of images (N, C, H, W) in [-1, 1]."""
-        from diffusion_lab.metrics.scores import score
+        return self.scored(samples, labels).figures
 
-        return score(self._yardstick, samples, labels, self._real)
+    def scored(self, samples: Tensor, labels: Tensor | None) -> Scored:
+        """The figures with what pictures and paired comparisons need."""
+        return self._scorer(samples, labels)
 
     def lines(self, figures: dict[str, Any]) -> list[Line]:
         """The figures, to be read."""
-        count, agreement = figures["fd_count"], figures["agreement"]
-        within = "" if agreement is None else ", within classes"
-        read = f"the classifier reads {figures['classifier_test_accuracy']:.2%} of the test set"
-        return [
-            ("class agreement", _text(agreement, ".2%"), f"read as asked; {read}"),
-            ("Fréchet distance", f"{figures['fd']:.3f}", "to the training set, in its features"),
-            ("... of real images", f"{figures['fd_test']:.3f}", f"the first {count} test images"),
-            ("FD ratio", f"{figures['fd_ratio']:.2f}", f"of {count} images each; 1 is ideal"),
-            (
-                "remaining variance",
-                _text(figures["remaining_variance"], ".3f"),
-                f"of pixels, over that of real images{within}; 0 is one image",
-            ),
-        ]
+        within = "" if figures["agreement"] is None else ", within classes"
+        lines = _lines(figures, IMAGE_ROWS, within=within)
+        for end, title in (("", "classifier"), ("2", "second classifier")):
+            if f"classifier{end}_sha256" in figures:
+                space = figures[f"feature_space{end}"]
+                what = f"of the test set, read right; {space}"
+                sha256 = figures[f"classifier{end}_sha256"][:12]
+                accuracy = f"{figures[f'classifier{end}_test_accuracy']:.2%}"
+                lines.append((title, accuracy, f"{what}, weights {sha256}"))
+        return lines
 
     def page(self, names: Sequence[str], samples: Sequence[Tensor]) -> Image.Image:
         """A line of images a row, one above the other."""
         from diffusion_lab.reporting.study import image_page
 
         return image_page(names, samples)
+
+    def training_images(self, index: Tensor) -> Tensor:
+        """The training images (N, C, H, W) at positions (N,), float in [-1, 1]."""
+        from diffusion_lab.metrics.classifier import to_float
+
+        return to_float(self._real.images[index])
 
     @cached_property
     def _real(self) -> RealImages:
@@ -107,30 +156,57 @@ class ImageRuler:
         return RealImages(*self.data.images[:4], num_classes=len(self.data.class_names))
 
     @cached_property
-    def _yardstick(self) -> Yardstick:
-        from diffusion_lab.data.files import user_cache_dir
-        from diffusion_lab.metrics.features import yardstick
+    def _scorer(self) -> Scorer:
+        from diffusion_lab.metrics.features import (
+            FIRST,
+            SECOND,
+            held_out_distances,
+            recipe_for,
+            second_recipe_for,
+            yardstick,
+        )
+        from diffusion_lab.metrics.scores import Scorer
 
-        real = self._real
+        real, folders = self._real, self._folders
+        made = [(FIRST, recipe_for), (SECOND, second_recipe_for)][: 2 if self.second else 1]
+        sticks = []
+        for name, recipe in made:
+            show = _Training(f"{name}, a classifier of {self.data.images.name}")
+            sticks.append(yardstick(real, folders, recipe(len(real.images)), show, name))
+            show.end()
+        text = "Measuring how near test images are to training images, once."
+        held_out = held_out_distances(real, folders, lambda: print(text, flush=True))
+        return Scorer(sticks, real, held_out)
+
+    @property
+    def _folders(self) -> list[Path]:
+        from diffusion_lab.data.files import user_cache_dir
+
         # A folder marked read-only is left alone, also by a user who could write to it.
         writable = self.beside.is_dir() and self.beside.stat().st_mode & 0o222
-        folders = [self.beside, user_cache_dir()] if writable else [user_cache_dir()]
-        bars: list[Progress] = []
+        return [self.beside, user_cache_dir()] if writable else [user_cache_dir()]
 
-        def show(step: int, steps: int, loss: float) -> None:
-            if not bars:
-                bars.append(Progress(steps))
-                bars[0].begin(f"training a classifier of {self.data.images.name}, once")
-            bars[0](1)
 
-        made = yardstick(real, folders, progress=show)
-        if bars:
-            bars[0].end()
-        return made
+class _Training:
+    """Shows the progress of a training, if there is one."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: Progress | None = None
+
+    def __call__(self, step: int, steps: int, loss: float) -> None:
+        if self._bar is None:
+            self._bar = Progress(steps)
+            self._bar.begin(f"training {self._name}, once")
+        self._bar(1)
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.end()
 
 
 class PointRuler:
-    """The sliced Wasserstein distance of clouds of points, see `metrics.points`.
+    """Distances and variance of clouds of points, see `metrics.point_scores`.
 
     Args:
         data: A data module that has `points`.
@@ -143,33 +219,39 @@ class PointRuler:
 
     def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
         """Figures of points (N, d)."""
-        from diffusion_lab.metrics.diversity import remaining_variance
-        from diffusion_lab.metrics.points import score_points
+        return self.scored(samples, labels).figures
+
+    def scored(self, samples: Tensor, labels: Tensor | None) -> Scored:
+        """The figures with what paired comparisons need."""
+        from diffusion_lab.metrics.point_scores import scored_points
 
         train, _, test, test_labels = self.data.points[:4]
-        figures = score_points(samples, train, test)
-        remaining = remaining_variance(samples, test, labels, test_labels)
-        return figures | {"remaining_variance": remaining}
+        return scored_points(samples, train, test, labels, test_labels)
 
     def lines(self, figures: dict[str, Any]) -> list[Line]:
         """The figures, to be read."""
-        count = figures["num_samples"]
-        return [
-            ("sliced Wasserstein", f"{figures['sw']:.4f}", "distance to test points"),
-            ("... of real points", f"{figures['sw_test']:.4f}", f"{count} training points"),
-            ("SW ratio", f"{figures['sw_ratio']:.2f}", "of the two; 1 is ideal"),
-            (
-                "remaining variance",
-                f"{figures['remaining_variance']:.3f}",
-                "over that of test points; 0 is one point",
-            ),
-        ]
+        return _lines(figures, POINT_ROWS)
 
     def page(self, names: Sequence[str], samples: Sequence[Tensor]) -> Image.Image:
         """A scatter plot a row, side by side, over test points in grey."""
         from diffusion_lab.reporting.study import point_page
 
         return point_page(names, samples, self.data.points.test[: self.shown])
+
+
+def _lines(figures: dict[str, Any], rows: Sequence[Row], **words: str) -> list[Line]:
+    """A line for each figure that there is: value; interval, perfect sampler's value, meaning."""
+    lines = []
+    for title, name, spec, meaning in rows:
+        if figures.get(name) is None:
+            continue
+        low, high, real = (
+            _text(figures.get(name + end), spec) for end in ("_low", "_high", "_real")
+        )
+        interval, perfect = f"{low} to {high}", f"real {real}"
+        text = meaning.format(**words, **figures)
+        lines.append((title, _text(figures[name], spec), f"{interval:<19} {perfect:<12} {text}"))
+    return lines
 
 
 def _text(value: float | None, spec: str) -> str:

@@ -17,17 +17,12 @@ from diffusion_lab.studies import StudyError
 from diffusion_lab.studies.cells import Cell, cell_of, common_faults, common_words
 from diffusion_lab.studies.progress import Progress
 from diffusion_lab.studies.runs import Training, checkpoint_of, training_of
+from diffusion_lab.studies.tables import Record, write_study
 
 if TYPE_CHECKING:
-    from PIL import Image
-    from torch import Tensor
-
     from diffusion_lab.config.composing import DictConfig
     from diffusion_lab.studies.rulers import Ruler
     from diffusion_lab.studies.study import Study
-
-Record = dict[str, Any]
-"""What is kept of a row: `figures`, and what they belong to."""
 
 
 def run_study(study: Study, cfg: DictConfig, typed: Sequence[str] = ()) -> dict[str, Any]:
@@ -52,14 +47,15 @@ def run_study(study: Study, cfg: DictConfig, typed: Sequence[str] = ()) -> dict[
     for training in trainings:
         runs[training.name] = checkpoint_of(training.run(), cfg)
     runs = {name: runs[name] for name in study.runs}
-    cells = [cell_of(row.name, row.ckpt, words, row.overrides) for row in study.rows(runs)]
+    rows = study.rows(runs)
+    cells = [cell_of(row.name, row.ckpt, words, row.overrides) for row in rows]
     refuse(_faults(study, cells))
     out = _folder(study, cfg, runs)
     rulers: dict[str, Ruler] = {}
     kept = out.parent / "rows" if not cfg.out else out / "rows"
     records = _measured(study, cells, kept, rulers)
-    page = _ruler(cells[0], rulers).page([r["row"] for r in records], [_shown(r) for r in records])
-    return _write(study, cells, records, page, out, typed)
+    records = [{**r, "curve": row.curve} for r, row in zip(records, rows, strict=True)]
+    return write_study(study, cells, records, _ruler(cells[0], rulers), out, typed)
 
 
 def _runs(study: Study, cfg: DictConfig) -> tuple[dict[str, Path], list[Training]]:
@@ -159,17 +155,17 @@ def _ruler(cell: Cell, rulers: dict[str, Ruler]) -> Ruler:
 
 
 def _draw(cell: Cell, ruler: Ruler, progress: Progress, file: Path) -> Record:
-    """Measure a cell, and keep the first samples beside its record."""
+    """Measure a cell, and keep its samples beside its record."""
     import numpy as np
 
     from diffusion_lab.studies.measuring import measure
 
     try:
-        figures, samples = measure(cell, ruler, progress)
+        figures, samples, _ = measure(cell, ruler, progress)
     except ValueError as error:
         raise StudyError(f"row {cell.name!r}: {error}") from None
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, samples=samples[: ruler.shown].numpy())
+    np.savez_compressed(buffer, samples=samples.numpy())
     write_atomically(file.with_suffix(".npz"), buffer.getvalue())
     return {
         "figures": figures,
@@ -179,56 +175,3 @@ def _draw(cell: Cell, ruler: Ruler, progress: Progress, file: Path) -> Record:
         "settings": cell.settings,
         "measured": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-
-
-def _write(
-    study: Study,
-    cells: Sequence[Cell],
-    records: Sequence[Record],
-    page: Image.Image,
-    out: Path,
-    typed: Sequence[str],
-) -> dict[str, Any]:
-    """table.md, table.csv, study.json, figure.png and samples.png."""
-    from diffusion_lab.reporting.grids import save_picture
-    from diffusion_lab.reporting.study import comma_separated, markdown, with_speedup
-
-    rows = with_speedup([{"row": r["row"], **r["figures"]} for r in records])
-    table = markdown(rows, study.columns)
-    content = {
-        "study": study.name,
-        "claim": study.claim,
-        "typed": list(typed),
-        "table": rows,
-        "rows": list(records),
-    }
-    note = _note(cells, records)
-    write_atomically(out / "table.md", f"{study.claim}\n\n{table}\n\n{note}\n".encode())
-    write_atomically(out / "table.csv", comma_separated(rows).encode())
-    write_atomically(out / "study.json", json.dumps(content, indent=1, default=str).encode())
-    write_atomically(out / "figure.png", study.figure.png(rows))
-    save_picture(out / "samples.png", page)
-    print(f"\n{table}\n\n{note}\n\n{out}/ table.md table.csv study.json figure.png samples.png")
-    return content
-
-
-def _shown(record: Record) -> Tensor:
-    import numpy as np
-    import torch
-
-    with np.load(Path(record["file"]).with_suffix(".npz")) as arrays:
-        return torch.from_numpy(arrays["samples"])
-
-
-def _note(cells: Sequence[Cell], records: Sequence[Record]) -> str:
-    """Under what conditions the figures were taken, for the reader of the table."""
-    cfg, machine = cells[0].cfg, records[0]["hardware"]
-    device = machine.get("accelerator")
-    if device is None or str(cfg.device) == "cpu":
-        threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
-        device = f"{threads} of {machine['processor']}"
-    labels = "" if cells[0].labels() is None else f", label={cfg.label}"
-    return (
-        f"*{cfg.num_samples:,} {records[0]['unit']} a row from the same noise (seed={cfg.seed}"
-        f"{labels}, batches of {cfg.batch_size}) on {device}.*"
-    )

@@ -61,6 +61,8 @@ class Study:
         rows: Where its rows come from.
         columns: Figures of the table, by name; those that no row has are left out.
         figure: How they are drawn.
+        paired: Also compare every row with the first: same noise, same labels, differences with
+            intervals.
     """
 
     name: str
@@ -71,3 +73,4 @@ class Study:
     rows: Rows
     columns: Sequence[str]
     figure: StudyFigure
+    paired: bool = False

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from diffusion_lab.config import ConfigError, compose
+from diffusion_lab.config.arguments import Typed
+from diffusion_lab.config.lists import combinations, into_rows
 from diffusion_lab.evaluate import evaluate
 from diffusion_lab.metrics import features
 from diffusion_lab.metrics.classifier import Recipe
@@ -40,9 +42,14 @@ def run(tmp_path_factory):
     return folder
 
 
+COMMON = [
+    "num_samples=20", "device=cpu", "batch_size=8", "paths.data_dir=none",
+    "second_classifier=false",
+]  # fmt: skip
+
+
 def study(name, *words, typed=()):
-    common = ["num_samples=20", "device=cpu", "batch_size=8", "paths.data_dir=none"]
-    return evaluate(compose("evaluate", [f"study={name}", *common, *words]), typed)
+    return evaluate(compose("evaluate", [f"study={name}", *COMMON, *words]), typed)
 
 
 def steps(run, out, *words, typed=()):
@@ -61,7 +68,7 @@ def test_steps_counts_calls_and_draws_from_one_noise(run, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == FILES | {"rows"}
     assert (tmp_path / "table.md").read_text().splitlines()[2] in shown
     for row in rows.values():
-        assert 0 <= row["agreement"] <= 1 and row["fd_ratio"] > 1 and row["remaining_variance"] > 0
+        assert 0 <= row["agreement"] <= 1 and row["fd"] > 1 and row["remaining_variance"] > 0
         assert row["speedup"] == rows["DDPM all steps"]["seconds"] / row["seconds"]
     drawn = {r["row"]: np.load(r["file"].replace(".json", ".npz"))["samples"]
              for r in content["rows"]}  # fmt: skip
@@ -157,7 +164,7 @@ def test_what_cannot_run_is_refused(run, tmp_path):
     for words, message in [
         (["study=stepz"], r"stepz.*no such choice.*steps"),
         (["study=steps", "study.runz=3"], "study.runs"),
-        (["study=steps", f"ckpt={run}", "num_samples=1"], "at least 2"),
+        (["study=steps", f"ckpt={run}", "num_samples=9"], "at least 10"),
         (["study=steps", f"ckpt={run}", "label=12"], "label=12"),
         (["study=steps", f"ckpt={run}"], r"row 'DDIM 50 steps': sampler\.steps=50"),
         (["study=steps", f"ckpt={run}", "study.figure.y=[fid]"], "'fid' is unknown"),
@@ -265,3 +272,69 @@ def test_the_trainings_of_a_study_are_sound(name):
         assert compose("train", [*trainings[0].words, "budget=full"]).callbacks.ema is not None
     for overrides in made.rows.settings():
         assert "ddpm" in overrides[0] or check(compose("evaluate", overrides)) == []
+
+
+def frontier(run, out, *words, typed=()):
+    overrides = into_rows(Typed([], ["study=frontier", *words]))
+    return evaluate(compose("evaluate", [*COMMON, f"ckpt={run}", f"out={out}", *overrides]), typed)
+
+
+def test_a_frontier_multiplies_typed_lists_out_and_stars_what_nothing_beats(run, tmp_path):
+    words = ["sampler=ddim,heun", "sampler.steps=2,3", "guidance.scale=1,2"]
+    content = frontier(run, tmp_path, *words)
+    rows = {row["row"]: row for row in content["table"]}
+    assert len(rows) == 8 and "heun steps=3 scale=2" in rows
+    assert rows["ddim steps=3 scale=1"]["network_calls"] == 3
+    assert rows["heun steps=3 scale=2"]["network_calls"] == 10
+    assert rows["heun steps=2 scale=2"]["curve"] == rows["heun steps=3 scale=2"]["curve"]
+    best = min(rows.values(), key=lambda row: (row["fd"], row["network_calls"]))
+    assert best["front"]
+    for row in rows.values():
+        beats = [
+            other
+            for other in rows.values()
+            if other["network_calls"] <= row["network_calls"]
+            and other["fd"] <= row["fd"]
+            and (other["network_calls"], other["fd"]) != (row["network_calls"], row["fd"])
+        ]
+        assert row["front"] == (not beats)
+    assert {file.name for file in tmp_path.iterdir() if file.is_file()} == FILES
+    assert " * " in (tmp_path / "table.md").read_text()
+
+
+def test_typed_values_replace_the_lists_of_the_study(run, tmp_path):
+    content = frontier(run, tmp_path, "sampler=ddim", "sampler.steps=2,4", typed=["sampler=ddim"])
+    assert [row["network_calls"] for row in content["table"]] == [4.0, 8.0]
+
+
+def test_a_frontier_is_typed_with_or_without_the_flag_of_sweeps():
+    typed = Typed(["-m"], ["study=frontier", "ckpt=run", "sampler.steps=range(10,31,10)"])
+    words = into_rows(typed)
+    assert typed.flags == [] and "sampler.steps=range(10,31,10)" not in words
+    (over,) = [word for word in words if word.startswith("study.rows.over=")]
+    lists = json.loads(over.partition("=")[2])
+    assert lists[1:] == ["sampler.steps=range(10,31,10)"] and lists[0].startswith("sampler=euler,")
+    assert [words[1] for words in combinations(lists)][:3] == [
+        f"sampler.steps={n}" for n in (10, 20, 30)
+    ]
+    assert into_rows(Typed(["-m"], ["study=steps", "seed=1,2"])) == ["study=steps", "seed=1,2"]
+
+
+def test_a_comparison_needs_a_difference(run, tmp_path):
+    with pytest.raises(ConfigError, match=r"study\.rows\.ckpt"):
+        study("compare", f"ckpt={run}", f"out={tmp_path}")
+
+
+def test_a_comparison_is_paired(run, tmp_path, capsys):
+    content = study(
+        "compare", f"ckpt={run}", f"out={tmp_path}", "sampler=ddim", "sampler.steps=3",
+        "guidance.scale=1", "study.rows.overrides=['weights=raw']",
+        typed=["sampler=ddim", "sampler.steps=3", "guidance.scale=1"],
+    )  # fmt: skip
+    differences = content["differences"]["B"]
+    a, b = content["table"]
+    for name in ("agreement", "fd"):
+        found = differences[name]
+        assert found["value"] == pytest.approx(b[name] - a[name])
+        assert found["low"] <= found["value"] <= found["high"]
+    assert "95 % interval" in capsys.readouterr().out

@@ -6,7 +6,13 @@ import torch
 from diffusion_lab.data.digits import embedded_digits
 from diffusion_lab.metrics import features as features_module
 from diffusion_lab.metrics.classifier import Recipe, accuracy, augment, to_float
-from diffusion_lab.metrics.features import RealImages, as_seen, recipe_for, yardstick
+from diffusion_lab.metrics.features import (
+    RealImages,
+    as_seen,
+    recipe_for,
+    second_recipe_for,
+    yardstick,
+)
 from diffusion_lab.metrics.scores import score
 
 QUICK = Recipe(steps=80, batch_size=32)
@@ -126,7 +132,8 @@ def test_the_recipe_follows_the_size_of_the_data():
 
 
 @pytest.mark.slow
-def test_mnist_classifier_is_good_enough(tmp_path):
+@pytest.mark.parametrize("recipe", [recipe_for, second_recipe_for])
+def test_mnist_classifier_is_good_enough(tmp_path, recipe):
     """At least 99.4 % of the MNIST test set; skipped where MNIST is not at hand."""
     import os
 
@@ -135,4 +142,5 @@ def test_mnist_classifier_is_good_enough(tmp_path):
     data = MNIST(os.environ.get("DIFFUSION_LAB_DATA", "data"), download=False)
     if data.missing():
         pytest.skip(f"MNIST is not in {data.folder}")
-    assert yardstick(RealImages(*data.images[:4], 10), [tmp_path]).test_accuracy >= 0.994
+    made = yardstick(RealImages(*data.images[:4], 10), [tmp_path], recipe(60_000))
+    assert made.test_accuracy >= 0.994
