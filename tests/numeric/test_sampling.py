@@ -104,6 +104,12 @@ def test_log_snr_grid_is_even():
     assert torch.allclose(gaps, gaps[:1].expand(8), rtol=1e-6)
 
 
+def test_images_of_other_seeds_and_numbers_have_other_noise():
+    like = torch.zeros(4, 5)
+    drawn = torch.cat([SampleNoise(seed, 0, 4).normal(like) for seed in range(4)])
+    assert len({tuple(row.tolist()) for row in drawn}) == 16
+
+
 @pytest.mark.parametrize("steps", [0, -1, 2.5, True])
 def test_bad_steps_are_refused(steps):
     with pytest.raises(ValueError, match="steps"):
