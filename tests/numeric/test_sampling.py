@@ -104,6 +104,11 @@ def test_log_snr_grid_is_even():
     assert torch.allclose(gaps, gaps[:1].expand(8), rtol=1e-6)
 
 
+def test_a_sampler_begins_at_the_start_it_is_given():
+    times = DDIM(3).times(RectifiedFlow(), 0.6)
+    assert times.tolist() == pytest.approx([0.6, 0.4, 0.2, 0.0])
+
+
 def test_images_of_other_seeds_and_numbers_have_other_noise():
     like = torch.zeros(4, 5)
     drawn = torch.cat([SampleNoise(seed, 0, 4).normal(like) for seed in range(4)])
