@@ -25,7 +25,7 @@ from diffusion_lab.sampling.guidance import (
     Rescaled,
 )
 from diffusion_lab.sampling.interpolation import slerp
-from diffusion_lab.sampling.sampler import SelfConditioned, denoiser_of
+from diffusion_lab.sampling.sampler import SelfConditioned, denoiser_of, sample, trajectory
 
 
 class Net(torch.nn.Module):
@@ -121,6 +121,23 @@ def test_further_conditions_follow_their_images():
         one = slice(k, k + 1)
         alone = ClassifierFree(2.0)(m, LABEL[one], shift=shift[one])(X[one], LEVEL).x0
         assert torch.allclose(whole[one], alone)
+    handed_on = denoiser_of(m, ClassifierFree(2.0), LABEL, shift=shift)(X, LEVEL).x0
+    assert torch.equal(handed_on, whole)
+
+
+def test_one_call_goes_from_its_start_under_its_constraint():
+    known = torch.tensor([1, 1, 0, 0, 0, 1])
+    image = torch.linspace(0, 1, 6).double()
+    request = {
+        "shape": (6,), "num_samples": 3, "x": X, "start": 0.6, "label": LABEL,
+        "constraint": Inpaint(image, known),
+    }  # fmt: skip
+    steps = list(trajectory(model(), DDIM(3), noise=Drawn(), **request))
+    assert [float(step.t.t) for step in steps] == pytest.approx([0.6, 0.4, 0.2])
+    assert torch.equal(steps[0].x_t, X)
+    assert torch.equal(steps[-1].x[:, known > 0], image[known > 0].expand(3, 3))
+    assert not torch.equal(steps[-1].x[:, known == 0], image[known == 0].expand(3, 3))
+    assert torch.equal(sample(model(), DDIM(3), noise=Drawn(), **request), steps[-1].x)
 
 
 def test_a_rule_remembers_from_step_to_step_but_not_from_call_to_call():
