@@ -15,12 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.files import write_atomically
+from diffusion_lab.data.files import user_cache_dir, write_atomically
 
 DIGEST = 32  # bytes of SHA-256 behind the content of a file
 
 Stored = dict[str, Any]
 """Tensors and plain values by name."""
+
+
+def places(beside: Path) -> list[Path]:
+    """Where files are kept: beside the data if that can be written, and in the user's cache.
+
+    Args:
+        beside: folder of the data. One marked read-only is left alone, also by a user who could
+            write to it.
+    """
+    writable = beside.is_dir() and beside.stat().st_mode & 0o222
+    return [beside, user_cache_dir()] if writable else [user_cache_dir()]
 
 
 def kept(

@@ -33,14 +33,12 @@ def quick_scorer(
     data.prepare_data()
     if hasattr(type(data), "points"):
         return partial(_score_points, data)
-    from diffusion_lab.data.files import user_cache_dir
     from diffusion_lab.metrics.features import RealImages, yardstick
+    from diffusion_lab.metrics.keeping import places
     from diffusion_lab.metrics.scores import score
 
     real = RealImages(*data.images[:4], num_classes=len(data.class_names))
-    folder = Path(beside).expanduser()
-    writable = folder.is_dir() and folder.stat().st_mode & 0o222
-    folders = [folder, user_cache_dir()] if writable else [user_cache_dir()]
+    folders = places(Path(beside).expanduser())
     return partial(score, yardstick(real, folders, progress=progress))
 
 

@@ -243,9 +243,7 @@ def _wide(name: str, values: Sequence[float]) -> bool:
     return max(values) / min(values) > LOG_SPAN
 
 
-def _ideal(
-    axes: Axes, rows: Sequence[Figures], name: str, line: Callable[..., object]
-) -> None:
+def _ideal(axes: Axes, rows: Sequence[Figures], name: str, line: Callable[..., object]) -> None:
     """Mark where real data stand."""
     ideal = _real(rows, name)
     if ideal is not None:

@@ -165,9 +165,10 @@ class ImageRuler:
             second_recipe_for,
             yardstick,
         )
+        from diffusion_lab.metrics.keeping import places
         from diffusion_lab.metrics.scores import Scorer
 
-        real, folders = self._real, self._folders
+        real, folders = self._real, places(self.beside)
         made = [(FIRST, recipe_for), (SECOND, second_recipe_for)][: 2 if self.second else 1]
         sticks = []
         for name, recipe in made:
@@ -177,14 +178,6 @@ class ImageRuler:
         text = "Measuring how near test images are to training images, once."
         held_out = held_out_distances(real, folders, lambda: print(text, flush=True))
         return Scorer(sticks, real, held_out)
-
-    @property
-    def _folders(self) -> list[Path]:
-        from diffusion_lab.data.files import user_cache_dir
-
-        # A folder marked read-only is left alone, also by a user who could write to it.
-        writable = self.beside.is_dir() and self.beside.stat().st_mode & 0o222
-        return [self.beside, user_cache_dir()] if writable else [user_cache_dir()]
 
 
 class _Training:

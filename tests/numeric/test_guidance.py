@@ -125,6 +125,14 @@ def test_further_conditions_follow_their_images():
     assert torch.equal(handed_on, whole)
 
 
+def test_the_constraint_on_estimates_comes_after_guidance():
+    m = model()
+    guided = ClassifierFree(4.0)(m, LABEL)(X, LEVEL).x0
+    seen = denoiser_of(m, ClassifierFree(4.0), LABEL, lambda x0, level: x0.clamp(-0.1, 0.2))
+    assert torch.equal(seen(X, LEVEL).x0, guided.clamp(-0.1, 0.2))
+    assert (guided.abs() > 0.2).any()
+
+
 def test_one_call_goes_from_its_start_under_its_constraint():
     known = torch.tensor([1, 1, 0, 0, 0, 1])
     image = torch.linspace(0, 1, 6).double()
@@ -300,6 +308,11 @@ def test_self_conditioning_tells_the_model_its_last_answer():
     denoise(X, RectifiedFlow()(0.5))
     first, second = m.denoiser.told
     assert torch.equal(first, torch.zeros(6, 6).double())
+    alone = model(self_conditioning=True)
+    denoise = denoiser_of(alone, None, LABEL)
+    answer = denoise(X, LEVEL).x0
+    denoise(X, LEVEL)
+    assert torch.equal(alone.denoiser.told[-1], answer)
     pair = torch.cat((X, X))
     labels = torch.cat((LABEL, NULL))
     assert torch.equal(second, m(pair, LEVEL, labels, estimate=torch.zeros_like(pair)).x0)
