@@ -68,6 +68,7 @@ class Chart:
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
     logarithmic: bool
+    axis: str = "step"
 
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
@@ -136,7 +137,7 @@ def _chart(title: str, series: Mapping[str, Sequence[Point]], axis: str = "step"
         )
         for name, points in series.items()
     ]
-    return Chart(title, tuple(lines), across.ticks(), up.ticks(), logarithmic)
+    return Chart(title, tuple(lines), across.ticks(), up.ticks(), logarithmic, axis)
 
 
 class _Axis:

@@ -190,15 +190,18 @@ def run(mutations: Sequence[Mutation], tests: list[str], jobs: int, skip_baselin
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", metavar="TEXT", help="those with TEXT in file or description")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="TEXT", help="those with a TEXT in file or wrong"
+    )
     parser.add_argument("--list", action="store_true", help="print the mistakes and do nothing")
     parser.add_argument("--check", action="store_true", help="only look for the texts to replace")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--tests", nargs="+", default=DEFAULT_TESTS, metavar="PATH")
     parser.add_argument("--skip-baseline", action="store_true", help="no run without a mistake")
     args = parser.parse_args()
-    text = args.only or ""
-    mutations = [m for m in MUTATIONS if text in f"diffusion_lab/{m.file}" or text in m.wrong]
+    mutations = [
+        m for m in MUTATIONS if any(t in f"diffusion_lab/{m.file}\n{m.wrong}" for t in args.only)
+    ]
     if args.list:
         for mutation in mutations:
             print(f"{mutation.file}: {mutation.wrong}")
