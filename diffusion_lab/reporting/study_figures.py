@@ -155,23 +155,27 @@ class Frontier(Curve):
 
     def draw(self, axes: Axes, rows: Sequence[Figures], name: str, first: bool) -> None:
         """One line a curve, bars for the intervals, and the front as a broad grey line."""
+        from matplotlib.ticker import FixedLocator
+
         curves: dict[str, list[Figures]] = {}
         for row in rows:
             if value_of(row, self.x) is not None and value_of(row, name) is not None:
                 curves.setdefault(str(row.get("curve", "")), []).append(row)
         for k, (text, members) in enumerate(curves.items()):
             members.sort(key=lambda row: row[self.x])
-            x, y = [row[self.x] for row in members], [row[name] for row in members]
-            style = {"ms": 5, "lw": 1.2, "color": f"C{k}", "label": text}
+            beside = 1 + 0.02 * (k - (len(curves) - 1) / 2)  # else intervals hide each other
+            x, y = [beside * row[self.x] for row in members], [row[name] for row in members]
+            style = {"ms": 5, "lw": 1.2, "elinewidth": 0.8, "color": f"C{k}", "label": text}
             axes.errorbar(x, y, _bars(members, name), fmt=f"{MARKS[k % len(MARKS)]}-", **style)
         front = [row for row, on in zip(rows, on_front(rows, self.x, name), strict=True) if on]
         front.sort(key=lambda row: row[self.x])
         across, up = [row[self.x] for row in front], [row[name] for row in front]
-        axes.plot(across, up, color=GREY, lw=7, alpha=0.25, zorder=0.6, label="best for its cost")
-        _scales(axes, [p[0] for p in _points(rows, self.x, name)],
-                [p[1] for p in _points(rows, self.x, name)], self.x, name)  # fmt: skip
-        if column(name).share:
-            axes.set_ylim(auto=True)
+        axes.plot(across, up, "o-", ms=12, color=GREY, lw=7, alpha=0.25, zorder=0.6,
+                  markeredgewidth=0, label="best for its cost")  # fmt: skip
+        places = [row[self.x] for members in curves.values() for row in members]
+        axes.set(xscale="log", xlabel=column(self.x).title, ylabel=column(name).title)
+        _plain_numbers(axes.xaxis, _apart(places))
+        axes.xaxis.set_major_locator(FixedLocator(_apart(places)))
         _ideal(axes, rows, name, axes.axhline)
 
 
