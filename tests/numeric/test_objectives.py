@@ -119,7 +119,9 @@ def test_weights_are_their_papers():
 
 
 @pytest.mark.parametrize(
-    "weight", [TruncatedSNR(), MinSNR(), P2(), SigmoidWeight(), EDMWeight(0.5)], ids=str
+    "weight",
+    [TruncatedSNR(), MinSNR(), P2(), SigmoidWeight(), EDMWeight(0.5)],
+    ids=lambda w: type(w).__name__,
 )
 def test_a_weight_is_one_loss_whatever_is_predicted(weight):
     x0, eps, guess = torch.randn(3, 64, 8, dtype=torch.float64)
