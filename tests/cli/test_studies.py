@@ -232,6 +232,7 @@ def test_points_are_measured_by_their_distance(tmp_path, monkeypatch, capsys):
     assert figures["network_calls"] == 5 and "SW ratio" in capsys.readouterr().out
     written = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert written["sw_ratio"] == figures["sw_ratio"]
+    assert (tmp_path / "run" / "metrics_density.png").is_file()
 
 
 def test_calls_are_those_that_the_network_gets(run):
