@@ -55,12 +55,12 @@ def likelihood(cfg: DictConfig) -> dict[str, Any]:
 
     stored = read_checkpoint(cfg.ckpt)["diffusion_lab"]
     refuse(faults(cfg, stored["config"]))
-    from diffusion_lab.sample import _device
+    from diffusion_lab.sample import device_of
     from diffusion_lab.studies.likelihood_figures import lines
     from diffusion_lab.studies.measuring import counting
     from diffusion_lab.studies.progress import Progress
 
-    module = load(cfg.ckpt, cfg.weights, _device(cfg.device), cfg.trust)
+    module = load(cfg.ckpt, cfg.weights, device_of(cfg.device), cfg.trust)
     module.requires_grad_(False)
     sets = {k: samples_of(cfg, data, module) for k, data in data_modules(cfg, stored).items()}
     if cfg.method == "bound" and cfg.end == "auto":

@@ -185,14 +185,19 @@ def loaded(cfg: DictConfig) -> DiffusionModule:
     """The checkpoint's model on its device, drawing by the config's sampler and guidance."""
     from diffusion_lab.training.checkpoint import load
 
-    model = load(cfg.ckpt, cfg.weights, _device(cfg.device), cfg.trust)
+    model = load(cfg.ckpt, cfg.weights, device_of(cfg.device), cfg.trust)
     names = ("sampler", "guidance", "constraint")
     parts = {name: instantiate(cfg[name], trust=cfg.trust) for name in names}
     model.drawing = replace(model.drawing, **parts)
     return model
 
 
-def _device(name: str) -> Any:
+def device_of(name: str) -> Any:
+    """The torch device meant by cpu, cuda, mps or auto.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
     import torch
 
     if name != "auto":

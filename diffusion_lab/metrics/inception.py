@@ -7,10 +7,15 @@ with figures that others published. For anything else see `features`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class Inception:
@@ -58,30 +63,41 @@ class Inception:
         """
         grey = samples.clamp(-1, 1).add(1).mul(127.5).round().byte()
         real = training[: self.real_images]
-        found = self._distances(grey, real)
-        held_out = self._distances(test[: len(samples)], real)
-        return {**found, **{f"{name}_real": value for name, value in held_out.items()}}
+        metrics = self._metrics(subset=min(1000, len(grey), len(test), len(real)))
+        self._update(metrics, real, True)
+        found: dict[str, float] = {}
+        for end, images in (("", grey), ("_real", test[: len(grey)])):
+            self._update(metrics, images, False)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # of KID's subsets
+                fid, kid = (metric.compute() for metric in metrics)
+            found |= {f"fid{end}": float(fid), f"kid{end}": float(kid[0])}
+            for metric in metrics:
+                metric.reset()
+        return found
 
-    def _distances(self, images: Tensor, real: Tensor) -> dict[str, float]:
+    def _metrics(self, subset: int) -> tuple[Metric, Metric]:
+        """FID and KID, which keep the features of real images when they are reset."""
         from torchmetrics.image.fid import FrechetInceptionDistance
         from torchmetrics.image.kid import KernelInceptionDistance
 
-        size = min(1000, len(images), len(real))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # of KID's subsets
-            try:
-                fid = FrechetInceptionDistance(
-                    self.feature, feature_extractor_weights_path=self.weights
-                )
-            except (ModuleNotFoundError, OSError) as error:
-                raise ValueError(
-                    f"features=inception: {error}. It needs `pip install torch-fidelity` and its "
-                    "weights, from the network or by features.weights=FILE"
-                ) from None
-            kid = KernelInceptionDistance(fid.inception, subsets=50, subset_size=size)
-            for pixels, is_real in ((real, True), (images, False)):
-                for batch in pixels.split(self.batch_size):
-                    coloured = batch.expand(-1, 3, -1, -1)
-                    fid.update(coloured, real=is_real)
-                    kid.update(coloured, real=is_real)
-            return {"fid": float(fid.compute()), "kid": float(kid.compute()[0])}
+        try:
+            fid = FrechetInceptionDistance(
+                self.feature,
+                reset_real_features=False,
+                feature_extractor_weights_path=self.weights,
+            )
+        except (ModuleNotFoundError, OSError) as error:
+            raise ValueError(
+                f"features=inception: {error}. It needs `pip install torch-fidelity` and its "
+                "weights, from the network or by features.weights=FILE"
+            ) from None
+        kid = KernelInceptionDistance(
+            fid.inception, subsets=50, subset_size=subset, reset_real_features=False
+        )
+        return fid, kid
+
+    def _update(self, metrics: Iterable[Metric], pixels: Tensor, real: bool) -> None:
+        for batch in pixels.split(self.batch_size):
+            for metric in metrics:
+                metric.update(batch.expand(-1, 3, -1, -1), real=real)

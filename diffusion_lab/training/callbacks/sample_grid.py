@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from diffusion_lab.sampling.sampler import Guidance, Sampler
+from diffusion_lab.training.callbacks.fixed_samples import fixed_samples
 from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.loggers import log_images
 from diffusion_lab.training.module import DiffusionModule
@@ -121,15 +122,14 @@ class SampleGrid(Callback):
         from diffusion_lab.reporting.grids import save_picture
         from diffusion_lab.reporting.pictures import picture
 
-        label = None if module.num_classes is None else "all"
-        with trainer.precision_plugin.forward_context():
-            samples = module.sample(
-                self.num_samples,
-                label,
-                sampler=self.sampler,
-                guidance=self.guidance,
-                seed=self.seed,
-            )
+        samples = fixed_samples(
+            trainer,
+            module,
+            self.num_samples,
+            sampler=self.sampler,
+            guidance=self.guidance,
+            seed=self.seed,
+        )
         columns = min(self.columns or module.num_classes or 10, 20)
         grid = picture(samples, columns=columns, scale=self.scale)
         number = self._number(trainer, trainer.current_epoch + 1 if epoch is None else epoch)

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from diffusion_lab.sampling.sampler import Guidance, Sampler
+from diffusion_lab.training.callbacks.fixed_samples import every_class, fixed_samples
 from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.labels import expand_labels
 from diffusion_lab.training.module import DiffusionModule
@@ -34,9 +35,10 @@ class SampleMetrics(Callback):
 
     Logs val/agreement (share of samples read as the class asked for; models with classes only),
     val/fd_cnn (Fréchet distance to the training images in the features of a small classifier; it is
-    no FID) and val/fd_ratio (over that of real test images; 1 is ideal); of points val/sw_ratio
-    (sliced Wasserstein distance, over that of real points). Figures of different `num_samples` do
-    not compare. The first process draws and scores, the others wait and log the same.
+    no FID) and val/fd_ratio (over that of the first test images, which need not be in random
+    order: a perfect sampler may be below 1, see `evaluate`); of points val/sw_ratio (sliced
+    Wasserstein distance, over that of real points). Figures of different `num_samples` do not
+    compare. The first process draws and scores, the others wait and log the same.
 
     Args:
         scorer: (data module, progress=function) -> function of samples and labels that gives the
@@ -153,17 +155,16 @@ class SampleMetrics(Callback):
     def _figures(self, trainer: pl.Trainer, module: DiffusionModule) -> dict[str, float] | str:
         """Figures by logged name; or, where samples cannot be scored, why."""
         assert self._score is not None
-        label = None if module.num_classes is None else "all"
-        with trainer.precision_plugin.forward_context():
-            samples = module.sample(
-                self.num_samples,
-                label,
-                sampler=self.sampler,
-                guidance=self.guidance,
-                seed=self.seed,
-                batch_size=self.batch_size,
-            )
-        labels = expand_labels(label, self.num_samples, module.num_classes)
+        samples = fixed_samples(
+            trainer,
+            module,
+            self.num_samples,
+            sampler=self.sampler,
+            guidance=self.guidance,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        labels = expand_labels(every_class(module), self.num_samples, module.num_classes)
         if not bool(torch.isfinite(samples).all()):
             return "samples hold values that are not finite, so the model has diverged"
         scored = self._score(samples.cpu(), labels)
