@@ -84,7 +84,10 @@ def _resolved(cfg: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
             is_config = OmegaConf.is_config(value)
             plain[str(key)] = OmegaConf.to_container(value, resolve=True) if is_config else value
         except OmegaConfBaseException as error:
-            faults.append((str(key), f"{key}: {str(error).splitlines()[0]}"))
+            text = str(error).splitlines()[0]
+            if "'data.shape[" in text:
+                text = f"reads images, data.shape={cfg.data.shape} is of points; take denoiser=mlp"
+            faults.append((str(key), f"{key}: {text}"))
     return plain, faults
 
 

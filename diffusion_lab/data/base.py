@@ -62,6 +62,8 @@ class MemoryDataModule(LightningDataModule, ABC):
 
     class_names: tuple[str, ...]
     """Names of the classes, by label."""
+    horizontal_flip: bool = False
+    """Whether training batches hold about half of their images mirrored."""
 
     def __init__(
         self,
@@ -81,14 +83,18 @@ class MemoryDataModule(LightningDataModule, ABC):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_size = validation_size
         self._held: Held | None = None
-        if num_classes not in (None, len(self.class_names)):
-            raise ValueError(
-                f"num_classes={num_classes}: {type(self).__name__} has "
-                f"{len(self.class_names)} classes; give that or null (no classes)"
-            )
+        self._check_classes()
         for name in ("batch_size", "eval_batch_size", "validation_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+
+    def _check_classes(self) -> None:
+        """Refuse a number of classes that the data does not have."""
+        if self.num_classes not in (None, len(self.class_names)):
+            raise ValueError(
+                f"num_classes={self.num_classes}: {type(self).__name__} has "
+                f"{len(self.class_names)} classes; give that or null (no classes)"
+            )
 
     @abstractmethod
     def read(self) -> Held:
@@ -157,6 +163,7 @@ class MemoryDataModule(LightningDataModule, ABC):
             drop_last=train,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            flip=train and self.horizontal_flip,
         )
 
     def train_dataloader(self) -> TensorLoader:

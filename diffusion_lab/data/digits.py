@@ -36,6 +36,7 @@ class Digits(ImageDataModule):
         seed: int = 0,
         mean: float = -0.705,
         std: float = 0.661,
+        horizontal_flip: bool = False,
     ) -> None:
         super().__init__(
             shape,
@@ -46,6 +47,7 @@ class Digits(ImageDataModule):
             seed,
             mean,
             std,
+            horizontal_flip,
         )
 
     def load(self) -> Images:

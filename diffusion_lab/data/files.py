@@ -1,4 +1,4 @@
-"""Checked files: SHA-256 with a cache, and a download that cannot hang."""
+"""Checked files: hashes with a cache, and a download that cannot hang."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Literal
 
 CHUNK = 1 << 20
 SLOWEST = 1024  # bytes a second below which a download counts as stalled
@@ -30,15 +32,24 @@ def user_cache_dir() -> Path:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file in hexadecimal, cached by its path, size and time of change."""
+    return _hashed(path, "sha256", str(path.resolve()))
+
+
+def md5(path: Path) -> str:
+    """MD5 of a file in hexadecimal, cached alike; for files whose makers state no other hash."""
+    return _hashed(path, "md5", f"md5 {path.resolve()}")
+
+
+def _hashed(path: Path, kind: str, key: str) -> str:
     status = path.stat()
-    key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+    stamp = [status.st_size, status.st_mtime_ns]
     cache_file = user_cache_dir() / "sha256.json"
     cache = _read_cache(cache_file)
     known = cache.get(key)
     if isinstance(known, list) and known[:2] == stamp and len(known) == 3:
         return str(known[2])
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, kind).hexdigest()
     cache[key] = [*stamp, digest]
     try:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +57,21 @@ def sha256(path: Path) -> str:
     except OSError:
         pass  # a home that cannot be written only costs hashing again
     return digest
+
+
+def check_hash(path: Path, expected: str, kind: Literal["sha256", "md5"] = "sha256") -> None:
+    """Compare a file with its known hash.
+
+    Raises:
+        DataError: it differs; names the file, both hashes and the remedy.
+    """
+    found = sha256(path) if kind == "sha256" else md5(path)
+    if found != expected:
+        title = "SHA-256" if kind == "sha256" else "MD5"
+        raise DataError(
+            f"{path} is not the official file: its {title} is {found}, expected {expected}: "
+            "delete it and get it again"
+        )
 
 
 def _read_cache(path: Path) -> dict[str, object]:
@@ -69,13 +95,22 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def download(urls: list[str], target: Path, timeout: float) -> None:
-    """Fetch a gzip file from the first mirror that answers and write it, expanded, to ``target``.
+def download(
+    urls: Sequence[str],
+    target: Path,
+    timeout: float,
+    expected: tuple[str, str] | None = None,
+    packed: bool = True,
+) -> None:
+    """Fetch a file from the first mirror that answers and write it to ``target``.
 
     Args:
         urls: mirrors of one file, tried in turn.
-        target: where the expanded file goes; its folder is made.
+        target: where the file goes; its folder is made.
         timeout: seconds without an answer, or of a stalled transfer, before giving up on a mirror.
+        expected: kind ("sha256" or "md5") and value of the hash of the file as it is sent; None for
+            an unknown one.
+        packed: it is sent as gzip and written expanded.
 
     Raises:
         DataError: no mirror delivered, or the folder cannot be written; names each reason.
@@ -83,19 +118,28 @@ def download(urls: list[str], target: Path, timeout: float) -> None:
     reasons = []
     for url in urls:
         try:
-            with tempfile.TemporaryFile() as packed:
-                _fetch(url, packed, timeout)
-                packed.seek(0)
+            with tempfile.TemporaryFile() as sent:
+                _fetch(url, sent, timeout)
+                if expected is not None:
+                    _check_sent(sent, *expected)
+                sent.seek(0)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with gzip.open(packed) as expanded:
-                    write_atomically(target, expanded.read())
+                with gzip.open(sent) if packed else nullcontext(sent) as content:
+                    write_atomically(target, content.read())
             return
         except (OSError, EOFError, urllib.error.URLError, ValueError) as error:
             reasons.append(f"{url}: {error or type(error).__name__}")
     raise DataError(f"{target.name} could not be downloaded ({'; '.join(reasons)})")
 
 
-def _fetch(url: str, file: BinaryIO, timeout: float) -> None:
+def _check_sent(sent: IO[bytes], kind: str, expected: str) -> None:
+    sent.seek(0)
+    found = hashlib.new(kind, sent.read()).hexdigest()
+    if found != expected:
+        raise ValueError(f"what was sent has the {kind} {found}, expected {expected}")
+
+
+def _fetch(url: str, file: IO[bytes], timeout: float) -> None:
     from rich.progress import Progress  # here, since most runs download nothing
 
     request = urllib.request.Request(url, headers={"User-Agent": "diffusion_lab"})

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.files import DataError, sha256
+from diffusion_lab.data.files import DataError
 
 UNSIGNED_BYTE = 0x08
 
@@ -60,17 +60,3 @@ def read_pair(images: Path, labels: Path, num_classes: int) -> tuple[Tensor, Ten
     if int(y.max()) >= num_classes:
         raise DataError(f"{labels} holds the label {int(y.max())}: expected 0 to {num_classes - 1}")
     return x, y
-
-
-def check_sha256(path: Path, expected: str) -> None:
-    """Compare a file with its known SHA-256.
-
-    Raises:
-        DataError: it differs; names the file, both hashes and the remedy.
-    """
-    found = sha256(path)
-    if found != expected:
-        raise DataError(
-            f"{path} is not the official file: its SHA-256 is {found}, expected {expected}: "
-            "delete it and get it again"
-        )

@@ -2,7 +2,8 @@
 
 The order of an epoch is a pure function of (seed, epoch). Together with the position inside the
 epoch, which Lightning stores in its checkpoints through `state_dict`, that makes a run that was
-stopped anywhere continue with exactly the batch it would have seen.
+stopped anywhere continue with exactly the batch it would have seen. So is which images an epoch
+shows mirrored: a function of (seed, epoch, place in the epoch's order).
 """
 
 from __future__ import annotations
@@ -16,9 +17,17 @@ from torch import Tensor
 
 def permutation(n: int, *keys: int | str) -> Tensor:
     """A permutation of ``0 .. n - 1`` that depends on ``keys`` alone (hashed together)."""
+    return torch.randperm(n, generator=_generator(keys))
+
+
+def coins(n: int, *keys: int | str) -> Tensor:
+    """``n`` fair coins, bool, that depend on ``keys`` alone (hashed together)."""
+    return torch.randint(2, (n,), generator=_generator(keys), dtype=torch.uint8).bool()
+
+
+def _generator(keys: tuple[int | str, ...]) -> torch.Generator:
     digest = hashlib.sha256(repr(keys).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return torch.randperm(n, generator=generator)
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 class TensorLoader:
@@ -36,6 +45,8 @@ class TensorLoader:
             ranks; a rest of fewer rows than ranks joins the batch before it.
         rank: index of this process.
         world_size: number of processes.
+        flip: mirror about half of each batch of the first tensor left to right (its last axis);
+            an epoch and a place in its order decide which, whatever the number of processes.
 
     Raises:
         ValueError: sizes that do not fit, each with the argument and its value.
@@ -54,8 +65,10 @@ class TensorLoader:
         drop_last: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        flip: bool = False,
     ) -> None:
         self.tensors = tuple(tensors)
+        self.flip = flip
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
         lengths = {len(t) for t in self.tensors}
@@ -96,14 +109,23 @@ class TensorLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         # A generator runs at the first `next`: Lightning makes the iterator before `set_epoch`.
         order, start = self.order(self._epoch), self._resume_at
+        mirrored = self._mirrored(self._epoch) if self.flip else None
         self._resume_at = 0
         for number in range(start, len(self)):
             index = self._rows(order, number)
             self._position = number + 1
-            yield tuple(t.index_select(0, index) for t in self.tensors)
+            batch = [t.index_select(0, index) for t in self.tensors]
+            if mirrored is not None:
+                chosen = self._rows(mirrored, number).nonzero().squeeze(1)
+                batch[0][chosen] = batch[0][chosen].flip(-1)
+            yield tuple(batch)
+
+    def _mirrored(self, epoch: int) -> Tensor:
+        """Which places of an epoch's order show their image mirrored, bool ``(num_samples,)``."""
+        return coins(self.num_samples, "horizontal flip", self.seed, epoch)
 
     def _rows(self, order: Tensor, number: int) -> Tensor:
-        """This rank's indices in global batch ``number``."""
+        """This rank's entries of an epoch's ``order`` in global batch ``number``."""
         size = self.batch_size * self.world_size
         last = number == len(self) - 1 and not self.drop_last
         rows = order[number * size : None if last else (number + 1) * size]

@@ -50,6 +50,8 @@ class ImageDataModule(MemoryDataModule):
         seed: with the epoch, decides the order of training images.
         mean: mean of the training images, scaled to [-1, 1].
         std: their standard deviation.
+        horizontal_flip: mirror about half of the training images, others in each epoch; not for
+            images whose sides mean something, as those of letters do.
 
     Raises:
         ValueError: names the argument, its value and what is allowed.
@@ -69,6 +71,7 @@ class ImageDataModule(MemoryDataModule):
         seed: int = 0,
         mean: float = -0.739,
         std: float = 0.616,
+        horizontal_flip: bool = False,
     ) -> None:
         super().__init__(
             shape,
@@ -80,6 +83,11 @@ class ImageDataModule(MemoryDataModule):
             mean,
             std,
         )
+        self.horizontal_flip = horizontal_flip
+        self._check_shape()
+
+    def _check_shape(self) -> None:
+        """Refuse a shape that the images cannot be brought to."""
         c, h, w = self.original
         if len(self.shape) != 3 or self.shape[0] != c or self.shape[1] < h or self.shape[2] < w:
             raise ValueError(

@@ -6,6 +6,7 @@ A new one writes `draw` (and its constants) alone.
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -86,7 +87,7 @@ class PointsDataModule(MemoryDataModule):
         train = self._standard(self.train_size + self.validation_size, TRAIN_SEED)
         test = self._standard(self.test_size, TEST_SEED)
         digest = hashlib.sha256(train[0].numpy().tobytes() + test[0].numpy().tobytes()).hexdigest()
-        name = type(self).__name__.lower()
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
         return Held(*train, *test, name=name, sha256={name: digest})
 
     def _standard(self, count: int, seed: int) -> tuple[Tensor, Tensor]:

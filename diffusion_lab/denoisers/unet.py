@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ class UNet(nn.Module):
         blocks_per_level: int = 1,
         middle_blocks: int = 2,
         widen_in_blocks: bool = False,
-        attention: Sequence[int] = (7,),
+        attention: Sequence[int] | Literal["smallest"] = "smallest",
         attention_every_block: bool = True,
         decoder_attention: bool = True,
         heads: int = 4,
@@ -113,7 +114,7 @@ class UNet(nn.Module):
             widen_in_blocks: Change the width in the stages' first blocks, not where the size
                 changes; skips then have the next level's width.
             attention: Sizes of feature maps (pixels a side) that have self-attention: after
-                blocks of a stage; between the blocks of the middle.
+                blocks of a stage; between the blocks of the middle. "smallest" is the middle alone.
             attention_every_block: After every block of such a stage, or after its last one only.
             decoder_attention: Whether decoder stages have it too.
             heads: Attention heads.
@@ -138,6 +139,7 @@ class UNet(nn.Module):
         """
         super().__init__()
         self.unit, sizes = _sizes(image_size, patch, len(multipliers), pad)
+        attention = sizes[-1:] if attention == "smallest" else attention
         _check_positive(
             channels=channels,
             base_channels=base_channels,
@@ -253,7 +255,9 @@ def _check_attention(
     for size in attention:
         if size not in sizes:
             known = ", ".join(map(str, sizes))
-            raise ValueError(f"attention={size}: no feature map has that side; there are {known}")
+            raise ValueError(
+                f"attention={size}: no feature map has that side; there are {known}, and smallest"
+            )
         check_heads(heads, widths[list(sizes).index(size)])
 
 

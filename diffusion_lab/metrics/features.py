@@ -21,7 +21,14 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.data.loader import permutation
-from diffusion_lab.metrics.classifier import Classifier, Recipe, accuracy, to_float
+from diffusion_lab.metrics.classifier import (
+    Classifier,
+    Recipe,
+    accuracy,
+    to_float,
+    turned,
+    turns,
+)
 from diffusion_lab.metrics.classifier import train_classifier as train
 from diffusion_lab.metrics.distances import Gaussian, fit_gaussian
 from diffusion_lab.metrics.keeping import digest_of, kept
@@ -40,7 +47,10 @@ Progress = Callable[[int, int, float], None]
 
 
 class RealImages(NamedTuple):
-    """The real images that a yardstick is made of: uint8 ``(N, C, H, W)`` and int64 ``(N,)``."""
+    """The real images that a yardstick is made of: uint8 ``(N, C, H, W)`` and int64 ``(N,)``.
+
+    With fewer than two classes, the yardstick tells quarter turns apart.
+    """
 
     images: Tensor
     labels: Tensor
@@ -58,7 +68,7 @@ class Yardstick(NamedTuple):
         kernel_reference: features of up to `REFERENCE` training images, in a fixed random order.
         test_features: features of the test images ``(M, D)``, in their order.
         test_labels: their classes ``(M,)``.
-        test_accuracy: share of the test images that `net` reads right, 0 to 1.
+        test_accuracy: share of the test images (or of their turns) that `net` reads right, 0 to 1.
         train_classes: number of training images of each class ``(K,)``.
         name: of the feature space, `FIRST` or `SECOND`.
         sha256: of the classifier's weights.
@@ -76,6 +86,11 @@ class Yardstick(NamedTuple):
     sha256: str
     path: Path | None
 
+    @property
+    def reads_classes(self) -> bool:
+        """Whether `net` tells classes; else it tells quarter turns."""
+        return len(self.train_classes) > 1
+
 
 def recipe_for(num_images: int) -> Recipe:
     """About eight passes over the images, but neither very few nor very many steps."""
@@ -86,6 +101,13 @@ def recipe_for(num_images: int) -> Recipe:
 def second_recipe_for(num_images: int) -> Recipe:
     """The recipe of the second classifier: that of the first, with another seed."""
     return replace(recipe_for(num_images), seed=SECOND_SEED)
+
+
+def suited(recipe: Recipe, real: RealImages) -> Recipe:
+    """A recipe as these images need it: colour photographs are no digits on black."""
+    if real.images.shape[1] == 3:
+        recipe = replace(recipe, natural=True, max_angle=0.0)
+    return replace(recipe, turned=real.num_classes < 2)
 
 
 def yardstick(
@@ -104,19 +126,21 @@ def yardstick(
         progress: called with ``(step, steps, loss)`` while training.
         name: of its feature space.
     """
-    recipe = recipe or recipe_for(len(real.images))
+    recipe = suited(recipe or recipe_for(len(real.images)), real)
     key = digest_of(json.dumps([FORMAT, recipe.as_dict(), real.num_classes]), real[:4])
 
     def made() -> dict[str, Any]:
-        net = train(real.images, real.labels, real.num_classes, recipe, progress)
-        gaussian = fit_gaussian(features(net, to_float(real.images)))
+        outputs = turns(real.images) if recipe.turned else real.num_classes
+        net = train(real.images, real.labels, outputs, recipe, progress)
+        gaussian = fit_gaussian(features(net, real.images))
+        test = turned(real.test_images) if recipe.turned else (real.test_images, real.test_labels)
         return {
             "recipe": recipe.as_dict(),
             "weights": net.state_dict(),
             "mean": torch.from_numpy(gaussian.mean),
             "covariance": torch.from_numpy(gaussian.covariance),
-            "test_features": features(net, to_float(real.test_images)),
-            "test_accuracy": accuracy(net, real.test_images, real.test_labels),
+            "test_features": features(net, real.test_images),
+            "test_accuracy": accuracy(net, *test),
         }
 
     stored, path = kept(f"classifier-{key[:16]}.pt", folders, made)
@@ -150,8 +174,9 @@ def held_out_distances(
 
 @torch.no_grad()
 def features(net: Classifier, x: Tensor, batch_size: int = 500) -> Tensor:
-    """Features ``(N, D)`` of images ``x (N, C, H, W)`` in [-1, 1], a batch at a time."""
-    return torch.cat([net.features(batch) for batch in x.split(batch_size)])
+    """Features ``(N, D)`` of images ``x (N, C, H, W)``, uint8 or in [-1, 1], a batch at a time."""
+    batches = x.split(batch_size)
+    return torch.cat([net.features(to_float(b) if b.dtype == torch.uint8 else b) for b in batches])
 
 
 def as_seen(samples: Tensor) -> Tensor:
@@ -174,14 +199,14 @@ def _unpack(
     path: Path | None,
 ) -> Yardstick:
     with torch.device("meta"):  # no random weights: the caller's random state stays as it was
-        net = Classifier(real.images.shape[1], real.num_classes)
+        net = Classifier(real.images.shape[1], len(stored["weights"]["head.bias"]))
     net.load_state_dict(stored["weights"], assign=True)
     net.eval().requires_grad_(False)
     sha256 = digest_of(list(stored["weights"]), list(stored["weights"].values()))
 
     def made() -> dict[str, Any]:
         chosen = permutation(len(real.images), "reference images")[:REFERENCE]
-        reference = reference_of(features(net, to_float(real.images[chosen])))
+        reference = reference_of(features(net, real.images[chosen]))
         return {"features": reference.points.float(), "within": reference.within}
 
     key = digest_of([FORMAT, REFERENCE, sha256], [real.images])
@@ -193,7 +218,7 @@ def _unpack(
         test_features=stored["test_features"],
         test_labels=real.test_labels,
         test_accuracy=stored["test_accuracy"],
-        train_classes=torch.bincount(real.labels, minlength=real.num_classes),
+        train_classes=torch.bincount(real.labels, minlength=max(1, real.num_classes)),
         name=name,
         sha256=sha256,
         path=path,

@@ -42,13 +42,13 @@ class InFeatures(NamedTuple):
         estimates: the figures.
         fd: the first of them, the Fréchet distance.
         confusion: counts ``(K, K)``, row = asked, column = read; None without labels.
-        shares: of each class read ``(K,)``.
+        shares: of each class read ``(K,)``; None where the classifier reads no classes.
     """
 
     estimates: Estimates
     fd: Jackknife
     confusion: Tensor | None
-    shares: Tensor
+    shares: Tensor | None
 
 
 @torch.no_grad()
@@ -78,6 +78,8 @@ def in_features(
         deal(count, None if labels is None else labels[:count], most_groups),
     )
     found |= near._asdict()
+    if not yardstick.reads_classes:
+        return InFeatures(found, fd, None, None)
     scores = yardstick.net.head(features)
     read = scores.argmax(1)
     of_classes = classes(read, yardstick.train_classes, groups)

@@ -105,7 +105,9 @@ class Scorer:
                 estimates |= copies
         figures |= flat(estimates, self._perfect(labels, len(seen)))
         confusion = found[0].confusion
-        figures["class_shares"] = [round(value, 4) for value in found[0].shares.tolist()]
+        shares = found[0].shares
+        if shares is not None:
+            figures["class_shares"] = [round(value, 4) for value in shares.tolist()]
         figures |= {} if confusion is None else _per_class(confusion)
         return Scored(figures, estimates, confusion, near, labels)
 
@@ -147,7 +149,7 @@ def score(yardstick: Yardstick, samples: Tensor, labels: Tensor | None) -> dict[
         "fd_ratio": frechet(found[:count], yardstick.reference) / fd_test,
         "classifier_test_accuracy": yardstick.test_accuracy,
     }
-    if labels is not None:
+    if labels is not None and yardstick.reads_classes:
         outcome = agreement(yardstick.net.head(found), labels)
         result |= {"agreement": outcome.overall}
         result |= {"per_class": _per_class(outcome.confusion)["per_class"]}

@@ -130,7 +130,8 @@ class ImageRuler:
         for end, title in (("", "classifier"), ("2", "second classifier")):
             if f"classifier{end}_sha256" in figures:
                 space = figures[f"feature_space{end}"]
-                what = f"of the test set, read right; {space}"
+                read = "read right" if len(self.data.class_names) > 1 else "its quarter turns told"
+                what = f"of the test set, {read}; {space}"
                 sha256 = figures[f"classifier{end}_sha256"][:12]
                 accuracy = f"{figures[f'classifier{end}_test_accuracy']:.2%}"
                 lines.append((title, accuracy, f"{what}, weights {sha256}"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.data import mnist as mnist_module
+from diffusion_lab.data import idx_images
 from diffusion_lab.data.digits import Digits, embedded_digits
 from diffusion_lab.data.files import DataError
 from diffusion_lab.data.mnist import MNIST
@@ -176,11 +176,11 @@ def test_missing_as_an_error_says_where(tmp_path):
 
 
 def test_a_failed_download_is_the_reason_given(tmp_path, monkeypatch):
-    def fail(urls, target, timeout):
+    def fail(urls, target, timeout, expected):
         assert timeout == 3.0 and urls[0].endswith(f"{target.name}.gz")
         raise DataError("no route to host")
 
-    monkeypatch.setattr(mnist_module, "download", fail)
+    monkeypatch.setattr(idx_images, "download", fail)
     data = MNIST(tmp_path, when_missing="error", download_timeout=3.0)
     data.prepare_data()
     with pytest.raises(DataError, match="no route to host"):
