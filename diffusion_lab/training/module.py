@@ -272,7 +272,8 @@ class DiffusionModule(pl.LightningModule):
 
     def next_words(self, folder: Path) -> str:
         """What may be typed after `sample` once the run in `folder` has ended."""
-        words = "label=7 out=sevens.png" if self.num_classes else "out=samples.png"
+        label = min(7, (self.num_classes or 1) - 1)
+        words = f"label={label} out=class_{label}.png" if self.num_classes else "out=samples.png"
         return f"ckpt={folder} num_samples=64 {words}"
 
     # ------------------------------------------------------------------ checkpoints
