@@ -255,7 +255,9 @@ def _columns(cfg: DictConfig, model: DiffusionModule, count: int) -> int:
     if cfg.interpolate:
         return int(cfg.interpolate)
     if cfg.label == "all" and model.num_classes:
-        return min(model.num_classes, count)
+        from diffusion_lab.reporting.grids import class_columns
+
+        return min(class_columns(model.num_classes), count)
     return max(1, round(count**0.5))
 
 

@@ -91,6 +91,11 @@ def groups() -> list[str]:
     return sorted(folder.relative_to(CONF).as_posix() for folder in folders)
 
 
+def unset(node: DictConfig) -> list[str]:
+    """Keys under a node that have no value and need one (`???`)."""
+    return sorted(OmegaConf.missing_keys(node))
+
+
 def key_of(override: str) -> str:
     """The key path that an override sets: `++a.b=1` -> `a.b`, `grid@x.y=z` -> `grid@x.y`."""
     return override.lstrip("+~").partition("=")[0].strip()

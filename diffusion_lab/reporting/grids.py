@@ -106,6 +106,17 @@ def image_grid(
     return picture
 
 
+def class_columns(num_classes: int | None) -> int:
+    """Columns of a grid of images whose classes take turns, so that a column holds one class.
+
+    Few classes are repeated in a row (three: 9 columns); more than 20 get 20 columns, whatever
+    they hold; without classes (None) there are 10.
+    """
+    if num_classes is None:
+        return 10
+    return min(20, num_classes * max(1, 10 // num_classes))
+
+
 def _write_captions(
     picture: Image.Image, centres: list[tuple[int, int]], labels: Sequence[object] | Tensor
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diffusion_lab.config import ConfigError, check, compose, instantiate
 from diffusion_lab.config.arguments import quoted
-from diffusion_lab.config.composing import options
+from diffusion_lab.config.composing import options, unset
 from diffusion_lab.config.rules import Choice, Number, shown
 from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.studies.cells import plain
@@ -80,6 +80,11 @@ def faults(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
         names = options("data")
         hint = nearest(str(cfg.against), names)
         found.append(f"against={cfg.against} must be one of {', '.join(names)}{hint}")
+    elif cfg.against is not None:
+        lacking = unset(compose("likelihood", [f"data={cfg.against}"]).data)
+        if lacking:
+            keys = ", ".join(f"data.{key}" for key in lacking)
+            found.append(f"against={cfg.against} needs {keys}, which cannot be said; take other data")
     found += _faults_of_classes(cfg, config)
     return found or _faults_of_method(cfg, config)
 

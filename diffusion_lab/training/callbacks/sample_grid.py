@@ -7,10 +7,13 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from PIL.Image import Image
+from torch import Tensor
 
 from diffusion_lab.sampling.sampler import Guidance, Sampler
 from diffusion_lab.training.callbacks.fixed_samples import fixed_samples
 from diffusion_lab.training.callbacks.steering import by_steps
+from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.loggers import log_images
 from diffusion_lab.training.module import DiffusionModule
 
@@ -23,10 +26,15 @@ class SampleGrid(Callback):
     within an epoch), and hands the picture to the loggers under the key "samples". A
     class-conditional model draws its classes in turn. The final weights are always drawn.
 
+    Where weights are averaged, the first `raw` images are drawn from the weights as they are, too:
+    samples/raw/epoch_001.png, "samples_raw" to the loggers, and the two beside each other under
+    "samples/averaged_and_raw". Not of the final weights, unless the last validation was of them:
+    when training has ended there is the average alone.
+
     Args:
         run_dir: The run's folder.
         num_samples: Samples of a grid, at least 1.
-        columns: Images a row; null: one column a class, or 10 without classes.
+        columns: Images a row; null: columns of one class each, or 10 without classes.
         every_n_epochs: Draw after the validations of every so many epochs.
         seed: Seed of the noise; the run's own seed has no effect, so that runs can be compared.
         scale: Side of the square that a pixel becomes.
@@ -34,9 +42,11 @@ class SampleGrid(Callback):
         guidance: In place of the module's own.
         at: Numbers of steps (of epochs, where those are counted) after which to draw, in place of
             every validation; each must be one after which there is a validation.
+        raw: Images to draw from weights that are not averaged as well; 0: none. Points are shown
+            as one cloud, so of them as many as of the others.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a number below 1, or raw below 0.
     """
 
     def __init__(
@@ -50,7 +60,10 @@ class SampleGrid(Callback):
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
         at: Sequence[int] | None = None,
+        raw: int = 0,
     ) -> None:
+        if raw < 0:
+            raise ValueError(f"callbacks.samples.raw={raw} must be at least 0 (0: none)")
         sizes = {"num_samples": num_samples, "every_n_epochs": every_n_epochs, "scale": scale}
         for name, value in [*sizes.items(), *(("at", number) for number in at or ())]:
             if value < 1:
@@ -64,6 +77,7 @@ class SampleGrid(Callback):
         self.sampler = sampler
         self.guidance = guidance
         self.at = None if at is None else frozenset(at)
+        self.raw = raw
         self._drawn_at = -1
 
     def setup(self, trainer: pl.Trainer, pl_module: DiffusionModule, stage: str) -> None:
@@ -115,30 +129,72 @@ class SampleGrid(Callback):
     def draw(
         self, trainer: pl.Trainer, module: DiffusionModule, epoch: int | None = None
     ) -> Path | None:
-        """Draw one grid now; gives its file, on the first process only."""
+        """Draw one grid now, on every process; gives its file, on the first process only."""
         self._drawn_at = trainer.global_step
+        samples = self._samples(trainer, module, self.num_samples)
+        raw = self._raw_samples(trainer, module)
         if not trainer.is_global_zero:
             return None
-        from diffusion_lab.reporting.grids import save_picture
-        from diffusion_lab.reporting.pictures import picture
+        number = self._number(trainer, trainer.current_epoch + 1 if epoch is None else epoch)
+        name = f"step_{number:06d}.png" if by_steps(trainer) else f"epoch_{number:03d}.png"
+        columns = min(self.columns or module.num_classes or 10, 20)
+        path = self._keep(trainer, self.folder / name, "samples", samples, columns)
+        if raw is not None:
+            self._keep(trainer, self.folder / "raw" / name, "samples_raw", raw, columns)
+            pair = side_by_side(samples[: len(raw)], raw, columns, self.scale)
+            log_images(trainer.loggers, "samples/averaged_and_raw", pair, trainer.global_step - 1)
+        return path
 
-        samples = fixed_samples(
+    def _samples(self, trainer: pl.Trainer, module: DiffusionModule, count: int) -> Tensor:
+        return fixed_samples(
             trainer,
             module,
-            self.num_samples,
+            count,
             sampler=self.sampler,
             guidance=self.guidance,
             seed=self.seed,
         )
-        columns = min(self.columns or module.num_classes or 10, 20)
+
+    def _raw_samples(self, trainer: pl.Trainer, module: DiffusionModule) -> Tensor | None:
+        """The first samples by weights that are not averaged; None where none are wanted or had."""
+        averaged = next((c for c in trainer.callbacks if isinstance(c, EMA) and c.swapped), None)
+        if not self.raw or averaged is None:
+            return None
+        wanted = self.num_samples if len(module.shape) == 1 else min(self.raw, self.num_samples)
+        averaged.swap_out(module)
+        try:
+            return self._samples(trainer, module, wanted)
+        finally:
+            averaged.swap_in(module)
+
+    def _keep(
+        self, trainer: pl.Trainer, path: Path, key: str, samples: Tensor, columns: int
+    ) -> Path:
+        """Write samples as a picture, and hand it to the loggers."""
+        from diffusion_lab.reporting.grids import class_columns, save_picture
+        from diffusion_lab.reporting.pictures import picture
+
         grid = picture(samples, columns=columns, scale=self.scale)
-        number = self._number(trainer, trainer.current_epoch + 1 if epoch is None else epoch)
-        name = f"step_{number:06d}.png" if by_steps(trainer) else f"epoch_{number:03d}.png"
-        path = save_picture(self.folder / name, grid)
-        log_images(trainer.loggers, "samples", grid, trainer.global_step - 1)
-        return path
+        log_images(trainer.loggers, key, grid, trainer.global_step - 1)
+        return save_picture(path, grid)
 
     @staticmethod
     def _number(trainer: pl.Trainer, epoch: int) -> int:
         """What a grid is numbered by: the step, or the epoch."""
         return trainer.global_step if by_steps(trainer) else epoch
+
+
+def side_by_side(averaged: Tensor, raw: Tensor, columns: int, scale: int) -> Image:
+    """Samples from the same noise by averaged and by raw weights, as one picture.
+
+    Args:
+        averaged: Samples (N, *) by averaged weights.
+        raw: The same by raw weights.
+        columns: Images a row of each.
+        scale: Side of the square that a pixel becomes.
+    """
+    from diffusion_lab.reporting.margins import beside
+    from diffusion_lab.reporting.pictures import picture
+
+    pictures = [picture(samples, columns=columns, scale=scale) for samples in (averaged, raw)]
+    return beside(pictures, ["averaged weights", "raw weights"])

@@ -72,8 +72,11 @@ class Drawn:
 
     def columns_of(self, model: DiffusionModule) -> int:
         """One column a class where classes take turns, else about square."""
-        in_turn = model.num_classes if self.label == "all" else None
-        return in_turn or max(1, round(self.num_samples**0.5))
+        if self.label == "all" and model.num_classes:
+            from diffusion_lab.reporting.grids import class_columns
+
+            return class_columns(model.num_classes)
+        return max(1, round(self.num_samples**0.5))
 
     def steps_taken(self, model: DiffusionModule) -> int:
         """Steps of one trajectory; a rising pair of the grid is noise and no step."""
