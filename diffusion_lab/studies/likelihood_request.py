@@ -83,8 +83,10 @@ def faults(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
     elif cfg.against is not None:
         lacking = unset(compose("likelihood", [f"data={cfg.against}"]).data)
         if lacking:
-            keys = ", ".join(f"data.{key}" for key in lacking)
-            found.append(f"against={cfg.against} needs {keys}, which cannot be said; take other data")
+            found.append(
+                f"against={cfg.against} needs {', '.join(lacking)}, which cannot be said here; "
+                "take other data"
+            )
     found += _faults_of_classes(cfg, config)
     return found or _faults_of_method(cfg, config)
 
