@@ -6,6 +6,7 @@ so that the other processes of a distributed run, which repeat that line, use th
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lab.config.arguments import Typed, quoted, value_of
 from diffusion_lab.config.building import ConfigError
 from diffusion_lab.config.composing import compose, key_of
+from diffusion_lab.config.defaults import differences
 from diffusion_lab.reporting.files import read_record
 
 FINISHED = "finished"
@@ -163,7 +165,9 @@ def _stamp() -> str:
 
 
 def open_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
-    """Make the run folder with config.yaml and overrides.txt; sets `cfg.run_dir`.
+    """Make the run folder; sets `cfg.run_dir`.
+
+    In it: config.yaml, overrides.txt, and differs.json, see `defaults.differences`.
 
     Args:
         cfg: The config of the run; a null `run_dir` is given its default name.
@@ -187,8 +191,10 @@ def open_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
         )
     words = [w for w in overrides if key_of(w) not in _OF_THE_COMMAND]
     words = [w for w in words if not key_of(w).startswith("hydra")]
+    differ = differences(cfg, typed_now()[1])
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "differs.json").write_text(json.dumps(differ, default=str), encoding="utf-8")
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
         (folder / "overrides.txt").write_text("".join(f"{w}\n" for w in words), encoding="utf-8")
     except OSError as error:
