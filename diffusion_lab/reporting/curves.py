@@ -1,7 +1,7 @@
-"""Curves as numbers for inline SVG: positions in a fixed box, ticks and hover texts.
+"""Curves as numbers for inline SVG: positions in a fixed box, ticks and values.
 
 The page itself draws nothing by computing: everything here is settled when the report is written,
-so that it needs no script to show curves.
+so that it needs no script to show curves. The script adds the line that follows the pointer.
 """
 
 from __future__ import annotations
@@ -12,14 +12,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from diffusion_lab.reporting.axes import Axis, Box, Tick
 from diffusion_lab.reporting.spread import spread
 
-WIDTH, HEIGHT = 640, 260
-LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 26
+BOX = Box(width=440, height=230, left=56, right=10, top=10, bottom=26)
 MOST_POINTS = 160
 LOG_SPAN = 5.0
 MOST_STEPS = 4
 """Steps shown in a chart over the noise level."""
+TITLES = {
+    "lr": "learning rate",
+    "grad_norm": "gradient norm",
+    "images_per_second": "images a second",
+    "fd_cnn": "FD-CNN of samples",
+    "fd_ratio": "FD ratio of samples",
+    "sw_ratio": "SW ratio of samples",
+    "agreement": "class agreement of samples",
+}
+"""What a metric's last name is called."""
 _LEVEL = re.compile(r"(.+)_by_level/(\d+)-(\d+)")
 
 Point = tuple[float, float]
@@ -27,11 +37,12 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Dot:
-    """One point of a curve: where it stands in the box, and what hovering over it says."""
+    """One point of a curve: where it stands in the box, and what it stands for, as text."""
 
     x: float
     y: float
-    text: str
+    at: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -46,21 +57,23 @@ class Line:
         """The ``points`` attribute of an SVG polyline."""
         return " ".join(f"{dot.x:.1f},{dot.y:.1f}" for dot in self.dots)
 
+    @property
+    def places(self) -> str:
+        """Where along the axis its dots are, one word each."""
+        return " ".join(dot.at for dot in self.dots)
 
-@dataclass(frozen=True)
-class Tick:
-    """A grid line: its place along the axis, in box units, and its text."""
-
-    place: float
-    text: str
+    @property
+    def values(self) -> str:
+        """The values of its dots, one word each."""
+        return " ".join(dot.value for dot in self.dots)
 
 
 @dataclass(frozen=True)
 class Chart:
     """Curves in one box with common axes.
 
-    Over the step these are metrics that share a last name (train/loss and val/loss share "loss");
-    over the noise level they are several steps of one metric.
+    Over the step these are metrics that share a last name (train/loss and val/loss share "loss"),
+    or one metric of several runs; over the noise level they are several steps of one metric.
     """
 
     title: str
@@ -69,6 +82,8 @@ class Chart:
     up: tuple[Tick, ...]
     logarithmic: bool
     axis: str = "step"
+    crowded: bool = False
+    box: Box = BOX
 
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
@@ -100,12 +115,50 @@ def charts(metrics: Mapping[str, Sequence[Point]]) -> list[Chart]:
             by_level.setdefault(level[1], {})[middle] = finite
         elif finite:
             groups.setdefault(name.rsplit("/", 1)[-1], {})[name] = thin(finite)
-    made = [_chart(title, series) for title, series in groups.items()]
+    made = [chart_of(TITLES.get(title, title), series) for title, series in groups.items()]
     made += [
-        _chart(f"{name} by noise level, %", _levels(values), "noise level")
+        chart_of(f"{name} by noise level, %", _levels(values), "noise level")
         for name, values in by_level.items()
     ]
     return sorted(made, key=lambda chart: ("loss" not in chart.title, chart.title))
+
+
+def overlay(title: str, runs: Mapping[str, Sequence[Point]], most: int = 80) -> Chart | None:
+    """One metric of several runs in one chart, each a thin line; None where no run has a value."""
+    finite = {
+        name: thin([point for point in points if math.isfinite(point[1])], most)
+        for name, points in runs.items()
+    }
+    series = {name: points for name, points in finite.items() if points}
+    return chart_of(title, series, crowded=True) if series else None
+
+
+def chart_of(
+    title: str, series: Mapping[str, Sequence[Point]], axis: str = "step", crowded: bool = False
+) -> Chart:
+    """Place several curves in one box with common axes.
+
+    Args:
+        title: what the values are.
+        series: name -> (place, value) pairs, all finite, at least one.
+        axis: what the places are.
+        crowded: so many lines that only the one next to the pointer is named.
+    """
+    steps = [step for points in series.values() for step, _ in points]
+    values = [value for points in series.values() for _, value in points]
+    # A loss falls fast and then creeps: where the top is far above most values, creeping shows
+    # on a logarithmic axis only. (A learning rate that falls to zero keeps its straight line.)
+    logarithmic = min(values) > 0 and max(values) / median(values) > LOG_SPAN
+    across = Axis(min(steps), max(steps), BOX.across, False)
+    up = Axis(min(values), max(values), BOX.up, logarithmic)
+    lines = [
+        Line(
+            name,
+            tuple(Dot(across(at), up(value), _place(at), f"{value:.5g}") for at, value in points),
+        )
+        for name, points in series.items()
+    ]
+    return Chart(title, tuple(lines), across.ticks(), up.ticks(), logarithmic, axis, crowded)
 
 
 def _levels(values: Mapping[float, Sequence[Point]]) -> dict[str, list[Point]]:
@@ -118,57 +171,6 @@ def _levels(values: Mapping[float, Sequence[Point]]) -> dict[str, list[Point]]:
     }
 
 
-def _chart(title: str, series: Mapping[str, Sequence[Point]], axis: str = "step") -> Chart:
-    """Place several curves in one box with common axes."""
-    steps = [step for points in series.values() for step, _ in points]
-    values = [value for points in series.values() for _, value in points]
-    # A loss falls fast and then creeps: where the top is far above most values, creeping shows
-    # on a logarithmic axis only. (A learning rate that falls to zero keeps its straight line.)
-    logarithmic = min(values) > 0 and max(values) / median(values) > LOG_SPAN
-    across = _Axis(min(steps), max(steps), LEFT, WIDTH - RIGHT, False)
-    up = _Axis(min(values), max(values), HEIGHT - BOTTOM, TOP, logarithmic)
-    lines = [
-        Line(
-            name,
-            tuple(
-                Dot(across(step), up(value), f"{name} = {value:.5g} at {axis} {step:g}")
-                for step, value in points
-            ),
-        )
-        for name, points in series.items()
-    ]
-    return Chart(title, tuple(lines), across.ticks(), up.ticks(), logarithmic, axis)
-
-
-class _Axis:
-    """A map from values to box units, linear or logarithmic."""
-
-    def __init__(self, low: float, high: float, start: float, end: float, log: bool) -> None:
-        if low == high:
-            low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
-        self.low, self.high, self.log = low, high, log
-        self.start, self.end = start, end
-
-    def __call__(self, value: float) -> float:
-        low, high = self.low, self.high
-        if self.log:
-            value, low, high = math.log(value), math.log(low), math.log(high)
-        return self.start + (self.end - self.start) * (value - low) / (high - low)
-
-    def ticks(self) -> tuple[Tick, ...]:
-        """Round numbers inside the axis."""
-        values = self._decades() if self.log else self._rounds()
-        return tuple(Tick(self(value), f"{value:g}") for value in values)
-
-    def _rounds(self) -> list[float]:
-        step = 10.0 ** math.floor(math.log10((self.high - self.low) / 3))
-        step *= max(f for f in (1, 2, 5) if f == 1 or f * step <= (self.high - self.low) / 3)
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
-        return [round(k * step, 12) for k in range(first, last + 1)]
-
-    def _decades(self) -> list[float]:
-        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        factors = (1, 2, 5) if last - first <= 2 else (1,)
-        values = [f * 10.0**k for k in range(first, last + 1) for f in factors]
-        return [value for value in values if self.low <= value <= self.high]
+def _place(at: float) -> str:
+    """A step, or another place along the axis, in one word."""
+    return f"{at:.0f}" if float(at).is_integer() else f"{at:g}"

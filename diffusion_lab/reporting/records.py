@@ -17,6 +17,7 @@ from typing import Any
 
 from diffusion_lab.reporting.curves import Point
 
+_MOMENT = re.compile(r"step_\d+\.png")
 _GRID = re.compile(r"(epoch|step)_(\d+)\.png")
 
 
@@ -29,6 +30,22 @@ class PageRecord:
     files: tuple[Path, ...] = ()
     error: str = ""
 
+    @property
+    def is_film(self) -> bool:
+        """Whether its pictures are the moments of one denoising, in their order."""
+        return len(self.files) > 1 and all(_MOMENT.fullmatch(path.name) for path in self.files)
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What one `evaluate study=NAME` left in a run's folder."""
+
+    name: str
+    claim: str
+    table: tuple[Mapping[str, Any], ...]
+    differences: object = None
+    pictures: tuple[Path, ...] = ()
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -37,11 +54,15 @@ class RunFolder:
     path: Path
     config: str = ""
     overrides: tuple[str, ...] = ()
+    differs: tuple[tuple[str, str, str], ...] | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+    likelihood: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, list[Point]] = field(default_factory=dict)
     grids: tuple[Path, ...] = ()
     pages: tuple[PageRecord, ...] = ()
+    scored: tuple[Path, ...] = ()
+    studies: tuple[StudyRecord, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -51,7 +72,7 @@ class RunFolder:
 
 
 def read_run(folder: str | Path) -> RunFolder:
-    """Read a run folder: configuration, overrides, summary, metrics, evaluation, grids, pages.
+    """Read a run folder: configuration, summary, metrics, evaluation, studies, grids, pages.
 
     Args:
         folder: the run folder.
@@ -71,11 +92,15 @@ def read_run(folder: str | Path) -> RunFolder:
         path=path,
         config=_text(path / "config.yaml", remarks),
         overrides=tuple(line for line in overrides if line and not line.startswith("#")),
+        differs=_differs(path / "differs.json", remarks),
         summary=_json(path / "summary.json", remarks),
         evaluation=_json(path / "metrics.json", remarks),
-        metrics=_metrics(path / "metrics.csv", remarks),
+        likelihood=_json(path / "likelihood.json", remarks),
+        metrics=read_metrics(path / "metrics.csv", remarks),
         grids=tuple(grids(path)),
         pages=tuple(_pages(path, remarks)),
+        scored=tuple(sorted(path.glob("metrics_*.png"))),
+        studies=tuple(_studies(path, remarks)),
         remarks=tuple(remarks),
     )
 
@@ -165,7 +190,32 @@ def _pages(folder: Path, remarks: list[str]) -> Iterator[PageRecord]:
         )
 
 
-def _metrics(path: Path, remarks: list[str]) -> Mapping[str, list[Point]]:
+def _differs(path: Path, remarks: list[str]) -> tuple[tuple[str, str, str], ...] | None:
+    """Rows of differs.json as text: key, value in the default recipe, value here; None without."""
+    rows = _json(path, remarks).get(path.stem)
+    if not isinstance(rows, list):
+        return None
+    whole = [row for row in rows if isinstance(row, list) and len(row) == 3]
+    return tuple((str(key), show(before), show(now)) for key, before, now in whole)
+
+
+def _studies(folder: Path, remarks: list[str]) -> Iterator[StudyRecord]:
+    """Every study.json in the folder, in one of its own and under studies/."""
+    for pattern in ("study.json", "*/study.json", "studies/*/study.json"):
+        for path in sorted(folder.glob(pattern)):
+            content = _json(path, remarks)
+            rows = content.get("table")
+            pictures = (path.with_name(name) for name in ("figure.png", "samples.png"))
+            yield StudyRecord(
+                name=str(content.get("study", path.parent.name)),
+                claim=str(content.get("claim", "")),
+                table=tuple(row for row in rows or () if isinstance(row, dict)),
+                differences=content.get("differences"),
+                pictures=tuple(picture for picture in pictures if picture.is_file()),
+            )
+
+
+def read_metrics(path: Path, remarks: list[str]) -> Mapping[str, list[Point]]:
     """Columns of ``step,epoch,<metric>...`` as (step, value) pairs; blank cells are skipped."""
     try:
         header, rows = read_table(path)

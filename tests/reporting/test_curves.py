@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from diffusion_lab.reporting.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts, thin
+from diffusion_lab.reporting.curves import BOX, charts, overlay, thin
 
 
 def test_thinning_keeps_the_mean_and_the_last_step():
@@ -24,18 +24,20 @@ def test_metrics_with_one_last_name_share_a_chart_and_losses_come_first():
             "val/loss": [(1, 0.6)],
         }
     )
-    assert [chart.title for chart in made] == ["loss", "lr"]
+    assert [chart.title for chart in made] == ["loss", "learning rate"]
     assert [line.name for line in made[0].lines] == ["train/loss", "val/loss"]
-    assert made[0].lines[1].dots[0].text == "val/loss = 0.6 at step 1"
+    dot = made[0].lines[1].dots[0]
+    assert (dot.value, dot.at) == ("0.6", "1")
+    assert made[0].lines[0].values == "1 0.5" and made[0].lines[0].places == "0 1"
 
 
 def test_dots_stand_at_the_corners_of_the_box():
     assert not charts({"lr": [(k, 1e-3 * (1 - k / 100)) for k in range(100)]})[0].logarithmic
     (chart,) = charts({"x": [(10, 2.0), (20, 3.0), (30, 4.0)]})
     first, middle, last = chart.lines[0].dots
-    assert (first.x, first.y) == (LEFT, HEIGHT - BOTTOM)
-    assert (last.x, last.y) == (WIDTH - RIGHT, TOP)
-    assert middle.y == pytest.approx((HEIGHT - BOTTOM + TOP) / 2)
+    assert (first.x, first.y) == (BOX.across[0], BOX.up[0])
+    assert (last.x, last.y) == (BOX.across[1], BOX.up[1])
+    assert middle.y == pytest.approx(sum(BOX.up) / 2)
     assert not chart.logarithmic
 
 
@@ -51,7 +53,7 @@ def test_a_wide_positive_span_becomes_logarithmic_with_decades():
 def test_ticks_are_few_and_inside(low, high):
     (chart,) = charts({"x": [(low, low), (high, high)]})
     assert 2 <= len(chart.across) <= 9
-    assert all(LEFT - 1e-6 <= tick.place <= WIDTH - RIGHT + 1e-6 for tick in chart.across)
+    assert all(BOX.left - 1e-6 <= tick.place <= BOX.across[1] + 1e-6 for tick in chart.across)
 
 
 def test_constant_single_and_broken_values_are_drawn_or_left_out():
@@ -68,3 +70,15 @@ def test_constant_single_and_broken_values_are_drawn_or_left_out():
     assert all(
         math.isfinite(v) for c in made for line in c.lines for d in line.dots for v in (d.x, d.y)
     )
+
+
+def test_runs_are_laid_over_each_other_and_those_without_values_are_left_out():
+    runs = {"a": [(0, 1.0), (1, 0.5)], "b": [(0, math.nan)], "c": [], "d": [(0, 2.0)]}
+    chart = overlay("val/loss", runs)
+    assert [line.name for line in chart.lines] == ["a", "d"] and chart.crowded
+    assert overlay("val/loss", {"b": [(0, math.inf)]}) is None
+
+
+def test_large_steps_are_written_out():
+    (chart,) = charts({"x": [(1_234_567, 1.0), (2_345_678, 2.0)]})
+    assert chart.lines[0].places == "1234567 2345678"

@@ -5,77 +5,17 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import pytest
 import torch
+from page_tags import HOSTILE, Tags, write_pages
 
+from diffusion_lab.reporting.commands import commands
+from diffusion_lab.reporting.environment import duration, environment
 from diffusion_lab.reporting.grids import save_grid
 from diffusion_lab.reporting.records import read_run, show
-from diffusion_lab.reporting.report import MOST_GRIDS, MOST_OF_A_PAGE, write_report
-
-BROWSER = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=2000",
-    "--dump-dom",
-]
-HOSTILE = [
-    "<script>document.title='owned'</script>",
-    '"><img src=x onerror=alert(1)>',
-    "</script><script>alert(1)</script>",
-    "{{7*7}}",
-    "'; alert(1); '",
-]
-
-
-class Tags(HTMLParser):
-    """All tags of a page, with their attributes."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
-
-
-@pytest.fixture
-def run_folder(tmp_path):
-    """A folder such as a training run leaves."""
-    folder = tmp_path / "run"
-    for epoch in (1, 2, 3):
-        images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(epoch)) * 2 - 1
-        save_grid(folder / "samples" / f"epoch_{epoch:03d}.png", images)
-    (folder / "config.yaml").write_text("seed: 0\nschedule:\n  steps: 300\n")
-    (folder / "overrides.txt").write_text("experiment=cfg_guidance\nschedule.steps=300\n")
-    summary = {
-        "status": "finished",
-        "steps": 60,
-        "images_per_second": 812.345678,
-        "metrics": {"val/loss": 0.21},
-        "data": {"name": "mnist", "fallback": None},
-        "versions": {"torch": "2.15.0"},
-    }
-    (folder / "summary.json").write_text(json.dumps(summary))
-    rows = [f"{k},0,{1 / (k + 1)}," for k in range(60)] + ["59,0,,0.21"]
-    (folder / "metrics.csv").write_text("\n".join(["step,epoch,train/loss,val/loss", *rows]) + "\n")
-    return folder
-
-
-def write_pages(folder, *pages):
-    (folder / "artefacts.json").write_text(json.dumps({"step": 60, "pages": pages}))
+from diffusion_lab.reporting.report import write_report
+from diffusion_lab.reporting.run_page import MOST_GRIDS, MOST_OF_A_PAGE
 
 
 def test_a_run_shows_grids_curves_summary_config_and_commands(run_folder):
@@ -188,13 +128,13 @@ def test_the_slider_takes_grids_of_training_only_in_the_order_of_their_numbers(r
 
 
 def test_pages_are_shown_with_captions_and_failures_are_said(run_folder):
-    for name in ("digit_7_grid.png", *(f"steps/step_{k:04d}.png" for k in range(0, 2000, 50))):
+    for name in ("digit_7_grid.png", *(f"rows/row_{k:02d}.png" for k in range(40))):
         save_grid(run_folder / name, torch.zeros(4, 1, 8, 8))
-    steps = [f"steps/step_{k:04d}.png" for k in range(1950, -1, -50)]
+    rows = [f"rows/row_{k:02d}.png" for k in range(39, -1, -1)]
     write_pages(
         run_folder,
         {"name": "digit_7", "caption": "100 samples", "files": ["digit_7_grid.png"]},
-        {"name": "steps", "files": steps},
+        {"name": "rows", "files": rows},
         {"name": "broken", "files": [], "error": "RuntimeError: no ink"},
         {"name": "link", "files": ["checkpoints/model_latest.pth"]},
         {"name": "gone", "files": ["gone.png"]},
@@ -203,11 +143,72 @@ def test_pages_are_shown_with_captions_and_failures_are_said(run_folder):
     tags = Tags(page)
     shown = [a["alt"] for a in tags.of("img") if "grid of" not in a["alt"]]
     assert shown[0] == "digit_7_grid.png" and len(shown) == 1 + MOST_OF_A_PAGE
-    assert shown[1] == "steps/step_1950.png" and shown[-1] == "steps/step_0000.png"
+    assert shown[1] == "rows/row_39.png" and shown[-1] == "rows/row_00.png"
     text = " ".join(" ".join(tags.text).split())
     assert "digit 7 · 100 samples · digit_7_grid.png" in text
     assert "Page broken could not be made: RuntimeError: no ink" in text
     assert "gone" not in text and "model_latest" not in text
+
+
+def test_the_moments_of_a_denoising_are_a_film(run_folder):
+    names = [f"samples/denoising/step_{k:04d}.png" for k in (9, 6, 3, 0)]
+    for name in names:
+        save_grid(run_folder / name, torch.zeros(2, 1, 8, 8))
+    write_pages(run_folder, {"name": "denoising", "caption": "10 samples", "files": names})
+    tags = Tags(write_report(run_folder).read_text())
+    assert [a["max"] for a in tags.of("input")] == ["2", "3"]
+    frames = [a for a in tags.of("img") if a["alt"].startswith("denoising")]
+    assert [a["title"] for a in frames] == names
+    assert frames[0]["alt"] == "denoising, moment 1 of 4"
+    assert int(frames[0]["width"]) > 8
+
+
+def test_what_differs_from_the_default_is_said_where_it_is_known(run_folder):
+    said = "differs from"
+    assert said not in write_report(run_folder).read_text()
+    (run_folder / "differs.json").write_text("[]")
+    assert "nothing differs from it" in write_report(run_folder).read_text()
+    rows = [["sampler", "euler", "ddim"], ["denoiser.attention", None, [7, 14]], ["torn"]]
+    (run_folder / "differs.json").write_text(json.dumps(rows))
+    text = " ".join(" ".join(Tags(write_report(run_folder).read_text()).text).split())
+    assert "sampler euler ddim denoiser.attention – 7, 14" in text
+
+
+def test_commands_bring_back_code_and_data(run_folder):
+    commit = "86f091e7a8df4cd4415e3a753e1e3290ef4c97f8"
+    (run_folder / "summary.json").write_text(json.dumps({"git": f"{commit}+changes"}))
+    (run_folder / "config.yaml").write_text("seed: 0\npaths:\n  data_dir: /some/data\n  x: 1\n")
+    found = {c.what: c for c in commands(read_run(run_folder))}
+    assert found["The same code"].line == f"git checkout {commit}"
+    assert "not committed" in found["The same code"].note
+    assert found["Train it again"].line.endswith("schedule.steps=300 paths.data_dir=/some/data")
+    assert "resume=" in found["Go on with it"].line
+    (run_folder / "summary.json").write_text(json.dumps({"git": "$(rm -r x)"}))
+    (run_folder / "overrides.txt").write_text("paths.data_dir=/typed\nname=$(rm)\n")
+    found = {c.what: c for c in commands(read_run(run_folder))}
+    assert "The same code" not in found
+    again = found["Train it again"].line
+    assert again == "python -m diffusion_lab.train paths.data_dir=/typed 'name=$(rm)'"
+
+
+def test_the_environment_is_grouped(run_folder):
+    summary = {
+        "seconds": 367.2,
+        "git": "abc",
+        "precision": "bf16-mixed",
+        "processes": 2,
+        "versions": {"torch": "2.15.0"},
+        "hardware": {"device": "cpu"},
+        "further": {"a": {"b": 1}},
+    }
+    groups = dict(environment(summary))
+    assert groups["run"] == [("time", "6 min 7 s (367.2 s)")]
+    assert groups["hardware"] == [("processes", "2"), ("device", "cpu")]
+    assert ("git revision", "abc") in groups["software"] and ("torch", "2.15.0") in groups[
+        "software"
+    ]
+    assert groups["further"] == [("a.b", "1")]
+    assert [duration(s) for s in (48.2, 60, 7260)] == ["48.2 s", "1 min 0 s", "2 h 1 min"]
 
 
 def test_pages_outside_of_the_run_are_not_read(run_folder):
@@ -225,39 +226,14 @@ def test_large_pages_are_named_and_not_embedded(run_folder, monkeypatch):
     save_grid(run_folder / "small.png", torch.zeros(1, 1, 4, 4))
     noise = torch.rand(100, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     save_grid(run_folder / "large.png", noise)
-    monkeypatch.setattr("diffusion_lab.reporting.report.MOST_PAGE_BYTES", 5_000)
+    monkeypatch.setattr("diffusion_lab.reporting.run_page.MOST_PAGE_BYTES", 5_000)
     write_pages(run_folder, {"name": "a", "files": ["large.png", "small.png"]})
     tags = Tags(write_report(run_folder).read_text())
     assert [a["alt"] for a in tags.of("img")][3:] == ["small.png"]
     assert "too large to be shown here: large.png" in " ".join(tags.text)
 
 
-def test_a_sweep_shows_its_table_and_last_grids(run_folder):
-    sweep = run_folder.parent / "sweep"
-    (sweep / "job").mkdir(parents=True)
-    shutil.copytree(run_folder / "samples", sweep / "job" / "samples")
-    (sweep / "job" / "samples" / "generated.png").write_bytes(b"no grid")
-    (sweep / "sweep.csv").write_text("run,optimizer.lr,val/loss\njob,0.001,0.2\n<b>x</b>,0.002\n")
-    tags = Tags(write_report(sweep, out=sweep / "page.html").read_text())
-    assert len(tags.of("img")) == 1
-    assert len(tags.of("td")) == 6
-    assert not tags.of("b")
-
-
 def test_values_are_shown_as_people_write_them():
     assert [show(v) for v in (None, True, 0.123456789, [1, 2.5], "x", 7)] == [
         "–", "yes", "0.12346", "1, 2.5", "x", "7",
     ]  # fmt: skip
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_slider_and_policy_work_in_a_browser(run_folder):
-    path = write_report(run_folder)
-    done = subprocess.run(
-        ["chromium", *BROWSER, path.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert 'class="scripted"' in done.stdout
-    assert "CONSOLE" not in done.stderr

@@ -1,0 +1,251 @@
+"""What `evaluate` found, as tables to be read: figures with intervals, confusion, studies.
+
+The files are read as plain data and forgivingly: an older run has fewer figures, and a figure that
+is not known here is still shown under its own name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffusion_lab.reporting.axes import Axis, Box
+
+STRIP = Box(width=150, height=18, left=6, right=6, top=0, bottom=0)
+"""The drawing of an interval beside its figure."""
+SHADES = 9
+"""Steps of colour of a confusion matrix, beside none."""
+
+Known = tuple[str, str, str, str]
+"""Title, name in metrics.json, format and meaning of a figure."""
+
+GROUPS: dict[str, tuple[Known, ...]] = {
+    "Classes": (
+        ("class agreement", "agreement", ".2%", "read as the class asked for"),
+        ("… second classifier", "agreement2", ".2%", "the same, read by another one"),
+        ("class entropy", "class_entropy", ".3f", "of the classes read, in nats"),
+        ("class variation", "class_variation", ".3f", "share of samples of too frequent classes"),
+    ),
+    "Distance to the training data": (
+        ("FD-CNN", "fd", ".3f", "Fréchet distance, in the classifier's features"),
+        ("… endless samples", "fd_unbiased", ".3f", "without the bias of few samples"),
+        ("FD-CNN2", "fd2", ".3f", "in the second classifier's features"),
+        ("… endless samples", "fd_unbiased2", ".3f", "without the bias of few samples"),
+        ("FD ratio", "fd_ratio", ".2f", "over that of the first test images"),
+        ("KD-CNN", "kd", ".4f", "kernel distance; 0 is ideal"),
+        ("KD-CNN2", "kd2", ".4f", "in the second classifier's features"),
+        ("sliced Wasserstein", "sw", ".4f", "distance to test points"),
+        ("SW ratio", "sw_ratio", ".2f", "over that of training points; 1 is ideal"),
+        ("kernel distance", "mmd", ".5f", "squared MMD to test points; 0 is ideal"),
+    ),
+    "Samples among real images": (
+        ("precision", "precision", ".3f", "samples among real images"),
+        ("density", "density", ".3f", "real images around a sample; above 1: crowded"),
+    ),
+    "Real images among samples": (
+        ("recall", "recall", ".3f", "real images among samples"),
+        ("coverage", "coverage", ".3f", "real images with a sample nearby"),
+    ),
+    "Variety": (
+        ("Vendi score", "vendi", ".2f", "effective number of different samples"),
+        ("pairwise distance", "pairwise_distance", ".2f", "of two samples, in pixels"),
+        ("remaining variance", "remaining_variance", ".3f", "0 is one sample again and again"),
+    ),
+    "Copies of training images": (
+        ("nearest ratio", "nearest_ratio", ".3f", "median distance to the nearest training image"),
+        ("copied share", "copied_share", ".2%", "nearer to one than 99 % of test images"),
+        ("P(closer)", "closer_probability", ".3f", "nearer to one than a test image; 1 copies"),
+    ),
+}
+"""The groups of the README, "Scoring samples"."""
+
+_SECOND = frozenset({"precision2", "recall2", "density2", "coverage2", "vendi2"})
+"""The second classifier's view of these is left to metrics.json."""
+_KNOWN = {row[1] for rows in GROUPS.values() for row in rows} | _SECOND
+TITLES = {row[1]: (row[0], row[2]) for rows in GROUPS.values() for row in rows} | {
+    "step": ("step", ",.0f"),
+    "network_calls": ("network calls", ",.6g"),
+    "seconds": ("seconds", ",.1f"),
+    "speedup": ("times faster", ",.1f"),
+}
+"""Title and format of a figure in a table of a study."""
+COLUMNS = ("step", "network_calls", "seconds", "agreement", "fd", "fd2", "precision", "recall")
+COLUMNS += ("sw", "mmd", "remaining_variance")
+"""Figures shown of a study, where a row has them."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line: a figure, its 95 % interval, and what held-out real data get."""
+
+    title: str
+    value: str
+    interval: str
+    real: str
+    meaning: str
+    strip: tuple[float, float, float, float | None] | None
+    """Box units of low end, value, high end and real data, for a small drawing."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: its text, what it is sorted by, and a class for its shade."""
+
+    text: str
+    key: str
+    shade: str = ""
+
+
+def groups_of(figures: Mapping[str, Any]) -> list[tuple[str, list[Figure]]]:
+    """The figures of metrics.json, grouped; groups without any are left out."""
+    found = []
+    for title, rows in GROUPS.items():
+        lines = [_figure(figures, row) for row in rows if number(figures.get(row[1])) is not None]
+        if lines:
+            found.append((title, lines))
+    others = [_figure(figures, (name, name, ".5g", "")) for name in _unknown(figures)]
+    return [*found, ("Others", others)] if others else found
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _unknown(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Further figures that have an interval."""
+    for name, value in figures.items():
+        has = number(value) is not None and number(figures.get(f"{name}_low")) is not None
+        if has and name not in _KNOWN:
+            yield name
+
+
+def _figure(figures: Mapping[str, Any], row: Known) -> Figure:
+    title, name, spec, meaning = row
+    value, low, high, real = (
+        number(figures.get(name + end)) for end in ("", "_low", "_high", "_real")
+    )
+    assert value is not None
+    inside = low is not None and high is not None
+    return Figure(
+        title=title,
+        value=format(value, spec),
+        interval=f"{format(low, spec)} to {format(high, spec)}" if inside else "",
+        real="" if real is None else format(real, spec),
+        meaning=meaning,
+        strip=_strip(low, value, high, real),
+    )
+
+
+def _strip(
+    low: float | None, value: float, high: float | None, real: float | None
+) -> tuple[float, float, float, float | None] | None:
+    """Where an interval, its figure and that of real data stand in a strip of their own."""
+    if low is None or high is None:
+        return None
+    ends = [low, value, high, *([] if real is None else [real])]
+    if min(ends) == max(ends):
+        return None
+    axis = Axis(min(ends), max(ends), STRIP.across, False)
+    return axis(low), axis(value), axis(high), None if real is None else axis(real)
+
+
+def confusion(figures: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]]] | None:
+    """The confusion matrix as names of classes and shaded cells; None where it is not kept.
+
+    Args:
+        figures: of metrics.json; ``confusion`` are counts, row = asked, column = read, and
+            ``class_names`` their names (numbers without them).
+    """
+    counts = figures.get("confusion")
+    if not isinstance(counts, list) or not counts:
+        return None
+    if not all(isinstance(row, list) and len(row) == len(counts) for row in counts):
+        return None
+    names = figures.get("class_names")
+    if not isinstance(names, list) or len(names) != len(counts):
+        names = list(range(len(counts)))
+    values = [[number(count) or 0.0 for count in row] for row in counts]
+    return [str(name) for name in names], [_shaded(row) for row in values]
+
+
+def _shaded(row: Sequence[float]) -> list[Cell]:
+    """Cells of one class asked for, each coloured by its share."""
+    total = sum(row) or 1.0
+    return [
+        Cell(
+            f"{count:g}" if count else "·",
+            f"{count:g}",
+            f"shade{math.ceil(SHADES * count / total)}" if count else "",
+        )
+        for count in row
+    ]
+
+
+def per_class(figures: Mapping[str, Any]) -> list[list[Cell]]:
+    """Class, share read as asked and interval, the worst first."""
+    shares, lows, highs = (
+        figures.get(name) or [] for name in ("per_class", "per_class_low", "per_class_high")
+    )
+    names = figures.get("class_names") or []
+    rows = []
+    for k, share in enumerate(shares if isinstance(shares, list) else []):
+        if number(share) is None:
+            continue
+        name = str(names[k]) if k < len(names) else str(k)
+        ends = [number(ends[k]) if k < len(ends) else None for ends in (lows, highs)]
+        between = "" if None in ends else f"{ends[0]:.1%} to {ends[1]:.1%}"
+        cells = [Cell(name, name), Cell(f"{share:.1%}", repr(share)), Cell(between, between)]
+        rows.append((share, cells))
+    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+
+
+def study_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Cell]]]:
+    """Header and cells of study.json's table: figures with intervals, stars for its front."""
+    columns = [name for name in COLUMNS if any(number(row.get(name)) is not None for row in rows)]
+    if len({row.get("step") for row in rows}) == 1:
+        columns = [name for name in columns if name != "step"]
+    starred = any(row.get("front") for row in rows)
+    header = ["setting", *(["front"] if starred else []), *(TITLES[name][0] for name in columns)]
+    return header, [
+        [Cell(str(row.get("row", "")), str(row.get("row", "")))]
+        + ([Cell("★" if row.get("front") else "", "1" if row.get("front") else "0")] * starred)
+        + [interval_cell(row, name, TITLES[name][1]) for name in columns]
+        for row in rows
+    ]
+
+
+def interval_cell(row: Mapping[str, Any], name: str, spec: str) -> Cell:
+    """`value (low to high)` of a figure, sorted by its value."""
+    value, low, high = (number(row.get(name + end)) for end in ("", "_low", "_high"))
+    if value is None:
+        return Cell("–", "")
+    text = format(value, spec)
+    if low is not None and high is not None:
+        text += f" ({format(low, spec)} to {format(high, spec)})"
+    return Cell(text, repr(value))
+
+
+def differences(found: object) -> list[tuple[str, list[tuple[str, str, str, bool]]]]:
+    """Paired differences of a study: row -> (figure, difference, interval, whether it is one)."""
+    tables = []
+    for row, parts in found.items() if isinstance(found, dict) else ():
+        lines = []
+        for name, ends in parts.items() if isinstance(parts, dict) else ():
+            value, low, high = (
+                number(ends.get(end)) if isinstance(ends, dict) else None
+                for end in ("value", "low", "high")
+            )
+            if value is None or low is None or high is None:
+                continue
+            title, spec = TITLES.get(name, (name, ".4g"))
+            sure = low > 0 or high < 0
+            texts = [format(v, f"+{spec}") for v in (value, low, high)]
+            lines.append((title, texts[0], f"{texts[1]} to {texts[2]}", sure))
+        if lines:
+            tables.append((str(row), lines))
+    return tables
