@@ -50,3 +50,23 @@ def _stride(above: Sequence[tuple[float, str]], font: ImageFont.FreeTypeFont) ->
         return 1
     widest = max(font.getlength(text) for _, text in above) + SPACE
     return max(1, -int(-widest // (above[1][0] - above[0][0])))
+
+
+def beside(pictures: Sequence[Image.Image], words: Sequence[str], gap: int = 12) -> Image.Image:
+    """Pictures in a row, each with its words above.
+
+    Args:
+        pictures: in one mode each, "L" or "RGB"; at least one.
+        words: a caption each.
+        gap: pixels between two pictures.
+    """
+    grey = all(picture.mode == "L" for picture in pictures)
+    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    size = (width, max(picture.height for picture in pictures))
+    sheet = Image.new("L" if grey else "RGB", size, BACKGROUND if grey else (BACKGROUND,) * 3)
+    above, x = [], 0
+    for picture, text in zip(pictures, words, strict=True):
+        sheet.paste(picture, (x, 0))
+        above.append((x + picture.width / 2, text))
+        x += picture.width + gap
+    return with_margins(sheet, above)

@@ -114,6 +114,11 @@ class EMA(WeightAveraging):
         """Whether an average exists."""
         return self._average_model is not None and self._count > 0
 
+    @property
+    def swapped(self) -> bool:
+        """Whether the average is in the module now, and the raw weights in its place."""
+        return self._swapped
+
     def swap_in(self, module: pl.LightningModule) -> None:
         """Put the average into the module; no effect if it is there, or if there is none."""
         if self.averaging and not self._swapped:

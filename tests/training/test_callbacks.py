@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tiny import TinyData, TinyNet, tiny_module, tiny_trainer
 
 from diffusion_lab.config import ConfigError
+from diffusion_lab.reporting.pictures import picture
 from diffusion_lab.training.callbacks import (
     Checkpoints,
     NonFiniteError,
@@ -139,7 +141,7 @@ def test_grids_record_and_metrics(tmp_path: Path, capsys: pytest.CaptureFixture)
     trainer.fit(tiny_module(), datamodule=TinyData())
     grids = sorted((tmp_path / "samples").iterdir())
     assert [path.name for path in grids] == [f"epoch_{k:03d}.png" for k in (1, 2, 3)]
-    assert Image.open(grids[0]).width < Image.open(grids[0]).height * 2
+    assert Image.open(grids[0]).size == (6 * 10 + 2, 12)  # two columns of each class
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["step"] == 60 and summary["epoch"] == 3
     assert summary["data"] == TinyData.source and summary["images_per_second"] > 0
@@ -401,3 +403,67 @@ def test_wandb_offline_in_the_run_folder(tmp_path: Path) -> None:
     import wandb
 
     assert wandb.run is None
+
+
+def test_raw_weights_are_shown_beside_the_average(tmp_path: Path) -> None:
+    ends = []
+    for name, raw in (("off", 0), ("on", 4)):
+        sink, module, ema = Pictures(), tiny_module(), EMA(0.9)
+        keep = Keep()
+        callbacks = [ema, SampleGrid(tmp_path / name, 6, columns=6, raw=raw), keep]
+        loggers = [MetricsFile(tmp_path / name), sink]
+        trainer = tiny_trainer(tmp_path / name, callbacks=callbacks, logger=loggers, max_epochs=2)
+        trainer.fit(module, datamodule=TinyData())
+        ends.append(flat(module))
+    assert torch.equal(*ends)
+    for k in (1, 2):
+        files = [tmp_path / name / "samples" / f"epoch_{k:03d}.png" for name in ("off", "on")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert not (tmp_path / "off" / "samples" / "raw").exists()
+    drawn = Image.open(tmp_path / "on" / "samples" / "raw" / "epoch_002.png")
+    assert keep.raw is not None
+    module.load_state_dict(keep.raw)
+    wanted = picture(module.sample(4, "all", seed=0), columns=6, scale=2)
+    assert (np.asarray(drawn) == np.asarray(wanted)).all()
+    shown = dict.fromkeys(("samples", "samples_raw", "samples/averaged_and_raw"), 2)
+    assert {key: len(found) for key, found in sink.pictures.items()} == shown
+    pair = sink.pictures["samples/averaged_and_raw"][-1]
+    assert pair.width > 2 * drawn.width and pair.height == drawn.height + 14
+
+
+def test_nothing_is_drawn_twice_where_nothing_is_averaged(tmp_path: Path) -> None:
+    callbacks = [SampleGrid(tmp_path, 4, raw=4)]
+    trainer = tiny_trainer(tmp_path, callbacks=callbacks, max_epochs=1)
+    trainer.fit(tiny_module(), datamodule=TinyData())
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["epoch_001.png"]
+    with pytest.raises(ValueError, match=r"callbacks\.samples\.raw=-1"):
+        SampleGrid(tmp_path, raw=-1)
+
+
+class Pictures(GuardedLogger):
+    """Keeps the pictures it is given, by series."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures: dict[str, list[Image.Image]] = {}
+
+    def open(self, config: dict[str, Any]) -> Any:
+        return self
+
+    def values(self, values: dict[str, float], step: int) -> None: ...
+
+    def picture(self, key: str, picture: Image.Image, step: int) -> None:
+        self.pictures.setdefault(key, []).append(picture)
+
+    def flush(self) -> None: ...
+
+    def close(self, status: str) -> None: ...
+
+
+class Keep(pl.Callback):
+    """The weights as they were before the last validation swapped them."""
+
+    raw: dict[str, torch.Tensor] | None = None
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *args: Any) -> None:
+        self.raw = {name: value.clone() for name, value in module.state_dict().items()}

@@ -135,9 +135,11 @@ class SampleGrid(Callback):
         raw = self._raw_samples(trainer, module)
         if not trainer.is_global_zero:
             return None
+        from diffusion_lab.reporting.grids import class_columns
+
         number = self._number(trainer, trainer.current_epoch + 1 if epoch is None else epoch)
         name = f"step_{number:06d}.png" if by_steps(trainer) else f"epoch_{number:03d}.png"
-        columns = min(self.columns or module.num_classes or 10, 20)
+        columns = self.columns or class_columns(module.num_classes)
         path = self._keep(trainer, self.folder / name, "samples", samples, columns)
         if raw is not None:
             self._keep(trainer, self.folder / "raw" / name, "samples_raw", raw, columns)
@@ -171,7 +173,7 @@ class SampleGrid(Callback):
         self, trainer: pl.Trainer, path: Path, key: str, samples: Tensor, columns: int
     ) -> Path:
         """Write samples as a picture, and hand it to the loggers."""
-        from diffusion_lab.reporting.grids import class_columns, save_picture
+        from diffusion_lab.reporting.grids import save_picture
         from diffusion_lab.reporting.pictures import picture
 
         grid = picture(samples, columns=columns, scale=self.scale)
