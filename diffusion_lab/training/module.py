@@ -129,14 +129,18 @@ class DiffusionModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of a batch; logged as train/loss every `log_every_n_steps` steps."""
         x0, label = batch
-        step, every = self.trainer.global_step, self.trainer.log_every_n_steps
+        step = self.trainer.global_step
         keys = ("train", self.seed, step, batch_idx % self.trainer.accumulate_grad_batches)
         seed_dropout(x0.device, *keys, self.global_rank)
         loss = self._training_loss(x0, label, keys)
-        if every and (step + 1) % every == 0:
+        if self._logs_this_step():
             self.log("train/loss", loss.detach(), batch_size=len(x0))
             self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
+
+    def _logs_this_step(self) -> bool:
+        every = self.trainer.log_every_n_steps
+        return bool(every) and (self.trainer.global_step + 1) % every == 0
 
     def _training_loss(
         self, x0: Tensor, label: Tensor | None, keys: tuple[int | str, ...]
@@ -189,7 +193,7 @@ class DiffusionModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as Lightning does, and fused optimizers too.
+        """Clip as Lightning does, and fused optimizers too; log train/grad_norm, as it was before.
 
         Lightning refuses to clip for a fused optimizer under autocast, since such a one unscales
         float16 gradients itself; without a gradient scaler there is nothing to unscale.
@@ -198,8 +202,15 @@ class DiffusionModule(pl.LightningModule):
         if scaled or not gradient_clip_val or gradient_clip_algorithm not in (None, "norm"):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
-            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        if norm is not None and self._logs_this_step():
+            self.log("train/grad_norm", norm.detach())
 
+    def _gradient_norm(self) -> Tensor:
+        """Norm of all gradients together."""
+        return nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+
+            norm = self._gradient_norm() if self._logs_this_step() else None
     def _noise(self, *keys: int | str) -> KeyedNoise:
         return KeyedNoise(*keys, rank=self.global_rank, world_size=self.trainer.world_size)
 

@@ -9,13 +9,16 @@ class Throughput:
     """A clock that runs while training steps run.
 
     The first step of a run warms up caches and compilers, so it does not count.
+
+    Args:
+        warm: Whether that step has been, so that every one counts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, warm: bool = False) -> None:
         self.images = 0
         self.seconds = 0.0
         self._since: float | None = None
-        self._warm = False
+        self._warm = warm
 
     def start(self) -> None:
         """Start the clock, if it stands."""

@@ -24,6 +24,7 @@ from diffusion_lab.training.callbacks import (
     RunRecord,
     SampleGrid,
     SampleMetrics,
+    Speed,
 )
 from diffusion_lab.training.checkpoint import CheckpointError, read_checkpoint, weights_of
 from diffusion_lab.training.ema import EMA
@@ -467,3 +468,37 @@ class Keep(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, module: Any, *args: Any) -> None:
         self.raw = {name: value.clone() for name, value in module.state_dict().items()}
+
+
+class Norms(pl.Callback):
+    """The norm of each step's gradient before clipping."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        grads = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+        self.norms.append(float(torch.cat(grads).double().norm()))
+
+
+@pytest.mark.parametrize("clip", [0.5, None])
+def test_the_gradient_norm_is_logged_as_it_was_before_clipping(
+    tmp_path: Path, clip: float | None
+) -> None:
+    norms = Norms()
+    trainer = tiny_trainer(tmp_path, norms, gradient_clip_val=clip, max_epochs=1)
+    trainer.fit(tiny_module(), datamodule=TinyData())
+    found = logged(tmp_path, "train/grad_norm")
+    assert list(found) == [4, 9, 14, 19]
+    for step, norm in found.items():
+        assert norm == pytest.approx(norms.norms[step], rel=1e-5)
+    assert max(found.values()) > 0.5
+
+
+def test_the_speed_is_that_since_the_last_validation(tmp_path: Path) -> None:
+    speed = Speed()
+    trainer = tiny_trainer(tmp_path, speed, max_epochs=3, check_val_every_n_epoch=2)
+    trainer.fit(tiny_module(), datamodule=TinyData())
+    found = logged(tmp_path, "train/images_per_second")
+    assert list(found) == [39] and found[39] > 0
+    assert speed.throughput.images == 20 * 4  # of the last epoch alone

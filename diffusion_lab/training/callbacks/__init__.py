@@ -8,6 +8,7 @@ from diffusion_lab.training.callbacks.progress import Progress
 from diffusion_lab.training.callbacks.run_record import RunRecord
 from diffusion_lab.training.callbacks.sample_grid import SampleGrid
 from diffusion_lab.training.callbacks.sample_metrics import SampleMetrics
+from diffusion_lab.training.callbacks.speed import Speed
 
 __all__ = [
     "Artefacts",
@@ -20,4 +21,5 @@ __all__ = [
     "RunRecord",
     "SampleGrid",
     "SampleMetrics",
+    "Speed",
 ]
