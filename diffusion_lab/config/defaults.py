@@ -45,8 +45,8 @@ def differences(cfg: DictConfig, choices: Mapping[str, str]) -> list[Difference]
 
 def _tells(row: Difference, classes: bool) -> bool:
     """Whether a reader learns something from it."""
-    key, before, _ = row
-    if _OF_THE_PLACE & set(key.split(".")) or key.startswith(_SHOWN_ELSEWHERE):
+    key, before, here = row
+    if here == {} or _OF_THE_PLACE & set(key.split(".")) or key.startswith(_SHOWN_ELSEWHERE):
         return False
     if key.endswith(".seed") or (key == "trainer.precision" and before == "auto"):
         return False  # the seed of all is shown; what "auto" became is in summary.json

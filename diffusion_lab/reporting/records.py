@@ -60,6 +60,7 @@ class RunFolder:
     likelihood: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, list[Point]] = field(default_factory=dict)
     grids: tuple[Path, ...] = ()
+    raw_grids: tuple[Path, ...] = ()
     pages: tuple[PageRecord, ...] = ()
     scored: tuple[Path, ...] = ()
     studies: tuple[StudyRecord, ...] = ()
@@ -98,6 +99,7 @@ def read_run(folder: str | Path) -> RunFolder:
         likelihood=_json(path / "likelihood.json", remarks),
         metrics=read_metrics(path / "metrics.csv", remarks),
         grids=tuple(grids(path)),
+        raw_grids=tuple(_numbered(path / "samples" / "raw")),
         pages=tuple(_pages(path, remarks)),
         scored=tuple(sorted(path.glob("metrics_*.png"))),
         studies=tuple(_studies(path, remarks)),
@@ -107,7 +109,11 @@ def read_run(folder: str | Path) -> RunFolder:
 
 def grids(folder: str | Path) -> list[Path]:
     """The grids that training drew: samples/epoch_*.png, then step_*.png, each by its number."""
-    found = [(_GRID.fullmatch(path.name), path) for path in (Path(folder) / "samples").glob("*")]
+    return _numbered(Path(folder) / "samples")
+
+
+def _numbered(folder: Path) -> list[Path]:
+    found = [(_GRID.fullmatch(path.name), path) for path in folder.glob("*")]
     numbered = [(match[1], int(match[2]), path) for match, path in found if match]
     return [path for _, _, path in sorted(numbered)]
 

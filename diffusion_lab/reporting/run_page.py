@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from diffusion_lab.reporting.commands import commands
@@ -13,13 +15,12 @@ from diffusion_lab.reporting.scoring import (
     STRIP,
     Figure,
     confusion,
-    differences,
     groups_of,
     number,
     per_class,
-    study_table,
 )
 from diffusion_lab.reporting.spread import spread
+from diffusion_lab.reporting.study_tables import differences, study_table
 
 MOST_GRIDS = 60
 MOST_OF_A_PAGE = 12
@@ -41,7 +42,8 @@ def story(run: RunFolder) -> dict[str, Any]:
         "when": str(run.summary.get("started") or "").replace("T", " ")[:16],
         "warnings": _warnings(run),
         "facts": facts(run.summary),
-        "grids": _grids(run),
+        "grids": _grids(run.grids, run.path),
+        "raw_grids": _grids(run.raw_grids, run.path),
         "films": [shown for page in run.pages if page.is_film for shown in _film(page, album)],
         "charts": charts(run.metrics),
         "evaluation": _evaluation(run, album),
@@ -67,13 +69,13 @@ def _warnings(run: RunFolder) -> list[str]:
     return [*([str(fallback)] if fallback else []), *ended, *failed, *run.remarks]
 
 
-def _grids(run: RunFolder) -> list[Picture]:
+def _grids(paths: Sequence[Path], folder: Path) -> list[Picture]:
     """The grids of training, evenly thinned where they are too many or too large."""
-    size = sum(path.stat().st_size for path in run.grids)
-    room = int(len(run.grids) * MOST_GRID_BYTES / size) if size else 0
+    size = sum(path.stat().st_size for path in paths)
+    room = int(len(paths) * MOST_GRID_BYTES / size) if size else 0
     count = max(1, min(MOST_GRIDS, room))
-    album = Album(run.path, size)
-    chosen = [run.grids[k] for k in spread(len(run.grids), count) if run.grids]
+    album = Album(folder, size)
+    chosen = [paths[k] for k in spread(len(paths), count) if paths]
     found = [album(path, caption(path)) for path in chosen]
     return [picture for picture in found if picture is not None]
 

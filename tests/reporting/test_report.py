@@ -163,6 +163,19 @@ def test_the_moments_of_a_denoising_are_a_film(run_folder):
     assert int(frames[0]["width"]) > 8
 
 
+def test_grids_of_raw_weights_are_a_film_of_their_own(run_folder):
+    for epoch in (1, 2):
+        save_grid(
+            run_folder / "samples" / "raw" / f"epoch_{epoch:03d}.png", torch.zeros(2, 1, 8, 8)
+        )
+    tags = Tags(write_report(run_folder).read_text())
+    assert [a["max"] for a in tags.of("input")] == ["2", "1"]
+    assert [a["title"] for a in tags.of("img")][3:] == [
+        "samples/raw/epoch_001.png",
+        "samples/raw/epoch_002.png",
+    ]
+
+
 def test_what_differs_from_the_default_is_said_where_it_is_known(run_folder):
     said = "differs from"
     assert said not in write_report(run_folder).read_text()

@@ -7,14 +7,8 @@ import pytest
 from page_tags import HOSTILE, Tags
 
 from diffusion_lab.reporting.report import write_report
-from diffusion_lab.reporting.scoring import (
-    STRIP,
-    confusion,
-    differences,
-    groups_of,
-    per_class,
-    study_table,
-)
+from diffusion_lab.reporting.scoring import STRIP, confusion, groups_of, per_class
+from diffusion_lab.reporting.study_tables import differences, study_table
 
 FIGURES = {
     "num_samples": 1000,

@@ -1,0 +1,66 @@
+"""What `evaluate study=NAME` left in study.json, as tables of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffusion_lab.reporting.scoring import GROUPS, Cell, number
+
+TITLES = {row[1]: (row[0], row[2]) for rows in GROUPS.values() for row in rows} | {
+    "step": ("step", ",.0f"),
+    "network_calls": ("network calls", ",.6g"),
+    "seconds": ("seconds", ",.1f"),
+    "speedup": ("times faster", ",.1f"),
+}
+"""Title and format of a figure in a table of a study."""
+COLUMNS = ("step", "network_calls", "seconds", "agreement", "fd", "fd2", "precision", "recall")
+COLUMNS += ("sw", "mmd", "remaining_variance")
+"""Figures shown of a study, where a row has them."""
+
+
+def study_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Cell]]]:
+    """Header and cells of study.json's table: figures with intervals, stars for its front."""
+    columns = [name for name in COLUMNS if any(number(row.get(name)) is not None for row in rows)]
+    if len({row.get("step") for row in rows}) == 1:
+        columns = [name for name in columns if name != "step"]
+    starred = any(row.get("front") for row in rows)
+    header = ["setting", *(["front"] if starred else []), *(TITLES[name][0] for name in columns)]
+    return header, [
+        [Cell(str(row.get("row", "")), str(row.get("row", "")))]
+        + ([Cell("★" if row.get("front") else "", "1" if row.get("front") else "0")] * starred)
+        + [interval_cell(row, name, TITLES[name][1]) for name in columns]
+        for row in rows
+    ]
+
+
+def interval_cell(row: Mapping[str, Any], name: str, spec: str) -> Cell:
+    """`value (low to high)` of a figure, sorted by its value."""
+    value, low, high = (number(row.get(name + end)) for end in ("", "_low", "_high"))
+    if value is None:
+        return Cell("–", "")
+    text = format(value, spec)
+    if low is not None and high is not None:
+        text += f" ({format(low, spec)} to {format(high, spec)})"
+    return Cell(text, repr(value))
+
+
+def differences(found: object) -> list[tuple[str, list[tuple[str, str, str, bool]]]]:
+    """Paired differences of a study: row -> (figure, difference, interval, whether it is one)."""
+    tables = []
+    for row, parts in found.items() if isinstance(found, dict) else ():
+        lines = []
+        for name, ends in parts.items() if isinstance(parts, dict) else ():
+            value, low, high = (
+                number(ends.get(end)) if isinstance(ends, dict) else None
+                for end in ("value", "low", "high")
+            )
+            if value is None or low is None or high is None:
+                continue
+            title, spec = TITLES.get(name, (name, ".4g"))
+            sure = low > 0 or high < 0
+            texts = [format(v, f"+{spec}") for v in (value, low, high)]
+            lines.append((title, texts[0], f"{texts[1]} to {texts[2]}", sure))
+        if lines:
+            tables.append((str(row), lines))
+    return tables
