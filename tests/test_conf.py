@@ -1,8 +1,12 @@
 """Every option of `conf/` is found by its file: commented, sound, and able to train and sample."""
 
+import hashlib
+import pickle
 import re
+import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from diffusion_lab.config import CONF, check, compose
@@ -21,6 +25,8 @@ SMALL = {
 }
 NO_DENOISER = "classifier"
 """Of the groups denoiser, model and guidance: what `experiment=noisy_classifier` is about."""
+FLAT = {path.stem for path in (CONF / "data").glob("*.yaml") if "shape: [2]" in path.read_text()}
+"""Options of data that are points, for which there is the MLP."""
 TRAINED = (
     "schedule", "parameterization", "objective", "objective/time", "objective/weight",
     "objective/error", "objective/coupling", "denoiser", "sampler", "grid", "frame", "guidance",
@@ -55,7 +61,7 @@ def overrides(group: str, option: str) -> list[str]:
     key = {"grid": "grid@sampler.grid", "frame": "frame@sampler.frame"}.get(group, group)
     if group in ("norm", "activation", "block", "down", "up"):
         key = f"{group}@denoiser.{group}"
-    net = option if group == "denoiser" else "mlp" if option == "moons" else "unet"
+    net = option if group == "denoiser" else "mlp" if option in FLAT else "unet"
     words = [*TINY, f"denoiser={net}", *SMALL.get(net, []), f"{key}={option}"]
     if option in ("max_pool", "bilinear"):
         words.append("denoiser.widen_in_blocks=true")
@@ -69,7 +75,7 @@ def overrides(group: str, option: str) -> list[str]:
         words.append("sampler.steps=null")
     if option == "betas":
         words.append("sampler.steps=2")
-    return words if group != "data" or option != "mnist" else [*words, "data.when_missing=digits"]
+    return words
 
 
 def stands_alone(group: str, option: str) -> bool:
@@ -77,19 +83,64 @@ def stands_alone(group: str, option: str) -> bool:
     return "???" not in (CONF / group / f"{option}.yaml").read_text(encoding="utf-8")
 
 
+def no_files(folder, monkeypatch):
+    """MNIST goes on without."""
+
+
+def idx_files(folder, monkeypatch):
+    """Noise in MNIST's format, for the two sets that have no stand-in."""
+    from diffusion_lab.data.idx_images import IdxImages
+
+    monkeypatch.setattr(IdxImages, "counts", (80, 20))
+    rng = np.random.default_rng(0)
+    for name in ("FashionMNIST", "KMNIST"):
+        raw = folder / name / "raw"
+        raw.mkdir(parents=True)
+        for prefix, count in (("train", 80), ("t10k", 20)):
+            images = bytes([0, 0, 8, 3]) + struct.pack(">3i", count, 28, 28)
+            images += rng.integers(0, 256, count * 784, dtype=np.uint8).tobytes()
+            labels = bytes([0, 0, 8, 1]) + struct.pack(">i", count)
+            labels += bytes(range(10)) * (count // 10)
+            (raw / f"{prefix}-images-idx3-ubyte").write_bytes(images)
+            (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(labels)
+
+
+def cifar_files(folder, monkeypatch):
+    """Noise in CIFAR-10's format, with its hashes as the official ones."""
+    from diffusion_lab.data.cifar10 import CIFAR10
+
+    rng, found = np.random.default_rng(0), {}
+    (folder / CIFAR10.directory).mkdir(parents=True)
+    for name in CIFAR10.md5:
+        images = rng.integers(0, 256, (20, 3072), dtype=np.uint8)
+        content = pickle.dumps({b"data": images, b"labels": [*range(10)] * 2}, protocol=2)
+        (folder / CIFAR10.directory / name).write_bytes(content)
+        found[name] = hashlib.md5(content).hexdigest()
+    monkeypatch.setattr(CIFAR10, "md5", found)
+
+
+WITH_FILES = {
+    ("data", "mnist"): no_files,
+    ("data", "fashion_mnist"): idx_files,
+    ("data", "kmnist"): idx_files,
+    ("data", "cifar10"): cifar_files,
+}
+"""What the options of data that read files find."""
+
 CASES = [
     (group, option) for group in TRAINED for option in options(group) if stands_alone(group, option)
 ]
 
 
 @pytest.mark.parametrize(("group", "option"), CASES, ids=lambda value: str(value))
-def test_an_option_trains_two_steps_and_samples(group, option, tmp_path):
+def test_an_option_trains_two_steps_and_samples(group, option, tmp_path, monkeypatch):
     from diffusion_lab.train import train
 
     words = overrides(group, option)
-    if group == "data" and option == "mnist":
-        words += [f"paths.data_dir={tmp_path / 'none'}", "data.download=false"]
-        words += ["data.validation_size=100"]
+    if (group, option) in WITH_FILES:
+        WITH_FILES[group, option](tmp_path / "data", monkeypatch)
+        words += [f"paths.data_dir={tmp_path / 'data'}", "data.download=false"]
+        words += ["data.validation_size=20"]
     cfg = compose("train", [*words, f"run_dir={tmp_path / 'run'}"])
     assert check(cfg) == []
     metrics = train(cfg)
@@ -112,7 +163,9 @@ def test_an_experiment_takes_any_denoiser(experiment, denoiser):
         pytest.skip("points have no pixels")
     if experiment == "noisy_classifier":
         pytest.skip("it trains no denoiser")
-    assert check(compose("train", [f"experiment={experiment}", f"denoiser={denoiser}"])) == []
+    words = ["data.folder=pictures"] if experiment == "image_folder" else []
+    cfg = compose("train", [f"experiment={experiment}", f"denoiser={denoiser}", *words])
+    assert check(cfg) == []
 
 
 def test_wheel_and_checkout_find_the_same_folder():

@@ -1,12 +1,14 @@
 """TensorLoader: the order is a function of (seed, epoch), ranks share it, a stop loses nothing."""
 
+from itertools import chain
+
 import lightning.pytorch as pl
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_lab.data.loader import TensorLoader, permutation
+from diffusion_lab.data.loader import TensorLoader, coins, permutation
 
 
 def rows(loader):
@@ -42,6 +44,64 @@ def test_order_depends_on_seed_and_epoch_alone():
 def test_the_order_is_pinned():
     """Changing the order would break the resumption of every stored run."""
     assert permutation(8, "epoch order", 0, 0).tolist() == [7, 0, 1, 3, 6, 5, 2, 4]
+
+
+def flipping(batch_size=6, n=24, **kwargs):
+    """Images of one row, number i is [10 i, 10 i + 1]: a mirrored one falls."""
+    images = 10 * torch.arange(n).view(n, 1, 1, 1) + torch.arange(2)
+    return TensorLoader((images, torch.arange(n)), batch_size, flip=True, **kwargs)
+
+
+def seen(loader):
+    """(number, is mirrored) of each image, a list a batch."""
+    batches = []
+    for x, number in loader:
+        first = x[:, 0, 0, 0] - 10 * number
+        assert torch.equal(x[:, 0, 0, 1] - 10 * number, 1 - first), "both pixels are there"
+        batches.append(list(zip(number.tolist(), first.bool().tolist(), strict=True)))
+    return batches
+
+
+def test_about_half_are_mirrored_and_others_in_each_epoch():
+    loader = flipping(n=4000, batch_size=100, seed=1)
+    epochs = []
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        epochs.append(dict(pair for batch in seen(loader) for pair in batch))
+        # 4,000 fair coins: five standard deviations are 158
+        assert abs(sum(epochs[-1].values()) - 2000) < 158
+    alike = sum(epochs[0][k] == epochs[1][k] for k in range(4000))
+    assert abs(alike - 2000) < 158
+    assert loader.tensors[0][0].flatten().tolist() == [0, 1], "the images stay as they are"
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_resumed_epoch_mirrors_the_same_images(stop):
+    loader = flipping(seed=2)
+    loader.set_epoch(3)
+    whole = seen(loader)
+    other = flipping(seed=2)
+    other.load_state_dict({"epoch": 3, "batch": stop})
+    assert seen(other) == whole[stop:]
+    torch.manual_seed(0)
+    assert seen(flipping(seed=2)) != whole, "another epoch"
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_any_number_of_processes_mirrors_the_same_images(world):
+    alone = seen(flipping(seed=5, batch_size=6))
+    ranks = [
+        seen(flipping(seed=5, batch_size=6 // world, rank=r, world_size=world))
+        for r in range(world)
+    ]
+    assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == alone
+
+
+def test_which_are_mirrored_is_pinned():
+    """Changing it would break the resumption of stored runs; the order is no part of it."""
+    found = coins(8, "horizontal flip", 0, 0)
+    assert found.tolist() == [True, False, True, False, True, False, True, True]
+    assert not torch.equal(coins(8, "horizontal flip", 0, 1), found)
 
 
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(0, 120), st.booleans())
