@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,11 +93,22 @@ def _through_hydra(
         returned.append(result)
         return result if isinstance(result, int | float) else None
 
-    with _unformatted_errors():
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(one)()
+    ending = finish if typed.multirun else None
+    for name in ("hydra", "hydra_plugins"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # a job announces itself, see `sweeps`
+    try:
+        with _unformatted_errors():
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(one)()
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except Exception:
+        if ending is None:
+            raise
+        traceback.print_exc()  # of a launcher; what its jobs left is told of
+        return ending(returned) or 1
     if raised:
         raise raised[0]
-    return finish(returned) if typed.multirun and finish is not None else 0
+    return ending(returned) if ending is not None else 0
 
 
 @contextmanager

@@ -89,6 +89,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: missing, damaged, foreign, or of a newer format.
     """
     file = find_checkpoint(path)
+    checkpoint = read_sealed(file)
+    own = checkpoint.get("diffusion_lab")
+    version = own.get("format") if isinstance(own, dict) else None
+    if version is None:
+        raise CheckpointError(f"checkpoint {file} is not one of diffusion_lab")
+    if version != FORMAT:
+        raise CheckpointError(
+            f"checkpoint {file} has format {version}, this version of diffusion_lab reads "
+            f"{FORMAT}: update diffusion_lab"
+        )
+    return checkpoint
+
+
+def read_sealed(file: Path) -> dict[str, Any]:
+    """Read any file of `write_checkpoint`, verified; tensors on the CPU.
+
+    Raises:
+        CheckpointError: it cannot be read, is damaged, or holds more than plain data.
+    """
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -100,19 +119,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "last.ckpt beside it"
         )
     try:
-        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        version = checkpoint["diffusion_lab"]["format"]
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return {str(key): value for key, value in found.items()}
     except Exception as error:
         raise CheckpointError(
             f"checkpoint {file} holds more than plain data, or is not one of diffusion_lab: "
             f"{str(error).splitlines()[0]}"
         ) from None
-    if version != FORMAT:
-        raise CheckpointError(
-            f"checkpoint {file} has format {version}, this version of diffusion_lab reads "
-            f"{FORMAT}: update diffusion_lab"
-        )
-    return checkpoint
 
 
 # ---------------------------------------------------------------------- finding

@@ -7,7 +7,15 @@ from typing import Any
 
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from diffusion_lab.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from diffusion_lab.training.checkpoint import (
+    CheckpointError,
+    read_checkpoint,
+    read_sealed,
+    write_checkpoint,
+)
+
+_SPAWNED = ".temp.ckpt"
+"""What Lightning's launcher of spawned processes calls its file, in a folder made for it."""
 
 
 class VerifiedCheckpoints(CheckpointIO):
@@ -22,9 +30,15 @@ class VerifiedCheckpoints(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read and verify a checkpoint onto the CPU; never anything but plain data."""
+        """Read and verify a checkpoint onto the CPU; never anything but plain data.
+
+        Lightning also hands the weights of spawned processes (`ddp_spawn`) back through a file:
+        weights alone, as sealed as a checkpoint.
+        """
         if weights_only is not None and not weights_only:
             raise CheckpointError("checkpoints are read as plain data only: leave weights_only out")
+        if Path(path).name == _SPAWNED:
+            return read_sealed(Path(path))
         return read_checkpoint(path)
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -62,15 +62,16 @@ class Drawing:
         seed: int,
         batch_size: int,
         start: Start | None = None,
+        first: int = 0,
     ) -> Tensor:
-        """`count` samples in batches; see `DiffusionModule.sample`."""
+        """Samples first .. first + count - 1 in batches; see `DiffusionModule.sample`."""
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
-        labels = expand_labels(label, count, self.num_classes)
+        end = first + count
+        labels = expand_labels(label, end, self.num_classes)
         parts: list[Tensor] = []
-        first = 0
-        while first < count:
-            size = min(batch_size, count - first)
+        while first < end:
+            size = min(batch_size, end - first)
             try:
                 parts.append(self._batch(model, labels, seed, first, size, start))
             except torch.OutOfMemoryError:

@@ -23,7 +23,7 @@ from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.labels import Label
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
 from diffusion_lab.training.starting import Start
-from diffusion_lab.training.validation import LossByLevel
+from diffusion_lab.training.validation import LossByLevel, rows_of_processes
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -157,10 +157,14 @@ class DiffusionModule(pl.LightningModule):
         """Log val/loss: the objective at times and noise that are the same in every run."""
         x0, label = batch
         label = label if self.num_classes is not None else None
-        noise = self._noise("validation", batch_idx)
+        counts = rows_of_processes(self, len(x0))
+        noise = self._noise("validation", batch_idx, counts=counts)
         loss = self.objective(self.diffusion, x0, noise, label=label).mean()
-        self.log("val/loss", loss, on_epoch=True, batch_size=len(x0), sync_dist=True)
-        self.by_level.add(self, x0, label)
+        # Lightning averages the processes' numbers of rows in integers: a multiple of the number of
+        # processes comes out exact where they differ.
+        size = len(x0) * self.trainer.world_size
+        self.log("val/loss", loss, on_epoch=True, batch_size=size, sync_dist=True)
+        self.by_level.add(self, x0, label, counts)
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss_by_level/00-10 ... 90-100."""
@@ -200,6 +204,7 @@ class DiffusionModule(pl.LightningModule):
         """
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if scaled or not gradient_clip_val or gradient_clip_algorithm not in (None, "norm"):
+            norm = self._gradient_norm() if self._logs_this_step() else None
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
             norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
@@ -210,9 +215,9 @@ class DiffusionModule(pl.LightningModule):
         """Norm of all gradients together."""
         return nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
 
-            norm = self._gradient_norm() if self._logs_this_step() else None
-    def _noise(self, *keys: int | str) -> KeyedNoise:
-        return KeyedNoise(*keys, rank=self.global_rank, world_size=self.trainer.world_size)
+    def _noise(self, *keys: int | str, counts: Sequence[int] | None = None) -> KeyedNoise:
+        world = self.trainer.world_size
+        return KeyedNoise(*keys, rank=self.global_rank, world_size=world, counts=counts)
 
     def _with_dropout(self, label: Tensor | None, keys: tuple[int | str, ...]) -> Tensor | None:
         """The labels, each replaced by the null class with probability `label_dropout`."""
@@ -233,6 +238,7 @@ class DiffusionModule(pl.LightningModule):
         seed: int = 0,
         batch_size: int = 256,
         start: Start | None = None,
+        first: int = 0,
     ) -> Tensor:
         """Draw samples; image k depends on (seed, k) alone, whatever the batch size.
 
@@ -245,6 +251,8 @@ class DiffusionModule(pl.LightningModule):
             seed: Seed of the noise.
             batch_size: Images at a time; halved where memory runs out.
             start: Images or states to start from in place of noise.
+            first: Number of the first image, so that N images from there on are drawn; labels
+                count from image 0.
 
         Returns:
             float32 (N, *shape), nominally in [-1, 1], clipped to it where the module says so
@@ -254,7 +262,7 @@ class DiffusionModule(pl.LightningModule):
             ValueError: no sampler, a class that does not exist, or fewer than one image.
         """
         drawing = self.drawing.replaced(sampler, guidance)
-        return drawing.samples(self.diffusion, num_samples, label, seed, batch_size, start)
+        return drawing.samples(self.diffusion, num_samples, label, seed, batch_size, start, first)
 
     def trajectory(
         self,

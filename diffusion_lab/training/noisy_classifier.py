@@ -12,6 +12,7 @@ from diffusion_lab.diffusion.gaussian import marginal
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.training.checkpoint import CheckpointError
 from diffusion_lab.training.module import Batch, DiffusionModule
+from diffusion_lab.training.validation import rows_of_processes
 
 
 class NoisyClassifier(DiffusionModule):
@@ -30,8 +31,10 @@ class NoisyClassifier(DiffusionModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Cross-entropy (val/loss) and share of right answers over all noise levels."""
-        loss, right = self._loss(batch, self._noise("validation", batch_idx))
-        size = len(batch[0])
+        rows = len(batch[0])
+        noise = self._noise("validation", batch_idx, counts=rows_of_processes(self, rows))
+        loss, right = self._loss(batch, noise)
+        size = rows * self.trainer.world_size  # see `DiffusionModule.validation_step`
         self.log("val/loss", loss, on_epoch=True, batch_size=size, sync_dist=True)
         self.log("val/accuracy", right, on_epoch=True, batch_size=size, sync_dist=True)
 

@@ -8,6 +8,8 @@ uninterrupted run would have done, bit for bit on the same device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -26,30 +28,45 @@ class KeyedNoise:
         keys: What identifies the batch, e.g. ("train", seed, step, micro_batch).
         rank: Index of this process.
         world_size: Number of processes.
+        counts: Rows of each process, where they are not all this process's number.
     """
 
-    def __init__(self, *keys: int | str, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        *keys: int | str,
+        rank: int = 0,
+        world_size: int = 1,
+        counts: Sequence[int] | None = None,
+    ) -> None:
         self.keys = keys
         self.rank = rank
         self.world_size = world_size
+        self.counts = counts
         self._on_cpu = seeded_generator(*keys)
         self._on_device: torch.Generator | None = None
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers of `like`'s shape (B, *), drawn in float32 on its device."""
-        shape = (len(like) * self.world_size, *like.shape[1:])
-        generator = self._generator(like.device)
-        drawn = torch.randn(shape, generator=generator, device=like.device, dtype=torch.float32)
-        return self._rows(drawn, len(like)).to(like.dtype)
+        first, total = self._place(len(like))
+        drawn = torch.randn(
+            (total, *like.shape[1:]),
+            generator=self._generator(like.device),
+            device=like.device,
+            dtype=torch.float32,
+        )
+        return drawn[first : first + len(like)].to(like.dtype)
 
     def uniform(self, n: int) -> Tensor:
         """`n` numbers in [0, 1): float64 on the CPU, shape (n,)."""
-        count = n * self.world_size
-        drawn = torch.rand(count, generator=self._on_cpu, dtype=torch.float64)
-        return self._rows(drawn, n)
+        first, total = self._place(n)
+        drawn = torch.rand(total, generator=self._on_cpu, dtype=torch.float64)
+        return drawn[first : first + n]
 
-    def _rows(self, drawn: Tensor, n: int) -> Tensor:
-        return drawn if self.world_size == 1 else drawn[self.rank * n : (self.rank + 1) * n]
+    def _place(self, n: int) -> tuple[int, int]:
+        """First row of this process, and rows of the global batch."""
+        if self.counts is None:
+            return self.rank * n, self.world_size * n
+        return sum(self.counts[: self.rank]), sum(self.counts)
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device.type == "cpu":

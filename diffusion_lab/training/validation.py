@@ -14,6 +14,7 @@ tenth.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -58,17 +59,25 @@ class LossByLevel:
         self._seen = 0
         self._parts: list[tuple[Tensor, Tensor]] = []
 
-    def add(self, module: pl.LightningModule, x0: Tensor, label: Tensor | None) -> None:
+    def add(
+        self,
+        module: pl.LightningModule,
+        x0: Tensor,
+        label: Tensor | None,
+        counts: Sequence[int],
+    ) -> None:
         """Measure those images of a batch x0 (B, *) that are among the first `images`.
 
         Args:
             module: Has the model, as `diffusion`, and knows its process.
             x0: This process's rows of the next batch.
             label: Their classes (B,), or None.
+            counts: Rows of each process, see `rows_of_processes`.
         """
         if self._seen >= self.images:
             return
-        first, self._seen = _place(module, self._seen, len(x0))
+        first = self._seen + sum(counts[: module.global_rank])
+        self._seen += sum(counts)
         index = torch.arange(first, max(first, min(first + len(x0), self.images)))
         if len(index):
             label = None if label is None else label[: len(index)]
@@ -134,13 +143,11 @@ def _time_at(schedule: Schedule, share: Tensor) -> Tensor:
     return schedule.snap(high)
 
 
-def _place(module: pl.LightningModule, seen: int, count: int) -> tuple[int, int]:
-    """Where this process's rows of a batch begin in the validation set, and where the batch ends.
+def rows_of_processes(module: pl.LightningModule, count: int) -> tuple[int, ...]:
+    """Rows that each process has of a global batch, given this one's: unequal in the last one.
 
-    A global batch holds the rows of process 0, then those of process 1, and so on; they may be
-    unequal in the last one.
+    A global batch holds the rows of process 0, then those of process 1, and so on.
     """
     if module.trainer.world_size == 1:
-        return seen, seen + count
-    counts = module.all_gather(torch.tensor(count, device=module.device)).tolist()
-    return seen + sum(counts[: module.global_rank]), seen + sum(counts)
+        return (count,)
+    return tuple(module.all_gather(torch.tensor(count, device=module.device)).tolist())

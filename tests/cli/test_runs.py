@@ -1,6 +1,5 @@
 """From the command to its files: train, resume, sample, sweep."""
 
-import csv
 import json
 import subprocess
 import sys
@@ -123,42 +122,6 @@ def test_resume_auto_goes_on_with_the_newest_unfinished_run(run, tmp_path):
     assert json.loads((home / "summary.json").read_text())["step"] == 4
     again = typed("train", "experiment=quickstart", "resume=auto", cwd=tmp_path)
     assert again.returncode == 2 and "no unfinished run" in again.stderr
-
-
-def test_a_sweep_skips_what_is_done_and_takes_up_what_broke(tmp_path):
-    """2 x 2 over optimizer.lr and schedule.steps of the default experiment."""
-    words = [word for word in TINY if not word.startswith("experiment")]
-    words += ["data.when_missing=digits", "data.download=false", "data.validation_size=100",
-              "paths.data_dir=none", "callbacks.record.report=false", "-m",
-              "optimizer.lr=1e-3,2e-3", "schedule.steps=20,40", "run_dir=sweep"]  # fmt: skip
-    first = typed("train", *words, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    jobs = sorted(p for p in (tmp_path / "sweep").iterdir() if p.is_dir())
-    assert len(jobs) == 4
-    assert not any(c in job.name for job in jobs for c in "=,")
-    with (tmp_path / "sweep" / "sweep.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert {row["status"] for row in rows} == {"finished"}
-    assert {(float(r["optimizer.lr"]), r["schedule.steps"]) for r in rows} == {
-        (lr, steps) for lr in (1e-3, 2e-3) for steps in ("20", "40")
-    }
-    (jobs[0] / "summary.json").write_text("{}")
-    second = typed("train", *words, cwd=tmp_path)
-    assert second.returncode == 0, second.stderr
-    assert second.stdout.count("finished before, skipped") == 3
-    assert "Going on from step 2" in second.stdout
-    assert sorted(p for p in (tmp_path / "sweep").iterdir() if p.is_dir()) == jobs
-    assert {p.name for p in tmp_path.iterdir()} <= {"sweep", "outputs"}
-
-
-def test_a_failing_job_is_recorded_and_the_rest_run(tmp_path):
-    words = [*TINY, "callbacks.record.report=false", "-m", "optimizer.lr=-1,1e-3", "run_dir=sweep"]
-    done = typed("train", *words, cwd=tmp_path)
-    assert done.returncode == 1
-    with (tmp_path / "sweep" / "sweep.csv").open() as file:
-        rows = {row["optimizer.lr"]: row for row in csv.DictReader(file)}
-    assert rows["-1"]["status"] == "refused" and "optimizer.lr" in rows["-1"]["error"]
-    assert [row["status"] for lr, row in rows.items() if lr != "-1"] == ["finished"]
 
 
 def test_the_conf_folder_is_ours():

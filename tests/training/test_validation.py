@@ -32,7 +32,14 @@ from diffusion_lab.metrics.classifier import Recipe
 from diffusion_lab.metrics.quick import quick_scorer
 from diffusion_lab.train import train
 from diffusion_lab.training.checkpoint import read_checkpoint
-from diffusion_lab.training.validation import LEVELS, NAMES, LossByLevel, errors, times
+from diffusion_lab.training.validation import (
+    LEVELS,
+    NAMES,
+    LossByLevel,
+    errors,
+    rows_of_processes,
+    times,
+)
 
 SCHEDULES = [
     RectifiedFlow(), RectifiedFlow(20), ContinuousCosine(), LinearBetas(1000), LinearBetas(7),
@@ -147,8 +154,9 @@ def test_processes_measure_the_images_of_one(world: int) -> None:
         for batch in x.split(8 * world):
             rows = batch.tensor_split(world)
             module.counts = [len(part) for part in rows]
+            counts = rows_of_processes(module, len(rows[rank]))
             with torch.no_grad():
-                collected.add(module, rows[rank], None)
+                collected.add(module, rows[rank], None, counts)
         for index, error in collected._parts:
             assert found[index].isnan().all()
             found[index] = error

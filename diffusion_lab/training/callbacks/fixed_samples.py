@@ -24,9 +24,26 @@ def fixed_samples(
     guidance: Guidance | None = None,
     batch_size: int = 256,
 ) -> Tensor:
-    """Draw under the run's precision; arguments and samples are those of the module's `sample`."""
-    label = every_class(module)
+    """Draw under the run's precision, every process its share; to be called by all of them.
+
+    Images are the same on any number of processes, since image k depends on (seed, k) alone.
+    Arguments are those of the module's `sample`; every process gets all samples.
+    """
+    world, rank = trainer.world_size, module.global_rank
+    share = -(-num_samples // world)
     with trainer.precision_plugin.forward_context():
-        return module.sample(
-            num_samples, label, sampler=sampler, guidance=guidance, seed=seed, batch_size=batch_size
+        mine = module.sample(
+            share,
+            every_class(module),
+            sampler=sampler,
+            guidance=guidance,
+            seed=seed,
+            batch_size=batch_size,
+            first=rank * share,
         )
+    if world == 1:
+        return mine
+    # Shares are equal, as gathering wants; what goes beyond `num_samples` is left out.
+    gathered = module.all_gather(mine)
+    assert isinstance(gathered, Tensor)
+    return gathered.flatten(0, 1)[:num_samples]

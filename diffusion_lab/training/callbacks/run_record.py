@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 
 from diffusion_lab.reporting.files import read_record, write_atomically
 from diffusion_lab.training.callbacks.interruption import Interrupted
+from diffusion_lab.training.callbacks.pruning import Pruned
 from diffusion_lab.training.callbacks.timed import Timed
 from diffusion_lab.training.environment import git_revision, hardware, versions
 
@@ -21,8 +22,8 @@ from diffusion_lab.training.environment import git_revision, hardware, versions
 class RunRecord(Timed):
     """Writes summary.json, and report.html when the run ends.
 
-    Keys: status ("running", "finished", "interrupted" or "failed"), experiment, step, epoch,
-    max_steps, seconds, images_per_second, parameters, metrics (the last value of each), data
+    Keys: status ("running", "finished", "interrupted", "pruned" or "failed"), experiment, step,
+    epoch, max_steps, seconds, images_per_second, parameters, metrics (the last value of each), data
     (the data module's source), resumed_from (steps), started, ended, git, versions, hardware,
     processes, precision, and error where there was one. A resumed run adds to `seconds`.
 
@@ -53,27 +54,35 @@ class RunRecord(Timed):
         resumed = [*(earlier.get("resumed_from") or [])]
         if trainer.global_step:
             resumed.append(trainer.global_step)
-        self.record = {
+        self.record = self._known(trainer, pl_module) | {
+            "seconds": self._before,
+            "resumed_from": resumed,
+            "started": earlier.get("started") or _now(),
+        }
+        self._write(trainer)
+
+    def _known(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        """What can be told at any time."""
+        return {
             "status": "running",
             "experiment": self.experiment,
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
             "max_steps": _finite(trainer.estimated_stepping_batches),
-            "seconds": self._before,
+            "seconds": None,
             "images_per_second": None,
-            "parameters": sum(p.numel() for p in pl_module.parameters()),
+            "parameters": sum(p.numel() for p in module.parameters()),
             "metrics": {},
             "data": getattr(trainer.datamodule, "source", None),
-            "resumed_from": resumed,
-            "started": earlier.get("started") or _now(),
+            "resumed_from": [],
+            "started": None,
             "ended": None,
             "git": git_revision(),
             "versions": versions(),
-            "hardware": hardware(pl_module.device),
+            "hardware": hardware(module.device),
             "processes": trainer.world_size,
             "precision": trainer.precision,
         }
-        self._write(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record the epoch."""
@@ -87,11 +96,13 @@ class RunRecord(Timed):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record the end of a run that was resumed at its very end: no training hook ran."""
-        earlier = {} if self.record else read_record(self.path)
-        if earlier.get("step"):
-            earlier.pop("error", None)
-            self.record = earlier | {"status": "finished", "ended": _now()}
-            self._write(trainer)
+        if self.record or not trainer.global_step:
+            return
+        earlier = read_record(self.path)
+        earlier.pop("error", None)
+        ended = {"status": "finished", "ended": _now()}
+        self.record = self._known(trainer, pl_module) | earlier | ended
+        self._write(trainer)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write the report, after every other callback and logger has written its last."""
@@ -102,9 +113,10 @@ class RunRecord(Timed):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Record what stopped the run."""
-        stopped = isinstance(exception, Interrupted | KeyboardInterrupt)
         self.record["error"] = str(exception) or type(exception).__name__
-        self._finish(trainer, "interrupted" if stopped else "failed")
+        stopped = isinstance(exception, Interrupted | KeyboardInterrupt)
+        pruned = isinstance(exception, Pruned)
+        self._finish(trainer, "interrupted" if stopped else "pruned" if pruned else "failed")
 
     def _finish(self, trainer: pl.Trainer, status: str) -> None:
         self.throughput.stop()

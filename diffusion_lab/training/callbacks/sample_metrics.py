@@ -38,7 +38,7 @@ class SampleMetrics(Callback):
     no FID) and val/fd_ratio (over that of the first test images, which need not be in random
     order: a perfect sampler may be below 1, see `evaluate`); of points val/sw_ratio (sliced
     Wasserstein distance, over that of real points). Figures of different `num_samples` do not
-    compare. The first process draws and scores, the others wait and log the same.
+    compare. All processes draw, the first one scores, all log the same.
 
     Args:
         scorer: (data module, progress=function) -> function of samples and labels that gives the
@@ -144,7 +144,8 @@ class SampleMetrics(Callback):
         due = every is not None and (trainer.current_epoch + 1) % every == 0
         if not due or trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        figures = self._figures(trainer, pl_module) if trainer.is_global_zero else None
+        samples = self._samples(trainer, pl_module)
+        figures = self._figures(samples, pl_module) if trainer.is_global_zero else None
         figures = trainer.strategy.broadcast(figures)
         if isinstance(figures, str):
             warnings.warn(f"callbacks.sample_metrics: not scored: {figures}", stacklevel=2)
@@ -152,10 +153,9 @@ class SampleMetrics(Callback):
         self._logged = frozenset(figures)
         pl_module.log_dict(figures, sync_dist=True)
 
-    def _figures(self, trainer: pl.Trainer, module: DiffusionModule) -> dict[str, float] | str:
-        """Figures by logged name; or, where samples cannot be scored, why."""
-        assert self._score is not None
-        samples = fixed_samples(
+    def _samples(self, trainer: pl.Trainer, module: DiffusionModule) -> Tensor:
+        """The samples to be scored; every process draws its share."""
+        return fixed_samples(
             trainer,
             module,
             self.num_samples,
@@ -164,6 +164,10 @@ class SampleMetrics(Callback):
             seed=self.seed,
             batch_size=self.batch_size,
         )
+
+    def _figures(self, samples: Tensor, module: DiffusionModule) -> dict[str, float] | str:
+        """Figures by logged name; or, where samples cannot be scored, why."""
+        assert self._score is not None
         labels = expand_labels(every_class(module), self.num_samples, module.num_classes)
         if not bool(torch.isfinite(samples).all()):
             return "samples hold values that are not finite, so the model has diverged"

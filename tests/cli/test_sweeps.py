@@ -1,0 +1,184 @@
+"""From a multirun command to its jobs, tables and exit status."""
+
+import csv
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from diffusion_lab.config import ConfigError, compose
+from diffusion_lab.config.launching import refuse_launch
+
+TINY = [
+    "experiment=quickstart", "budget=smoke", "trainer=cpu", "logger=none",
+    "denoiser.base_channels=8", "denoiser.heads=2", "data.batch_size=8",
+    "data.eval_batch_size=16", "sampler.steps=2", "trainer.limit_train_batches=2",
+    "trainer.limit_val_batches=1", "trainer.precision=32-true", "callbacks.samples.num_samples=2",
+    "callbacks.record.report=false",
+]  # fmt: skip
+
+
+def typed(*words, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "diffusion_lab.train", *words],
+        capture_output=True, text=True, cwd=cwd,
+    )  # fmt: skip
+
+
+def table(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run):
+    from diffusion_lab.training.checkpoint import read_checkpoint
+
+    return read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """2 x 2 over optimizer.lr and schedule.steps of the default experiment, and what was typed."""
+    folder = tmp_path_factory.mktemp("swept")
+    words = [word for word in TINY if not word.startswith("experiment")]
+    words += ["data.when_missing=digits", "data.download=false", "data.validation_size=100",
+              "paths.data_dir=none", "-m", "optimizer.lr=1e-3,2e-3", "schedule.steps=20,40",
+              "run_dir=sweep"]  # fmt: skip
+    done = typed(*words, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "sweep", words, done
+
+
+def test_one_folder_a_job_and_three_tables(swept):
+    sweep, _, done = swept
+    jobs = [path for path in sweep.iterdir() if path.is_dir()]
+    assert len(jobs) == 4 and not any(c in job.name for job in jobs for c in "=,")
+    rows = table(sweep / "sweep.csv")
+    assert {row["status"] for row in rows} == {"finished"}
+    assert {(float(r["optimizer.lr"]), r["schedule.steps"]) for r in rows} == {
+        (lr, steps) for lr in (1e-3, 2e-3) for steps in ("20", "40")
+    }
+    best = table(sweep / "leaderboard.csv")
+    losses = [float(row["val/loss"]) for row in best]
+    assert losses == sorted(losses) and {row["runs"] for row in best} == {"1"}
+    assert "best" in done.stdout and (sweep / "report.html").is_file()
+    assert {path.name for path in sweep.parent.iterdir()} <= {"sweep", "outputs"}
+
+
+def test_a_job_of_a_sweep_is_the_same_run_alone(swept, tmp_path):
+    """The last of four jobs in one process, bit for bit."""
+    from diffusion_lab.train import train
+
+    sweep, words, _ = swept
+    (in_sweep,) = sweep.glob("lr-0.002_steps-40_*")
+    alone = [w for w in words if not w.startswith(("-m", "optimizer.lr", "schedule.st", "run_dir"))]
+    alone += ["optimizer.lr=2e-3", "schedule.steps=40", f"run_dir={tmp_path / 'alone'}"]
+    train(compose("train", alone))
+    one, other = weights(in_sweep), weights(tmp_path / "alone")
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_typed_again_it_trains_nothing_and_then_resumes_what_broke(swept):
+    sweep, words, _ = swept
+    again = typed(*words, cwd=sweep.parent)
+    assert again.returncode == 0, again.stderr
+    assert "4 of them finished before" in again.stdout and "== job" not in again.stdout
+    broken = next(path for path in sorted(sweep.iterdir()) if path.is_dir())
+    (broken / "summary.json").write_text("{}")
+    third = typed(*words, cwd=sweep.parent)
+    assert third.returncode == 0, third.stderr
+    assert third.stdout.count("finished before, skipped") == 3
+    assert "Going on from step 2" in third.stdout
+    assert json.loads((broken / "summary.json").read_text())["status"] == "finished"
+
+
+def test_a_failing_job_is_named_at_the_end_and_the_rest_run(tmp_path):
+    done = typed(*TINY, "-m", "optimizer.lr=-1,1e-3", "run_dir=sweep", cwd=tmp_path)
+    assert done.returncode == 1
+    rows = {row["optimizer.lr"]: row for row in table(tmp_path / "sweep" / "sweep.csv")}
+    assert rows["-1"]["status"] == "refused" and "optimizer.lr" in rows["-1"]["error"]
+    assert rows["0.001"]["status"] == "finished"
+    assert "1 of 2 jobs did not finish" in done.stderr and rows["-1"]["job"] in done.stderr
+
+
+def test_a_mistyped_choice_is_refused_before_any_job(tmp_path):
+    done = typed(*TINY, "-m", "sampler=ddim,dimm", "run_dir=sweep", cwd=tmp_path)
+    assert done.returncode == 2 and "did you mean ddim" in done.stderr
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "plugin"),
+    [("joblib", "hydra_joblib_launcher"), ("submitit", "hydra_submitit_launcher")],
+)
+def test_launchers_run_jobs_in_processes_of_their_own(launcher, plugin, tmp_path):
+    pytest.importorskip(f"hydra_plugins.{plugin}")
+    words = ["-m", f"sweep={launcher}", "optimizer.lr=-1,1e-3", "run_dir=sweep"]
+    done = typed(*TINY, *words, cwd=tmp_path)
+    rows = {row["optimizer.lr"]: row for row in table(tmp_path / "sweep" / "sweep.csv")}
+    assert rows["0.001"]["status"] == "finished", done.stderr
+    assert rows["-1"]["status"] == "refused" and done.returncode == 1
+
+
+def test_a_search_gives_up_what_does_worse(tmp_path):
+    """Sensible rates first, by the seed; then one that hardly learns."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = ["-m", "sweep=optuna", "hydra.sweeper.n_trials=4", "trainer.max_epochs=2",
+             "callbacks.pruning.pruner.n_startup_trials=1", "run_dir=sweep",
+             "optimizer.lr=tag(log, interval(1e-7, 1e-2))"]  # fmt: skip
+    done = typed(*TINY, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "sweep" / "sweep.csv")
+    finished = [float(row["optimizer.lr"]) for row in rows if row["status"] == "finished"]
+    pruned = [float(row["optimizer.lr"]) for row in rows if row["status"] == "pruned"]
+    assert len(finished) + len(pruned) == 4 and pruned
+    assert max(finished) > max(pruned)
+    again = typed(*TINY, *words, cwd=tmp_path)
+    assert again.returncode == 0 and "== job" not in again.stdout
+
+
+def hydra_node(sweeper="BasicSweeper", launcher="BasicLauncher", **launching):
+    named = {"_target_": f"x.{launcher}", **launching}
+    node = SimpleNamespace(sweeper={"_target_": f"x.{sweeper}"}, launcher=_Node(named))
+    return node
+
+
+class _Node(dict):
+    __getattr__ = dict.__getitem__
+
+
+@pytest.mark.parametrize(
+    ("hydra", "trainer", "remedy"),
+    [
+        ({"sweeper": "OptunaSweeper"}, {"devices": 2, "strategy": "ddp"}, "ddp_spawn"),
+        ({"launcher": "JoblibLauncher"}, {"devices": 2, "strategy": "ddp"}, "devices=1"),
+        ({"launcher": "LocalLauncher"}, {"devices": "auto", "strategy": "auto"}, "devices=1"),
+        (
+            {"launcher": "SlurmLauncher", "tasks_per_node": 1, "nodes": 1},
+            {"devices": 4, "strategy": "ddp"},
+            "hydra.launcher.tasks_per_node=4",
+        ),
+    ],
+)
+def test_processes_that_would_not_agree_are_refused(hydra, trainer, remedy):
+    with pytest.raises(ConfigError, match=remedy):
+        refuse_launch(hydra_node(**hydra), trainer)
+
+
+@pytest.mark.parametrize(
+    ("hydra", "trainer"),
+    [
+        ({}, {"devices": 2, "strategy": "ddp"}),
+        ({"sweeper": "OptunaSweeper"}, {"devices": 2, "strategy": "ddp_spawn"}),
+        ({"sweeper": "OptunaSweeper", "launcher": "JoblibLauncher"}, {"devices": 1}),
+        (
+            {"launcher": "SlurmLauncher", "tasks_per_node": 2, "nodes": 1},
+            {"devices": 2, "strategy": "ddp"},
+        ),
+    ],
+)
+def test_processes_that_agree_are_not(hydra, trainer):
+    refuse_launch(hydra_node(**hydra), trainer)
