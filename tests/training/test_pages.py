@@ -26,10 +26,12 @@ from diffusion_lab.sampling.grids import Trailing
 from diffusion_lab.training.callbacks import Artefacts, Interrupted, SampleGrid
 from diffusion_lab.training.checkpoint import load, read_checkpoint, weights_of
 from diffusion_lab.training.ema import EMA
+from diffusion_lab.training.loggers import GuardedLogger
 from diffusion_lab.training.module import DiffusionModule
 from diffusion_lab.training.pages import (
     AliasPage,
     ArchitecturePage,
+    DenoisingPage,
     GridPage,
     ProgressPage,
     StepsPage,
@@ -160,6 +162,8 @@ def test_a_run_that_is_stopped_makes_no_pages(tmp_path: Path) -> None:
         (lambda: StripPage("x.png", moments=0), "moments=0"),
         (lambda: StepsPage(""), "folder=''"),
         (lambda: StepsPage("samples"), "holds the grids"),
+        (lambda: DenoisingPage("samples"), "holds the grids"),
+        (lambda: DenoisingPage(strip=0), "strip=0"),
         (lambda: ProgressPage("x.png", images=0), "images=0"),
         (lambda: AliasPage("a", "../b"), "of='../b'"),
         (lambda: AliasPage("a", "a"), "beside each other"),
@@ -188,6 +192,55 @@ def test_steps_are_numbered_by_what_is_left(tmp_path: Path) -> None:
     assert sorted(p.name[5:9] for p in made.iterdir()) == ["0000", "0250", "0500", "0750", "1000"]
     only = StepsPage("only", moments=1).write(discrete, tmp_path)
     assert [p.name for p in only.iterdir()] == ["step_0000.png"]
+
+
+def test_the_denoising_is_a_film_and_a_strip(tmp_path: Path) -> None:
+    shown = Shown()
+    pages = {"denoising": DenoisingPage(num_samples=6, moments=3, strip=2, scale=1, seed=4)}
+    module = tiny_module(sampler=DDIM(5, Trailing()))
+    fit(tmp_path, pages, module=module, logger=[shown])
+    record = json.loads((tmp_path / "artefacts.json").read_text())
+    frames = record["pages"][0]["files"]
+    assert frames == [f"samples/denoising/step_{k}.png" for k in ("1000", "0600", "0000")]
+    steps = list(module.eval().trajectory(6, "all", seed=4))
+    moments = [(steps[k].x_t, steps[k].x0) for k in (0, 2)] + [(steps[-1].x, steps[-1].x0)]
+    for name, (x, x0) in zip(frames, moments, strict=True):
+        wanted = image_grid(torch.cat((x, x0)), columns=6, scale=1)
+        assert (np.asarray(Image.open(tmp_path / name)) == np.asarray(wanted)).all()
+    assert [picture.size for picture in shown.pictures["pages/denoising"]] == [
+        Image.open(tmp_path / "samples" / "denoising" / "strip.png").size
+    ]
+
+
+def test_what_shows_nothing_of_a_model_is_left_out(tmp_path: Path) -> None:
+    page = DenoisingPage()
+    assert page.suits(tiny_module()) and page.suits(unconditional())
+    assert not page.suits(points_module()) and not page.suits(tiny_module(sampler=None))
+    artefacts = Artefacts(tmp_path, {"denoising": page, "grid": GridPage("grid.png")})
+    artefacts.setup(None, points_module(), "fit")
+    assert list(artefacts.suited) == ["grid"]
+    page.write(unconditional().eval(), tmp_path)
+    assert len(list((tmp_path / "samples" / "denoising").glob("step_*.png"))) == 4
+
+
+class Shown(GuardedLogger):
+    """Keeps the pictures it is given, by series."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures: dict[str, list[Image.Image]] = {}
+
+    def open(self, config: dict[str, Any]) -> Any:
+        return self
+
+    def values(self, values: dict[str, float], step: int) -> None: ...
+
+    def picture(self, key: str, picture: Image.Image, step: int) -> None:
+        self.pictures.setdefault(key, []).append(picture)
+
+    def flush(self) -> None: ...
+
+    def close(self, status: str) -> None: ...
 
 
 def test_a_strip_ends_with_the_sample(tmp_path: Path) -> None:

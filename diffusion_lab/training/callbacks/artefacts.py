@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ class Artefacts(Callback):
 
     It stands behind the callbacks of averaging and of grids, whose last work its pages show. What
     a page refuses is refused before training; a page that fails at the end is a warning, and the
-    others are made. A run that is stopped makes none.
+    others are made; one that has nothing to show of this model (`suits`) is left out. A run that is
+    stopped makes none.
 
     artefacts.json holds {"step", "pages": [{"name", "caption", "files", "error"}]}, files relative
     to the run's folder.
@@ -41,6 +42,7 @@ class Artefacts(Callback):
     def __init__(self, run_dir: str | Path, pages: Mapping[str, Page | None]) -> None:
         self.folder = Path(run_dir)
         self.pages = {name: page for name, page in pages.items() if page is not None}
+        self.suited = self.pages
         for name, page in self.pages.items():
             if not callable(getattr(page, "write", None)):
                 raise ValueError(
@@ -52,10 +54,12 @@ class Artefacts(Callback):
         """Refuse pages that cannot be made of this model, before any training."""
         if stage != "fit":
             return
+        suited = {n: p for n, p in self.pages.items() if _member(p, "suits", True)(pl_module)}
+        self.suited = suited
         faults = []
-        for name, page in self.pages.items():
+        for name, page in suited.items():
             try:
-                getattr(page, "check", lambda model: None)(pl_module)
+                _member(page, "check", None)(pl_module)
             except ValueError as error:
                 faults.append(f"callbacks.artefacts.pages.{name}: {error}")
         if faults:
@@ -65,9 +69,9 @@ class Artefacts(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: DiffusionModule) -> None:
         """Make every page, on the first process."""
-        if not (self.pages and trainer.global_step and trainer.is_global_zero):
+        if not (self.suited and trainer.global_step and trainer.is_global_zero):
             return
-        entries = [self._entry(trainer, pl_module, name) for name in self.pages]
+        entries = [self._entry(trainer, pl_module, name) for name in self.suited]
         record = {"step": trainer.global_step, "pages": entries}
         write_atomically(
             self.folder / "artefacts.json", (json.dumps(record, indent=1) + "\n").encode()
@@ -75,7 +79,7 @@ class Artefacts(Callback):
 
     def _entry(self, trainer: pl.Trainer, module: DiffusionModule, name: str) -> dict[str, Any]:
         """Make one page; its entry in artefacts.json."""
-        page = self.pages[name]
+        page = self.suited[name]
         place = getattr(page, "file", None) or getattr(page, "folder", name)
         entry = {"name": name, "caption": getattr(page, "caption", ""), "files": [], "error": None}
         print(f"drawing {place} ...", end="", flush=True)
@@ -84,7 +88,8 @@ class Artefacts(Callback):
             with trainer.precision_plugin.forward_context(), evaluating(module), torch.no_grad():
                 path = page.write(module, self.folder)
             entry["files"] = [str(file.relative_to(self.folder)) for file in _files(path)]
-            _log(trainer, name, path)
+            shown = getattr(page, "shown", None)
+            _log(trainer, name, self.folder / shown if shown else path)
         except Exception as error:
             entry["error"] = f"{type(error).__name__}: {error}"
             print(" failed", flush=True)
@@ -96,6 +101,11 @@ class Artefacts(Callback):
         else:
             print(f" {time.perf_counter() - began:.1f} s", flush=True)
         return entry
+
+
+def _member(page: Page, name: str, otherwise: bool | None) -> Callable[[DiffusionModule], Any]:
+    """An optional member that takes the model; `otherwise` is what it gives where it is missing."""
+    return getattr(page, name, lambda model: otherwise)
 
 
 def _files(path: Path) -> list[Path]:

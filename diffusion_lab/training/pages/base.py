@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 class Page(Protocol):
     """Something that a run leaves behind.
 
-    Two further members are optional: `check(model)` raises ValueError before training starts if
-    the page cannot be made of this model, and `caption` (str) says what it shows.
+    Further members are optional: `check(model)` raises ValueError before training starts if the
+    page cannot be made of this model; `suits(model)` is False where there is nothing to show, and
+    the page is left out; `caption` (str) says what it shows; `shown` (str, relative to the run's
+    folder) is the one picture of a page of several that the loggers are given.
     """
 
     def write(self, model: DiffusionModule, folder: Path) -> Path:

@@ -105,7 +105,7 @@ class StripPage(Drawn):
 
         wanted = set(spread(self.steps_taken(model), self.moments))
         steps = [*self.kept(model, wanted).values()]
-        captions = [_moment(model.diffusion.schedule, float(step.t.t)) for step in steps]
+        captions = [moment(model.diffusion.schedule, float(step.t.t)) for step in steps]
         strip = strip_image(steps, scale=self.scale, captions=captions)
         return save_picture(folder / self.file, strip)
 
@@ -170,6 +170,6 @@ class StepsPage(Drawn):
         return folder / self.folder
 
 
-def _moment(schedule: Schedule, t: float) -> str:
+def moment(schedule: Schedule, t: float) -> str:
     """A time as a caption: the steps that are left, or t where time is continuous."""
     return f"t = {t:.2f}" if schedule.steps is None else f"step {round(t * schedule.steps)}"
