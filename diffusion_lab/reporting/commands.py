@@ -25,7 +25,8 @@ class Command(NamedTuple):
 
 def commands(run: RunFolder) -> list[Command]:
     """Commands for a run: the same again from the same code, further, samples, figures."""
-    folder = shlex.quote(os.path.relpath(run.path))
+    beside = os.path.relpath(run.path)
+    folder = shlex.quote(str(run.path.resolve()) if beside.startswith("..") else beside)
     words = [*run.overrides, *_data_words(run)]
     again = " ".join(["python -m diffusion_lab.train", *map(shlex.quote, words)])
     return [

@@ -17,7 +17,7 @@ HUES = 7
 """Steps of colour from the best value of a metric to the worst."""
 DECADE = 10.0
 MOST_TICKS = 6
-AXIS_ROOM = 132
+AXIS_ROOM = 150
 """Units between two axes of parallel coordinates."""
 
 
@@ -150,7 +150,7 @@ def parallel(sweep: SweepFolder) -> Parallel | None:
     names = [n for n in sweep.parameters if len({job.varied[n] for job in jobs}) > 1]
     if len(jobs) < 2 or not names:
         return None
-    width = max(BOX.width, 70 + AXIS_ROOM * (len(names) + 1))
+    width = max(BOX.width, 100 + AXIS_ROOM * len(names))
     box = Box(width, 240, left=24, right=76, top=26, bottom=16)
     numbers = [job.numbers[sweep.metric] for job in jobs]
     metric = Axis(min(numbers), max(numbers), box.up, _logarithmic(numbers))

@@ -22,6 +22,7 @@ TITLES = {
 }
 _SOFTWARE = ("git", "precision")
 _MACHINE = ("processes",)
+_TIMES = ("started", "ended")
 _ELSEWHERE = ("status", "error")
 
 
@@ -78,5 +79,7 @@ def _rows(tree: Mapping[str, Any]) -> Rows:
         value = tree.get(name)
         if name == "seconds" and isinstance(value, int | float):
             text = f"{duration(value)} ({show(value)} s)"
+        elif name in _TIMES:
+            text = text.replace("T", " ").replace("+00:00", " UTC")
         rows.append((TITLES.get(name, name), text))
     return rows

@@ -16,6 +16,8 @@ PRUNED = "pruned"
 _METRIC = ("train/", "val/", "test/")
 _OWN = ("job", "run", "status", "rank", "seconds", "error")
 """Columns of sweep.csv that are neither a parameter nor a metric."""
+_NO_VERDICT = ("train/lr", "train/grad_norm")
+"""Logged, but neither good nor bad."""
 _NEXT = ("val/agreement", "val/fd_ratio", "val/sw_ratio", "val/loss", "train/loss", "seconds")
 """What is shown beside the sweep's own metric, where it is there."""
 
@@ -86,9 +88,9 @@ def read_sweep(folder: Path) -> SweepFolder:
     parameters = [name for name in given if name in header] or _parameters(header)
     jobs = tuple(_job(folder, row, parameters) for row in table)
     known = [name for name in header if any(name in job.numbers for job in jobs)]
-    metrics = [name for name in known if "_by_level/" not in name]
+    metrics = [name for name in known if "_by_level/" not in name and name not in _NO_VERDICT]
     first = str(about.get("metric") or "val/loss")
-    metrics.sort(key=lambda name: (name != first, name == "seconds"))
+    metrics.sort(key=lambda name: (name != first, name == "seconds", not name.startswith("val/")))
     board = folder / "leaderboard.csv"
     return SweepFolder(
         path=folder,

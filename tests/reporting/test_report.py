@@ -207,6 +207,7 @@ def test_commands_bring_back_code_and_data(run_folder):
 def test_the_environment_is_grouped(run_folder):
     summary = {
         "seconds": 367.2,
+        "started": "2026-11-21T21:57:54+00:00",
         "git": "abc",
         "precision": "bf16-mixed",
         "processes": 2,
@@ -215,7 +216,10 @@ def test_the_environment_is_grouped(run_folder):
         "further": {"a": {"b": 1}},
     }
     groups = dict(environment(summary))
-    assert groups["run"] == [("time", "6 min 7 s (367.2 s)")]
+    assert groups["run"] == [
+        ("time", "6 min 7 s (367.2 s)"),
+        ("started", "2026-11-21 21:57:54 UTC"),
+    ]
     assert groups["hardware"] == [("processes", "2"), ("device", "cpu")]
     assert ("git revision", "abc") in groups["software"] and ("torch", "2.15.0") in groups[
         "software"
