@@ -7,9 +7,11 @@ official MD5 first, and read by an unpickler that builds arrays and plain contai
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,7 +133,7 @@ class CIFAR10(ImageDataModule):
                     if member is None:
                         raise KeyError(f"{name} is no file")
                     write_atomically(self.folder / name, member.read())
-        except (tarfile.TarError, EOFError, KeyError) as error:
+        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, KeyError) as error:
             raise DataError(f"{packed} is damaged ({error}): delete it and get it again") from error
 
     def load(self) -> Images:

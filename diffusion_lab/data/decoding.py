@@ -137,10 +137,13 @@ def _fill(
     def attempt(number: int) -> tuple[Path, str] | None:
         try:
             pixels[number] = read(files[number])
+        except UnidentifiedImageError:
+            return files[number], "no picture"
         except Exception as error:  # Pillow raises many kinds, each of which is a fault of the file
             return files[number], str(error) or type(error).__name__
         return None
 
+    from PIL import UnidentifiedImageError
     from rich.progress import Progress
 
     threads = min(THREADS, os.cpu_count() or 1)
