@@ -31,7 +31,7 @@ from diffusion_lab.metrics.classifier import (
 )
 from diffusion_lab.metrics.classifier import train_classifier as train
 from diffusion_lab.metrics.distances import Gaussian, fit_gaussian
-from diffusion_lab.metrics.keeping import digest_of, kept
+from diffusion_lab.metrics.keeping import digest_of, found, kept
 from diffusion_lab.metrics.kernels import Reference, cubic, reference_of
 from diffusion_lab.metrics.memorisation import nearest
 
@@ -127,7 +127,6 @@ def yardstick(
         name: of its feature space.
     """
     recipe = suited(recipe or recipe_for(len(real.images)), real)
-    key = digest_of(json.dumps([FORMAT, recipe.as_dict(), real.num_classes]), real[:4])
 
     def made() -> dict[str, Any]:
         outputs = turns(real.images) if recipe.turned else real.num_classes
@@ -143,8 +142,24 @@ def yardstick(
             "test_accuracy": accuracy(net, *test),
         }
 
-    stored, path = kept(f"classifier-{key[:16]}.pt", folders, made)
+    stored, path = kept(_file_of(real, recipe), folders, made)
     return _unpack(stored, real, folders, name, path)
+
+
+def kept_classifier(real: RealImages, folders: Sequence[Path]) -> Classifier | None:
+    """The classifier of `yardstick(real, folders)` if it is kept already; None if not.
+
+    None as well where the images have no classes, so that there is nothing it could tell.
+    """
+    recipe = suited(recipe_for(len(real.images)), real)
+    stored, _ = found(_file_of(real, recipe), folders)
+    return None if stored is None or recipe.turned else _network(stored, real)
+
+
+def _file_of(real: RealImages, recipe: Recipe) -> str:
+    """The file in which a classifier is kept: named by all that its weights depend on."""
+    key = digest_of(json.dumps([FORMAT, recipe.as_dict(), real.num_classes]), real[:4])
+    return f"classifier-{key[:16]}.pt"
 
 
 def held_out_distances(
@@ -191,6 +206,14 @@ def as_seen(samples: Tensor) -> Tensor:
     return grey.mul(2 / 255).sub(1)
 
 
+def _network(stored: dict[str, Any], real: RealImages) -> Classifier:
+    """A classifier as it was kept, in evaluation mode, on the CPU."""
+    with torch.device("meta"):  # no random weights: the caller's random state stays as it was
+        net = Classifier(real.images.shape[1], len(stored["weights"]["head.bias"]))
+    net.load_state_dict(stored["weights"], assign=True)
+    return net.eval().requires_grad_(False)
+
+
 def _unpack(
     stored: dict[str, Any],
     real: RealImages,
@@ -198,10 +221,7 @@ def _unpack(
     name: str,
     path: Path | None,
 ) -> Yardstick:
-    with torch.device("meta"):  # no random weights: the caller's random state stays as it was
-        net = Classifier(real.images.shape[1], len(stored["weights"]["head.bias"]))
-    net.load_state_dict(stored["weights"], assign=True)
-    net.eval().requires_grad_(False)
+    net = _network(stored, real)
     sha256 = digest_of(list(stored["weights"]), list(stored["weights"].values()))
 
     def made() -> dict[str, Any]:

@@ -47,12 +47,20 @@ def kept(
     Returns:
         The content and its file; None in place of the file where no folder could be written.
     """
+    stored, path = found(name, folders)
+    if stored is not None:
+        return stored, path
+    stored = make()
+    return stored, _write(stored, [folder / name for folder in folders])
+
+
+def found(name: str, folders: Sequence[Path]) -> tuple[Stored | None, Path | None]:
+    """What is kept under a name, and its file; None and None where it is not, or is not sound."""
     for folder in folders:
         stored = _read(folder / name)
         if stored is not None:
             return stored, folder / name
-    stored = make()
-    return stored, _write(stored, [folder / name for folder in folders])
+    return None, None
 
 
 def digest_of(said: object, tensors: Sequence[Tensor]) -> str:

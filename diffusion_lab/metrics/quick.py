@@ -42,6 +42,40 @@ def quick_scorer(
     return partial(score, yardstick(real, folders, progress=progress))
 
 
+Reader = Callable[[Tensor], Tensor]
+"""Samples (N, C, H, W) in [-1, 1] -> probability of each class (N, K)."""
+
+
+def kept_reader(data: Any, beside: str | Path) -> Reader | None:
+    """What reads the class of a sample, if it is at hand: nothing is trained for it.
+
+    Args:
+        data: A data module that has `images` and `class_names`.
+        beside: Folder of the data, where the classifier is looked for before the user's cache.
+
+    Returns:
+        The classifier that `evaluate` and `quick_scorer` train and keep; None where there is none
+        yet, or no classes, or points.
+    """
+    if hasattr(type(data), "points"):
+        return None
+    from diffusion_lab.metrics.features import RealImages, kept_classifier
+    from diffusion_lab.metrics.keeping import places
+
+    real = RealImages(*data.images[:4], num_classes=len(data.class_names))
+    net = kept_classifier(real, places(Path(beside).expanduser()))
+    return None if net is None else partial(_probabilities, net)
+
+
+def _probabilities(net: Any, samples: Tensor) -> Tensor:
+    import torch
+
+    from diffusion_lab.metrics.features import as_seen
+
+    with torch.no_grad():
+        return net(as_seen(samples)).softmax(1)
+
+
 def _score_points(data: Any, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
     from diffusion_lab.metrics.points import score_points
 

@@ -2,6 +2,7 @@
 
 from diffusion_lab.training.callbacks.artefacts import Artefacts
 from diffusion_lab.training.callbacks.checkpoints import Checkpoints
+from diffusion_lab.training.callbacks.final_samples import FinalSamples
 from diffusion_lab.training.callbacks.interruption import Interrupted, Interruption
 from diffusion_lab.training.callbacks.non_finite import NonFiniteError, NonFiniteGuard
 from diffusion_lab.training.callbacks.progress import Progress
@@ -13,6 +14,7 @@ from diffusion_lab.training.callbacks.speed import Speed
 __all__ = [
     "Artefacts",
     "Checkpoints",
+    "FinalSamples",
     "Interrupted",
     "Interruption",
     "NonFiniteError",
