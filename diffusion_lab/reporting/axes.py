@@ -48,7 +48,8 @@ class Axis:
 
     def __init__(self, low: float, high: float, ends: tuple[float, float], log: bool) -> None:
         if low == high:
-            low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
+            room = abs(low) / 2 or 0.5
+            low, high = (low / 2, high * 2) if log else (low - room, high + room)
         self.low, self.high, self.log = low, high, log
         self.start, self.end = ends
 

@@ -82,3 +82,9 @@ def test_runs_are_laid_over_each_other_and_those_without_values_are_left_out():
 def test_large_steps_are_written_out():
     (chart,) = charts({"x": [(1_234_567, 1.0), (2_345_678, 2.0)]})
     assert chart.lines[0].places == "1234567 2345678"
+
+
+def test_a_small_constant_stands_at_its_own_tick():
+    (chart,) = charts({"train/lr": [(0, 0.001), (5, 0.001)]})
+    assert "0.001" in [tick.text for tick in chart.up]
+    assert all(0 < float(tick.text) < 0.002 for tick in chart.up)
