@@ -133,6 +133,8 @@ def _fill(
     pixels: np.ndarray, files: Sequence[Path], read: Callable[[Path], np.ndarray]
 ) -> list[tuple[Path, str]]:
     """Read files into an array, by a few threads; the files that failed and why."""
+    from PIL import UnidentifiedImageError
+    from rich.progress import Progress
 
     def attempt(number: int) -> tuple[Path, str] | None:
         try:
@@ -142,9 +144,6 @@ def _fill(
         except Exception as error:  # Pillow raises many kinds, each of which is a fault of the file
             return files[number], str(error) or type(error).__name__
         return None
-
-    from PIL import UnidentifiedImageError
-    from rich.progress import Progress
 
     threads = min(THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool, Progress(disable=len(files) < SHOWN) as bar:
