@@ -27,8 +27,9 @@ MOST_OF_A_PAGE = 12
 """Pictures shown of a page that has many."""
 MOST_MOMENTS = 40
 """Moments shown of a denoising."""
-MOST_GRID_BYTES = 3_500_000
-MOST_PAGE_BYTES = 4_500_000
+MOST_GRID_BYTES = 3_000_000
+MOST_RAW_BYTES = 1_000_000
+MOST_PAGE_BYTES = 3_500_000
 """Pictures beyond this are named by their file, so that the report can still be sent by mail."""
 
 
@@ -42,8 +43,8 @@ def story(run: RunFolder) -> dict[str, Any]:
         "when": str(run.summary.get("started") or "").replace("T", " ")[:16],
         "warnings": _warnings(run),
         "facts": facts(run.summary),
-        "grids": _grids(run.grids, run.path),
-        "raw_grids": _grids(run.raw_grids, run.path),
+        "grids": _grids(run.grids, run.path, MOST_GRID_BYTES),
+        "raw_grids": _grids(run.raw_grids, run.path, MOST_RAW_BYTES),
         "films": [shown for page in run.pages if page.is_film for shown in _film(page, album)],
         "charts": charts(run.metrics),
         "evaluation": _evaluation(run, album),
@@ -69,10 +70,10 @@ def _warnings(run: RunFolder) -> list[str]:
     return [*([str(fallback)] if fallback else []), *ended, *failed, *run.remarks]
 
 
-def _grids(paths: Sequence[Path], folder: Path) -> list[Picture]:
+def _grids(paths: Sequence[Path], folder: Path, most: int) -> list[Picture]:
     """The grids of training, evenly thinned where they are too many or too large."""
     size = sum(path.stat().st_size for path in paths)
-    room = int(len(paths) * MOST_GRID_BYTES / size) if size else 0
+    room = int(len(paths) * most / size) if size else 0
     count = max(1, min(MOST_GRIDS, room))
     album = Album(folder, size)
     chosen = [paths[k] for k in spread(len(paths), count) if paths]

@@ -105,6 +105,17 @@ def test_curves_tell_values_to_mouse_and_keys(browser, run_page):
     assert browser.complaints() == []
 
 
+def test_a_finger_reads_a_curve(browser, run_page):
+    browser.open(run_page, PHONE, 844)
+    browser.run("document.querySelector('.chart svg').scrollIntoView({block: 'center'})")
+    box = "document.querySelector('.chart svg').getBoundingClientRect()"
+    x, y = browser.run(f"(() => {{ const b = {box}; return [b.x + b.width / 2, b.y + 60]; }})()")
+    browser.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+    browser.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    browser.until("document.querySelector('.chart .at').textContent.startsWith('at step ')")
+    assert browser.complaints() == []
+
+
 def test_tables_sort_numbers_as_numbers(browser, sweep_page):
     browser.open(sweep_page)
     column = "[...document.querySelectorAll('.jobs tbody tr')].map(r => r.cells[{}].textContent)"
