@@ -107,6 +107,10 @@ class WandbRun(GuardedLogger):
             _leave_service()
             return self._sink(self._start("offline", known))
 
+    def log_page(self, key: str, path: Path) -> None:
+        """Log a file of HTML, shown as it is."""
+        self._post().post(lambda sink: sink.page(key, path))
+
     def abandon(self) -> None:
         """Let W&B's own process end alone."""
         self._abandoned = True
