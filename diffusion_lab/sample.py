@@ -95,6 +95,9 @@ def faults(cfg: DictConfig) -> list[str]:
     found += _faults_of_out(cfg, (trained.get("data") or {}).get("shape"))
     if type(cfg.interpolate) is int and isinstance(cfg.num_samples, int | None):  # else told above
         found += _faults_of_start(cfg, (trained.get("data") or {}).get("shape"))
+    film = Path(str(cfg.out)).suffix.lower() in (".gif", ".webp")
+    if cfg.devices != 1 and (cfg.strip or film):
+        found.append(f"devices={cfg.devices} share grids and arrays; leave it out of films, strips")
     if str(cfg.device) not in ("auto", "cpu", "mps") and not str(cfg.device).startswith("cuda"):
         hint = nearest(str(cfg.device), ["auto", "cpu", "cuda", "mps"])
         found.append(f"device={cfg.device} must be auto, cpu, cuda, cuda:1 or mps{hint}")
@@ -192,6 +195,15 @@ def loaded(cfg: DictConfig) -> DiffusionModule:
     return model
 
 
+def source_of(cfg: DictConfig) -> Callable[[str], DiffusionModule]:
+    """`loaded`, for the processes of other devices."""
+    return partial(_loaded_on, OmegaConf.to_container(cfg, resolve=True))
+
+
+def _loaded_on(plain: dict[str, Any], device: str) -> DiffusionModule:
+    return loaded(OmegaConf.create({**plain, "device": device}))
+
+
 def device_of(name: str) -> Any:
     """The torch device meant by cpu, cuda, mps or auto.
 
@@ -220,6 +232,7 @@ def _write(
     """Draw and write the kind of file that `out` names."""
     from diffusion_lab.reporting.animations import save_film
     from diffusion_lab.reporting.grids import save_picture
+    from diffusion_lab.training.sharing import Request, draw
 
     out = Path(str(cfg.out)).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -231,7 +244,8 @@ def _write(
         frames = [*states, estimates[-1]]
         draw = _pictures(cfg, model, labels, frames)
         return save_film(out, map(draw, frames))
-    samples = model.sample(count, labels, seed=cfg.seed, batch_size=size, start=start).cpu()
+    request = Request(count, labels, cfg.seed, size, start)
+    samples, _ = draw(model, source_of(cfg), cfg.devices, request)
     if out.suffix.lower() == ".npz":
         return save_arrays(out, samples, labels)
     return save_picture(out, _pictures(cfg, model, labels, [samples])(samples))

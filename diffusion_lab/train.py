@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+_COUNTERS = (("step", "global_step"), ("epoch", "current_epoch"))
+"""Key of summary.json, attribute of the trainer."""
+
+
 def train(cfg: DictConfig) -> dict[str, float]:
     """Train what a config describes.
 
@@ -75,6 +79,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*functional.all_gather is deprecated")
     callbacks = [instantiate(node, trust=cfg.trust) for node in (cfg.callbacks or {}).values()]
     logger = instantiate(cfg.logger, trust=cfg.trust)
     return instantiate(
@@ -102,17 +107,20 @@ def settle_precision(cfg: DictConfig) -> None:
 
 def _tell(folder: Path, data: LightningDataModule, trainer: Trainer) -> None:
     """Where everything is, and what to type next."""
+    from diffusion_lab.reporting.files import read_record
     from diffusion_lab.reporting.records import grids
 
-    drawn = grids(folder)
+    drawn, record = grids(folder), read_record(folder / "summary.json")
+    # Spawned processes leave their trainer here as it was; the record tells of them too.
+    steps, epoch = (record.get(key, getattr(trainer, name)) for key, name in _COUNTERS)
     places = {
         "run folder": folder,
         "last grid": drawn[-1] if drawn else None,
         "report": folder / "report.html",
         "checkpoint": folder / "checkpoints" / "last.ckpt",
     }
-    epochs = "1 epoch" if trainer.current_epoch == 1 else f"{trainer.current_epoch} epochs"
-    _say(f"\nDone: {trainer.global_step} steps, {epochs}.")
+    epochs = "1 epoch" if epoch == 1 else f"{epoch} epochs"
+    _say(f"\nDone: {steps} steps, {epochs}.")
     for name, place in places.items():
         if place is not None and place.exists():
             _say(f"  {name:<11} {place}")

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_lab.config.building import ConfigError, instantiate, targets, untrusted
+from diffusion_lab.config.crossing import cross
 from diffusion_lab.config.rules import leaves, ranged, shown
 from diffusion_lab.config.signatures import HYDRA_KEYS, mismatch, names_in, signature
 from diffusion_lab.config.suggestions import nearest
@@ -57,7 +58,7 @@ def check(cfg: DictConfig | dict[str, Any], *, build: bool = True) -> list[str]:
         found.setdefault(path, sentence)
     for path, sentence in ranged(plain).items():
         found.setdefault(path, sentence)
-    for path, sentence in _cross(plain):
+    for path, sentence in cross(plain):
         found.setdefault(path, sentence)
     if build:
         for path, sentence in Built(plain, trust, set(found)).faults():
@@ -142,33 +143,6 @@ def _node_at(plain: dict[str, Any], path: str) -> dict[str, Any]:
     for part in re.findall(r"[^.\[\]]+", path):
         node = node[int(part)] if isinstance(node, list) else node[part]
     return node
-
-
-def _cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
-    """What must fit together and needs no object to be built."""
-    faults: list[tuple[str, str]] = []
-    trainer = plain.get("trainer") or {}
-    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
-    if epochs == 0 or steps == 0:
-        key = "max_epochs" if epochs == 0 else "max_steps"
-        faults.append((f"trainer.{key}", f"trainer.{key}=0 would train nothing; take at least 1"))
-    elif epochs == -1 and steps == -1:
-        text = "trainer.max_epochs=-1 and trainer.max_steps=-1 never end; set one of them"
-        faults.append(("trainer.max_epochs", text))
-    shape = (plain.get("data") or {}).get("shape")
-    if shape is not None and not (
-        isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)
-    ):
-        faults.append(
-            ("data.shape", f"data.shape={shape} must be positive integers, e.g. [1,28,28]")
-        )
-    name = plain.get("name")
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(name)):
-        text = (
-            f"name={name} must be letters, digits, dots, dashes or underscores: it names a folder"
-        )
-        faults.append(("name", text))
-    return faults
 
 
 class Built:

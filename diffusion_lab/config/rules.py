@@ -120,6 +120,7 @@ RULES: dict[str, Number | Choice | Share | Each] = {
     "seed": Number(0, 2**32 - 1, whole=True),
     "num_samples": Number(1, whole=True, null=True),
     "batch_size": Number(1, whole=True, null=True),
+    "devices": _COUNT,
     "columns": Number(1, whole=True, null=True),
     "strip": Number(0, whole=True),
     "interpolate": Number(0, whole=True),

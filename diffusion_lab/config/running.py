@@ -146,7 +146,8 @@ def _refuse_unknown_additions(command: str, overrides: list[str]) -> None:
     added = [key_of(word) for word in overrides if word.startswith("+")]
     known_groups = groups()
     added = [key for key in added if key.split("@")[0] not in known_groups]
-    added = [key for key in added if not key.startswith("hydra.")]
+    own = _own_nodes(overrides)
+    added = [key for key in added if not f"{key}.".startswith(("hydra.", *own))]
     if not added:
         return
     known = set(known_keys(command, overrides))
@@ -157,6 +158,12 @@ def _refuse_unknown_additions(command: str, overrides: list[str]) -> None:
             faults += [] if "is not in the yaml" in sentence else [sentence]
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _own_nodes(overrides: list[str]) -> list[str]:
+    """Nodes that are added whole, such as a callback of one's own: they bring a `_target_`."""
+    keys = [key_of(word) for word in overrides if word.startswith("+") and "_target_" in word]
+    return [key.removesuffix("_target_").rstrip(".") + "." for key in keys]
 
 
 def _show_warning(

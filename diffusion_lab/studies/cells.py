@@ -27,7 +27,8 @@ SETTINGS = (
 )  # fmt: skip
 """Keys of `evaluate` that decide the figures of a cell."""
 _COMMON = (
-    "weights", "num_samples", "label", "seed", "batch_size", "device", "second_classifier", "trust",
+    "weights", "num_samples", "label", "seed", "batch_size", "device", "devices",
+    "second_classifier", "trust",
 )  # fmt: skip
 
 

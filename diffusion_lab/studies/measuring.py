@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -47,21 +48,23 @@ def measure(cell: Cell, ruler: Ruler, progress: Callable[[int], None]) -> Measur
     Raises:
         ValueError: The model has diverged.
     """
-    from diffusion_lab.sample import loaded
+    from diffusion_lab.sample import loaded, source_of
+    from diffusion_lab.training.sharing import Request, draw
 
     cfg, labels = cell.cfg, cell.labels()
     module = loaded(cfg)
     _warm_up(module, labels, min(cfg.batch_size, cfg.num_samples))
-    with counting(module.diffusion.denoiser, progress) as calls:
-        start = time.perf_counter()
-        drawn = module.sample(cfg.num_samples, labels, seed=cfg.seed, batch_size=cfg.batch_size)
-        samples = drawn.cpu()  # waits for an accelerator
-        seconds = time.perf_counter() - start
+    request = Request(cfg.num_samples, labels, cfg.seed, cfg.batch_size)
+    start = time.perf_counter()
+    samples, asked = draw(
+        module, source_of(cfg), cfg.devices, request, partial(counting, progress=progress)
+    )
+    seconds = time.perf_counter() - start
     start = time.perf_counter()
     scored = ruler.scored(samples, labels)
     figures = scored.figures | _further(cell, ruler, samples)
     figures |= {
-        "network_calls": sum(calls) / len(samples),
+        "network_calls": asked / len(samples),
         "seconds": round(seconds, 2),
         "scoring_seconds": round(time.perf_counter() - start, 2),
         "step": cell.stored["step"],
