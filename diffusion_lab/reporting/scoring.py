@@ -119,7 +119,7 @@ def _figure(figures: Mapping[str, Any], row: Known) -> Figure:
     value, low, high, real = (
         number(figures.get(name + end)) for end in ("", "_low", "_high", "_real")
     )
-    assert value is not None
+    assert value is not None, name  # the caller has looked
     inside = low is not None and high is not None
     return Figure(
         title=title,

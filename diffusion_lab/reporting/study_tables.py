@@ -14,8 +14,10 @@ TITLES = {row[1]: (row[0], row[2]) for rows in GROUPS.values() for row in rows} 
     "speedup": ("times faster", ",.1f"),
 }
 """Title and format of a figure in a table of a study."""
-COLUMNS = ("step", "network_calls", "seconds", "agreement", "fd", "fd2", "precision", "recall")
-COLUMNS += ("sw", "mmd", "remaining_variance")
+COLUMNS = (
+    *("step", "network_calls", "seconds", "agreement", "fd", "fd2", "precision", "recall"),
+    *("sw", "mmd", "remaining_variance"),
+)
 """Figures shown of a study, where a row has them."""
 
 

@@ -82,6 +82,17 @@ def test_the_page_of_a_run_works(browser, run_page):
     assert browser.complaints() == []
 
 
+@pytest.mark.parametrize(("wish", "pause"), [("reduce", 1200), ("no-preference", 750)])
+def test_a_film_is_slow_where_motion_is_not_wanted(browser, run_page, wish, pause):
+    wished = [{"name": "prefers-reduced-motion", "value": wish}]
+    browser.call("Emulation.setEmulatedMedia", features=wished)
+    browser.open(run_page)
+    browser.run("window.setInterval = (step, pause) => { window.asked = pause; return 1; }")
+    browser.run("document.querySelector('.moments .play').click()")
+    assert browser.run("window.asked") == pause
+    browser.call("Emulation.setEmulatedMedia", features=[])
+
+
 def test_curves_tell_values_to_mouse_and_keys(browser, run_page):
     browser.open(run_page)
     keys = "document.querySelector('.chart .keys').innerText.replace(/\\s+/g, ' ')"
