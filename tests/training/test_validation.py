@@ -226,7 +226,9 @@ def test_metrics_file_and_report_show_the_levels(tmp_path: Path) -> None:
     metrics = read_run(tmp_path).metrics
     assert {name: len(metrics[name]) for name in NAMES} == dict.fromkeys(NAMES, 6)
     made = {chart.title: chart for chart in charts(metrics)}
-    assert sorted(made) == ["loss", "lr", "val/loss by noise level, %"]
+    assert sorted(made) == [
+        "gradient norm", "learning rate", "loss", "val/loss by noise level, %",
+    ]  # fmt: skip
     chart = made["val/loss by noise level, %"]
     assert [line.name for line in chart.lines] == ["step 19", "step 59", "step 79", "step 119"]
     assert all(len(line.dots) == LEVELS for line in chart.lines)

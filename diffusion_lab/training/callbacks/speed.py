@@ -18,5 +18,5 @@ class Speed(Timed):
         """Log, and measure anew."""
         if trainer.sanity_checking or trainer.state.fn != "fit" or not self.throughput.rate:
             return
-        pl_module.log("train/images_per_second", self.throughput.rate, rank_zero_only=True)
+        pl_module.log("train/images_per_second", self.throughput.rate, sync_dist=True)
         self.throughput = Throughput(warm=True)
