@@ -66,7 +66,7 @@ def _shorten(cfg: DictConfig, folder: str) -> None:
         cfg.run_dir = folder
         cfg.trainer.update(max_epochs=-1, max_steps=steps, limit_val_batches=0)
         cfg.trainer.update(limit_train_batches=1.0, accumulate_grad_batches=1, devices=1)
-        for name in ("samples", "checkpoints", "progress"):
+        for name in ("samples", "checkpoints", "progress", "artefacts", "final_samples"):
             cfg.callbacks[name] = None
         cfg.trainer.update(enable_checkpointing=False, enable_progress_bar=False)
         if cfg.callbacks.get("record"):
@@ -109,12 +109,15 @@ def _measured(cfg: DictConfig, turns: TakingTurns, folder: Path) -> dict[str, An
 
 def _table(record: dict[str, Any]) -> str:
     """The numbers as lines for a terminal."""
+    share = record.get("logger_share")
+    logging = {} if share is None else {"logger, share of training": f"{share:.2%}"}
     rows = {
         "network": f"{record['parameters']:,} parameters",
         "precision, batch": f"{record['precision']}, {record['batch_size']}",
         "training, Trainer": f"{record['trainer_images_per_second']:,.0f} images/s",
         "training, bare loop": f"{record['bare_images_per_second']:,.0f} images/s",
         "Trainer / bare loop": f"{record['trainer_over_bare']:.3f}",
+        **logging,
         f"sampling {record['samples']} images": f"{record['sampling_seconds']:.2f} s",
         f"one of {record['sampling_steps']} steps": f"{record['milliseconds_per_step']:.1f} ms",
         "sampling / its network calls": f"{record['sampling_over_network']:.3f}",

@@ -21,7 +21,16 @@ def test_it_writes_what_it_measured(tmp_path, capsys):
     positive = ["trainer_images_per_second", "bare_images_per_second", "trainer_over_bare"]
     assert all(record[key] > 0 for key in [*positive, "sampling_seconds"])
     assert "Trainer / bare loop" in capsys.readouterr().out
+    assert "logger_share" not in record
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
+
+
+def test_what_a_logger_costs_is_told(tmp_path, capsys):
+    pytest.importorskip("wandb")
+    words = [*QUICK, "logger=wandb", "trainer.log_every_n_steps=1", "bench.rounds=3"]
+    record = bench(compose("bench", [*words, f"bench.out={tmp_path / 'bench.json'}"]))
+    assert -1 < record["logger_share"] < 100
+    assert "logger, share of training" in capsys.readouterr().out
 
 
 def test_all_faults_come_at_once():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
@@ -61,6 +61,9 @@ def takes_tables(loggers: Iterable[Logger]) -> bool:
 class GuardedLogger(Logger):
     """A logger in a thread of its own: opened at its first value, and free to hang or to fail.
 
+    Attributes:
+        paused: While it is True, values, pictures and tables are left out; for measuring.
+
     Args:
         patience: Seconds that the end of a run waits for it at most.
 
@@ -73,6 +76,7 @@ class GuardedLogger(Logger):
             raise ValueError(f"logger.patience={patience} must not be negative (seconds)")
         super().__init__()
         self.patience = patience
+        self.paused = False
         self._config: dict[str, Any] = {}
         self._courier: Courier | None = None
 
@@ -97,7 +101,7 @@ class GuardedLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log values at `step`."""
         values = dict(metrics)
-        self._post().post(lambda sink: sink.values(values, step or 0))
+        self._post(lambda sink: sink.values(values, step or 0))
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -108,7 +112,7 @@ class GuardedLogger(Logger):
     def log_picture(self, key: str, picture: Image, step: int) -> None:
         """Log a picture at `step`."""
         own = picture.copy()
-        self._post().post(lambda sink: sink.picture(key, own, step))
+        self._post(lambda sink: sink.picture(key, own, step))
 
     @rank_zero_only
     def log_table(
@@ -116,7 +120,7 @@ class GuardedLogger(Logger):
     ) -> None:
         """Log a table at `step`."""
         cells = [list(row) for row in rows]
-        self._post().post(lambda sink: sink.table(key, list(columns), cells, step))
+        self._post(lambda sink: sink.table(key, list(columns), cells, step))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -125,8 +129,10 @@ class GuardedLogger(Logger):
         if courier is not None and not courier.close(status, self.patience):
             self.abandon()
 
-    def _post(self) -> Courier:
+    def _post(self, action: Callable[[Any], None]) -> None:
+        if self.paused:
+            return
         if self._courier is None:
             config = self._config
             self._courier = Courier(self.name, lambda: self.open(config))
-        return self._courier
+        self._courier.post(action)

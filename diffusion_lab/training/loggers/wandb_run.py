@@ -109,7 +109,7 @@ class WandbRun(GuardedLogger):
 
     def log_page(self, key: str, path: Path) -> None:
         """Log a file of HTML, shown as it is."""
-        self._post().post(lambda sink: sink.page(key, path))
+        self._post(lambda sink: sink.page(key, path))
 
     def abandon(self) -> None:
         """Let W&B's own process end alone."""
