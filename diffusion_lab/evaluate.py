@@ -87,24 +87,36 @@ def _study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
         study = instantiate(node, trust=cfg.trust)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"study: {error}") from None
-    return run_study(study, cfg, typed)
+    found = run_study(study, cfg, typed)
+    if cfg.ckpt:
+        _renew_report(run_folder_of(Path(str(cfg.ckpt))))
+    return found
 
 
 def _write(measured: Measurement, ruler: Ruler, cell: Cell) -> str:
     """Write figures and pictures; what was written, in one line."""
     from diffusion_lab.reporting.files import write_atomically
     from diffusion_lab.reporting.grids import save_picture
-    from diffusion_lab.studies.pictures import pictures_of
+    from diffusion_lab.studies.pictures import counts_of, pictures_of
 
     cfg = cell.cfg
     folder = run_folder_of(Path(cfg.ckpt))
     path = Path(cfg.out).expanduser() if cfg.out else folder / "metrics.json"
-    settings = {"ckpt": str(cfg.ckpt), **cell.settings}
-    content = json.dumps({**measured.figures, "settings": settings}, indent=2)
-    written = [write_atomically(path, content.encode())]
+    content = {**measured.figures, "settings": {"ckpt": str(cfg.ckpt), **cell.settings}}
+    content |= counts_of(ruler, measured.scored)
+    written = [write_atomically(path, json.dumps(content, indent=2).encode())]
     for name, picture in pictures_of(ruler, measured.scored, measured.samples).items():
         written.append(save_picture(path.with_name(f"{path.stem}_{name}.png"), picture))
+    _renew_report(folder)
     return " ".join([str(written[0]), *(file.name for file in written[1:])])
+
+
+def _renew_report(folder: Path) -> None:
+    """Let the run's page, where it has one, tell what was found."""
+    from diffusion_lab.reporting.report import write_report
+
+    if (folder / "report.html").is_file():
+        write_report(folder)
 
 
 def main() -> None:

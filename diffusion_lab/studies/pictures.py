@@ -1,8 +1,8 @@
-"""The pictures that `evaluate` leaves beside its figures."""
+"""What `evaluate` leaves beside its figures: pictures, and the counts behind one of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.studies.rulers import PointRuler, Ruler
 
@@ -36,3 +36,10 @@ def pictures_of(ruler: Ruler, scored: Scored, samples: Tensor) -> dict[str, Imag
         training = ruler.training_images(scored.nearest.index)
         found["nearest"] = nearest_image(samples, training, scored.nearest.distance)
     return found
+
+
+def counts_of(ruler: Ruler, scored: Scored) -> dict[str, Any]:
+    """`confusion` (row = asked, column = read) and `class_names`; {} where no class was asked for."""
+    if isinstance(ruler, PointRuler) or scored.confusion is None:
+        return {}
+    return {"confusion": scored.confusion.tolist(), "class_names": list(ruler.data.class_names)}
