@@ -233,7 +233,8 @@ def test_metrics_file_and_report_show_the_levels(tmp_path: Path) -> None:
     assert [line.name for line in chart.lines] == ["step 19", "step 59", "step 79", "step 119"]
     assert all(len(line.dots) == LEVELS for line in chart.lines)
     last = float(metrics[NAMES[3]][-1][1])
-    assert chart.lines[-1].dots[3].text == f"step 119 = {last:.5g} at noise level 35"
+    dot = chart.lines[-1].dots[3]
+    assert (dot.at, dot.value) == ("35", f"{last:.5g}")
     assert "val/loss by noise level, %" in write_report(tmp_path).read_text()
 
 
