@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from diffusion_lab.data.files import DataError
 from diffusion_lab.data.loader import TensorLoader, permutation
 
 MOMENT_TOLERANCE = 0.05
@@ -57,7 +58,7 @@ class MemoryDataModule(LightningDataModule, ABC):
         std: their standard deviation; what EDM's sigma_data is taken from.
 
     Raises:
-        ValueError: names the argument, its value and what is allowed.
+        DataError: names the argument, its value and what is allowed.
     """
 
     class_names: tuple[str, ...]
@@ -86,12 +87,12 @@ class MemoryDataModule(LightningDataModule, ABC):
         self._check_classes()
         for name in ("batch_size", "eval_batch_size", "validation_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+                raise DataError(f"{name}={getattr(self, name)}: must be at least 1")
 
     def _check_classes(self) -> None:
         """Refuse a number of classes that the data does not have."""
         if self.num_classes not in (None, len(self.class_names)):
-            raise ValueError(
+            raise DataError(
                 f"num_classes={self.num_classes}: {type(self).__name__} has "
                 f"{len(self.class_names)} classes; give that or null (no classes)"
             )
@@ -107,7 +108,7 @@ class MemoryDataModule(LightningDataModule, ABC):
         held = self.read()
         count = len(held.train)
         if self.validation_size >= count:
-            raise ValueError(
+            raise DataError(
                 f"validation_size={self.validation_size}: {held.name} has {count} training "
                 f"samples; use at most {count - 1}"
             )
@@ -116,7 +117,8 @@ class MemoryDataModule(LightningDataModule, ABC):
 
     def _check_moments(self, samples: Tensor) -> None:
         """Warn where mean and std are not those of the data (another shape, a stand-in)."""
-        scaled, _ = self.on_after_batch_transfer((samples[:10_000], None), 0)
+        some = samples[:: max(1, len(samples) // 10_000)]  # evenly: they may be sorted by class
+        scaled, _ = self.on_after_batch_transfer((some, None), 0)
         mean, std = float(scaled.mean()), float(scaled.std())
         if abs(mean - self.mean) > MOMENT_TOLERANCE or abs(std - self.std) > MOMENT_TOLERANCE:
             warnings.warn(
@@ -144,6 +146,7 @@ class MemoryDataModule(LightningDataModule, ABC):
         return {
             "name": held.name,
             "sha256": dict(held.sha256),
+            "classes": list(self.class_names),
             "sizes": {
                 "train": len(held.train) - self.validation_size,
                 "validation": self.validation_size,

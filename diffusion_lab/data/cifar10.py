@@ -96,7 +96,7 @@ class CIFAR10(ImageDataModule):
             horizontal_flip,
         )
         if not download_timeout > 0:
-            raise ValueError(f"download_timeout={download_timeout}: must be more than 0 seconds")
+            raise DataError(f"download_timeout={download_timeout}: must be more than 0 seconds")
         self.data_dir = Path(data_dir).expanduser()
         self.download, self.download_timeout = download, download_timeout
         self._reason = "data.download=false" if not download else "not downloaded yet"

@@ -21,7 +21,7 @@ SLOWEST = 1024  # bytes a second below which a download counts as stalled
 
 
 class DataError(ValueError):
-    """Data files that are damaged or cannot be had; the message names the file and the remedy."""
+    """Data that are damaged, cannot be had, or are not as asked for; the message has the remedy."""
 
 
 def user_cache_dir() -> Path:

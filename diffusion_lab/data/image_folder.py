@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.data.decoding import decoded
-from diffusion_lab.data.files import user_cache_dir
+from diffusion_lab.data.files import DataError, user_cache_dir
 from diffusion_lab.data.listing import Listing, fingerprint, list_images
 from diffusion_lab.data.loader import permutation
 from diffusion_lab.data.module import ImageDataModule, Images
@@ -71,9 +71,9 @@ class ImageFolder(ImageDataModule):
             horizontal_flip,
         )
         if crop is not None and crop < 1:
-            raise ValueError(f"crop={crop}: must be at least 1, or null")
+            raise DataError(f"crop={crop}: must be at least 1, or null")
         if not 0 < test_share < 1:
-            raise ValueError(f"test_share={test_share}: must be above 0 and below 1")
+            raise DataError(f"test_share={test_share}: must be above 0 and below 1")
         self.folder, self.crop = Path(folder).expanduser(), crop
         self.test_share = test_share
         self.cache = user_cache_dir() if cache is None else Path(cache).expanduser()
@@ -81,7 +81,7 @@ class ImageFolder(ImageDataModule):
 
     def _check_shape(self) -> None:
         if len(self.shape) != 3 or self.shape[0] not in (1, 3) or min(self.shape) < 1:
-            raise ValueError(
+            raise DataError(
                 f"shape={list(self.shape)}: give [1, H, W] for grey or [3, H, W] for colour images"
             )
 
@@ -93,8 +93,7 @@ class ImageFolder(ImageDataModule):
         """The folder's files and classes, looked at when first asked for.
 
         Raises:
-            DataError: no images, or an unknown layout.
-            ValueError: another number of classes than `num_classes`.
+            DataError: no images, an unknown layout, or other classes than `num_classes` says.
         """
         found = list_images(self.folder)
         names = found.class_names
@@ -102,7 +101,7 @@ class ImageFolder(ImageDataModule):
             there = (
                 f"{len(names)} sub-folders with images" if names else "no sub-folders of classes"
             )
-            raise ValueError(
+            raise DataError(
                 f"data.num_classes={self.num_classes}: data.folder={self.folder} has {there}; give "
                 f"data.num_classes={len(names) or 'null'}"
             )

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from diffusion_lab.data.files import DataError
+
 
 def permutation(n: int, *keys: int | str) -> Tensor:
     """A permutation of ``0 .. n - 1`` that depends on ``keys`` alone (hashed together)."""
@@ -49,7 +51,7 @@ class TensorLoader:
             an epoch and a place in its order decide which, whatever the number of processes.
 
     Raises:
-        ValueError: sizes that do not fit, each with the argument and its value.
+        DataError: sizes that do not fit, each with the argument and its value.
     """
 
     batch_sampler = None
@@ -73,7 +75,7 @@ class TensorLoader:
         self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
         lengths = {len(t) for t in self.tensors}
         if len(lengths) != 1:
-            raise ValueError(f"tensors of lengths {sorted(lengths)}: all must have the same length")
+            raise DataError(f"tensors of lengths {sorted(lengths)}: all must have the same length")
         self.num_samples = lengths.pop()
         self._check()
         self._epoch = 0
@@ -82,14 +84,14 @@ class TensorLoader:
 
     def _check(self) -> None:
         if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}: must be at least 1")
+            raise DataError(f"batch_size={self.batch_size}: must be at least 1")
         if not 0 <= self.rank < self.world_size:
-            raise ValueError(
+            raise DataError(
                 f"rank={self.rank}: must lie in 0 .. world_size - 1 ({self.world_size})"
             )
         need = self.world_size * (self.batch_size if self.drop_last else 1)
         if self.num_samples < need:
-            raise ValueError(
+            raise DataError(
                 f"batch_size={self.batch_size} on {self.world_size} process(es): "
                 f"{self.num_samples} samples do not fill one batch; use a batch_size of at most "
                 f"{max(1, self.num_samples // self.world_size)}"

@@ -80,7 +80,7 @@ class MNIST(IdxImages):
             download_timeout,
         )
         if when_missing not in ("digits", "error"):
-            raise ValueError(f"when_missing={when_missing!r}: give 'digits' or 'error'")
+            raise DataError(f"when_missing={when_missing!r}: give 'digits' or 'error'")
         self.when_missing = when_missing
 
     def check_files(self, paths: Sequence[Path], train: torch.Size, test: torch.Size) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffusion_lab.data.base import Held, MemoryDataModule
+from diffusion_lab.data.files import DataError
 
 
 class Images(NamedTuple):
@@ -54,7 +55,7 @@ class ImageDataModule(MemoryDataModule):
             images whose sides mean something, as those of letters do.
 
     Raises:
-        ValueError: names the argument, its value and what is allowed.
+        DataError: names the argument, its value and what is allowed.
     """
 
     class_names = tuple("0123456789")
@@ -90,7 +91,7 @@ class ImageDataModule(MemoryDataModule):
         """Refuse a shape that the images cannot be brought to."""
         c, h, w = self.original
         if len(self.shape) != 3 or self.shape[0] != c or self.shape[1] < h or self.shape[2] < w:
-            raise ValueError(
+            raise DataError(
                 f"shape={list(self.shape)}: {type(self).__name__} has images of {[c, h, w]}, "
                 "which can be padded to a larger height and width only"
             )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_lab.data.base import Held, MemoryDataModule
+from diffusion_lab.data.files import DataError
 
 TRAIN_SEED, TEST_SEED = 1, 2
 """Seeds of the points: constants, so that runs of any seed see the same training and test set."""
@@ -40,7 +41,7 @@ class PointsDataModule(MemoryDataModule):
         std: their standard deviation.
 
     Raises:
-        ValueError: names the argument, its value and what is allowed.
+        DataError: names the argument, its value and what is allowed.
     """
 
     centre: tuple[float, float] = (0.0, 0.0)
@@ -72,10 +73,10 @@ class PointsDataModule(MemoryDataModule):
             std,
         )
         if self.shape != (2,):
-            raise ValueError(f"shape={list(self.shape)}: {type(self).__name__} has shape [2]")
+            raise DataError(f"shape={list(self.shape)}: {type(self).__name__} has shape [2]")
         for name, value in (("train_size", train_size), ("test_size", test_size)):
             if value < 2:
-                raise ValueError(f"{name}={value}: must be at least 2")
+                raise DataError(f"{name}={value}: must be at least 2")
         self.train_size, self.test_size = train_size, test_size
 
     @abstractmethod
@@ -143,7 +144,7 @@ class Moons(PointsDataModule):
             std,
         )
         if not noise >= 0:
-            raise ValueError(f"noise={noise}: a standard deviation must not be negative")
+            raise DataError(f"noise={noise}: a standard deviation must not be negative")
         self.noise = noise
 
     def draw(self, count: int, seed: int) -> tuple[NDArray[np.floating], NDArray[np.integer]]:

@@ -82,7 +82,7 @@ def test_source_is_plain_and_complete(small):
     source = module(small).source
     assert source["name"] == "mnist" and source["fallback"] is None
     assert source["sizes"] == {"train": 48, "validation": 12, "test": 20}
-    assert set(source["sha256"]) == set(NAMES)
+    assert set(source["sha256"]) == set(NAMES) and source["classes"] == list("0123456789")
 
 
 def test_padding_is_background(small):
