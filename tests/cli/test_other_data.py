@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from diffusion_lab.bench import bench
-from diffusion_lab.config import ConfigError, compose
+from diffusion_lab.config import ConfigError, check, compose
 from diffusion_lab.evaluate import evaluate
 from diffusion_lab.likelihood import likelihood
 from diffusion_lab.metrics import features
@@ -158,3 +158,14 @@ def test_oblong_pictures_without_classes(flat, capsys):
     assert not (flat / "metrics_confusion.png").exists()
     with pytest.raises(ConfigError, match="label=1: this model was trained without classes"):
         drawn(flat, "one.png", "label=1")
+
+
+def test_data_that_a_network_cannot_read_is_told_before_anything_runs():
+    (fault,) = check(compose("train", ["data=circles"]))
+    assert fault == "denoiser: reads images, data.shape=[2] is of points; take denoiser=mlp"
+    assert check(compose("train", ["data=circles", "denoiser=mlp"])) == []
+    (fault,) = check(compose("train", ["data=image_folder"]))
+    assert "give data.folder=" in fault
+    (fault,) = check(compose("train", ["data=cifar10", "denoiser.attention=[7]"]))
+    assert "attention=7" in fault and "there are 16, 8, and smallest" in fault
+    assert check(compose("train", ["data=cifar10"])) == []

@@ -289,3 +289,13 @@ def test_a_label_for_a_net_without_classes_is_refused():
     x, c_noise, label = batch()
     with pytest.raises(ValueError, match="label"):
         unet(num_classes=None)(x, c_noise, label)
+
+
+@pytest.mark.parametrize(("size", "smallest"), [(28, 7), (32, 8), (64, 16)])
+def test_the_smallest_map_has_attention_whatever_the_image(size, smallest):
+    chosen = {"image_size": size, "patch": 2}
+    named = unet(**chosen, attention=(smallest,)).state_dict()
+    found = unet(**chosen, attention="smallest").state_dict()
+    assert list(found) == list(named)
+    assert all(torch.equal(found[name], named[name]) for name in named)
+    assert any("qkv" in name for name in found)

@@ -5,12 +5,13 @@ import torch
 
 from diffusion_lab.data.digits import embedded_digits
 from diffusion_lab.metrics import features as features_module
-from diffusion_lab.metrics.classifier import Recipe, accuracy, augment, to_float
+from diffusion_lab.metrics.classifier import Recipe, accuracy, augment, to_float, turned
 from diffusion_lab.metrics.features import (
     RealImages,
     as_seen,
     recipe_for,
     second_recipe_for,
+    suited,
     yardstick,
 )
 from diffusion_lab.metrics.scores import score
@@ -129,6 +130,51 @@ def test_augmentation_keeps_the_background_and_the_ink():
 
 def test_the_recipe_follows_the_size_of_the_data():
     assert [recipe_for(n).steps for n in (1, 1497, 60_000, 10**6)] == [400, 400, 2400, 2400]
+
+
+def test_turns_are_quarters_and_told_by_number():
+    x = torch.zeros(6, 1, 4, 4)
+    x[:, :, 0, 0] = 1
+    y, which = turned(x)
+    assert which.tolist() == [0, 1, 2, 3, 0, 1] and x[1, 0, 0, 0] == 1
+    corners = [(0, 0), (3, 0), (3, 3), (0, 3)]
+    for image, turn in zip(y, which.tolist(), strict=True):
+        assert image[0][corners[turn]] == 1 and image.sum() == 1
+    oblong, half = turned(x[:, :, :3])
+    assert half.tolist() == [0, 1, 0, 1, 0, 1] and oblong[1, 0, 2, 3] == 1
+
+
+def test_natural_images_are_mirrored_and_have_no_black_border():
+    x = torch.linspace(0, 1, 16).expand(400, 3, 16, 16)
+    generator = torch.Generator().manual_seed(0)
+    y = augment(x, Recipe(natural=True, max_angle=0), generator)
+    assert y.min() >= 0, "what enters is reflection"
+    falls = (y[:, 0, 0, 4] > y[:, 0, 0, 11]).float().mean()
+    assert 0.4 < falls < 0.6
+
+
+def test_the_recipe_suits_the_images(real):
+    recipe = recipe_for(1497)
+    assert suited(recipe, real) == recipe
+    assert list(recipe.as_dict()) == [
+        "steps", "batch_size", "lr", "seed", "max_shift", "max_angle", "max_scale",
+    ], "kept classifiers of digits are found by it"  # fmt: skip
+    colour = real._replace(images=real.images.expand(-1, 3, -1, -1), num_classes=0)
+    found = suited(recipe, colour)
+    assert found.natural and found.turned and found.max_angle == 0
+    assert found.as_dict()["turned"] is True
+
+
+def test_images_without_classes_have_features_by_their_turns(real, tmp_path):
+    bare = real._replace(labels=torch.zeros_like(real.labels), num_classes=0)
+    bare = bare._replace(test_labels=torch.zeros_like(real.test_labels))
+    stick = yardstick(bare, [tmp_path], QUICK)
+    assert not stick.reads_classes and stick.net.num_classes == 4
+    assert stick.test_accuracy > 0.5, "a guess is right in 25 % of cases"
+    x = to_float(real.test_images)
+    figures = score(stick, x, None)
+    assert figures["fd_ratio"] == pytest.approx(1.0) and figures["agreement"] is None
+    assert score(stick, x.flip(-2), None)["fd"] > 2 * figures["fd"]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from diffusion_lab.reporting.files import write_atomically
 from diffusion_lab.reporting.grids import (
     BACKGROUND,
     INK,
+    class_columns,
     image_grid,
     save_grid,
     save_picture,
@@ -240,3 +241,8 @@ def test_a_diagram_grows_with_its_parts_and_draws_each_box_in_its_colour():
         assert round(area / (3.1 * 110 * 0.78 * 110) + 0.2) == boxes
     with pytest.raises(ValueError, match="down is empty"):
         diagram(Plan("nothing", []))
+
+
+def test_a_column_holds_one_class_where_that_fits():
+    numbers = (None, 1, 2, 3, 7, 10, 15, 20, 100)
+    assert [class_columns(n) for n in numbers] == [10, 10, 10, 9, 7, 10, 15, 20, 20]
