@@ -42,7 +42,9 @@ class FinalSamples(Callback):
         self, reader: Callable[[Any], Reader | None], num_samples: int = 20, seed: int = 0
     ) -> None:
         if num_samples < 1:
-            raise ValueError(
+            from diffusion_lab.config import ConfigError
+
+            raise ConfigError(
                 f"callbacks.final_samples.num_samples={num_samples} must be at least 1"
             )
         self.reader = reader

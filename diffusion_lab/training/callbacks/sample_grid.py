@@ -63,7 +63,9 @@ class SampleGrid(Callback):
         raw: int = 0,
     ) -> None:
         if raw < 0:
-            raise ValueError(f"callbacks.samples.raw={raw} must be at least 0 (0: none)")
+            from diffusion_lab.config import ConfigError
+
+            raise ConfigError(f"callbacks.samples.raw={raw} must be at least 0 (0: none)")
         sizes = {"num_samples": num_samples, "every_n_epochs": every_n_epochs, "scale": scale}
         for name, value in [*sizes.items(), *(("at", number) for number in at or ())]:
             if value < 1:

@@ -73,7 +73,9 @@ class GuardedLogger(Logger):
 
     def __init__(self, patience: float = 30.0) -> None:
         if patience < 0:
-            raise ValueError(f"logger.patience={patience} must not be negative (seconds)")
+            from diffusion_lab.config import ConfigError
+
+            raise ConfigError(f"logger.patience={patience} must not be negative (seconds)")
         super().__init__()
         self.patience = patience
         self.paused = False
