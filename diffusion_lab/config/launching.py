@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 import diffusion_lab
 from diffusion_lab.config.arguments import Typed, quoted, rewrite, value_of
@@ -33,6 +34,7 @@ from diffusion_lab.reporting.leaderboard import (
     Goal,
     Job,
     jobs_of,
+    parameters_of,
     write_tables,
 )
 
@@ -177,7 +179,32 @@ def finish(returned: Sequence[Any]) -> int:
         write_report(sweep)
     except Exception as error:
         warnings.warn(f"{sweep / 'report.html'} could not be written: {error}", stacklevel=1)
+    if not all(job.skipped for job in mine):
+        _log(sweep, jobs, goal)
     return _tell(sweep, mine, goal)
+
+
+def _log(sweep: Path, jobs: Sequence[Job], goal: Goal) -> None:
+    """One more run in the sweep's group, where its jobs went to Weights & Biases."""
+    configs = [job.folder / "config.yaml" for job in jobs]
+    nodes = [OmegaConf.load(file).get("logger") for file in configs if file.is_file()]
+    node = next((n for n in nodes if n and str(n.get("_target_")).endswith(".WandbRun")), None)
+    if node is None:
+        return
+    from diffusion_lab.training.loggers.sweep import log_sweep
+
+    log_sweep(
+        sweep,
+        [{**job.varied, **job.metrics} for job in jobs if job.status == FINISHED],
+        parameters_of(jobs),
+        goal.metric,
+        mode="max" if goal.mode == "max" else "min",
+        project=node.project,
+        group=node.group,
+        tags=list(node.tags or ()),
+        offline=node.offline,
+        patience=node.patience,
+    )
 
 
 def _tell(sweep: Path, jobs: Sequence[Job], goal: Goal) -> int:

@@ -39,7 +39,7 @@ def pictures_of(ruler: Ruler, scored: Scored, samples: Tensor) -> dict[str, Imag
 
 
 def counts_of(ruler: Ruler, scored: Scored) -> dict[str, Any]:
-    """`confusion` (row = asked, column = read) and `class_names`; {} where no class was asked for."""
+    """`confusion` (row = asked, column = read) and `class_names`; {} without classes."""
     if isinstance(ruler, PointRuler) or scored.confusion is None:
         return {}
     return {"confusion": scored.confusion.tolist(), "class_names": list(ruler.data.class_names)}
