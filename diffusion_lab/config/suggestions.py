@@ -137,6 +137,9 @@ def _no_option(match: re.Match[str], command: str, overrides: Sequence[str]) -> 
     from diffusion_lab.config.composing import options
 
     group, _, option = match[1].rpartition("/")
+    extra = _PLUGINS.get(match[1])
+    if extra:
+        return f"{match[1]} needs a plugin of Hydra's: pip install 'diffusion_lab[{extra}]'"
     names = options(group)
     if group == "budget":
         names = ["auto", *names]
@@ -178,6 +181,15 @@ def _ambiguous_sweep(match: re.Match[str], command: str, overrides: Sequence[str
     key, _, value = word.partition("=")
     return f"{word} is several values: add -m for one run each, or write a list, {key}=[{value}]"
 
+
+_PLUGINS = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/sweeper/optuna": "optuna",
+    "hydra/sweeper/sampler/tpe": "optuna",
+}
+"""Options that come with an extra of this package, and which."""
 
 _ANSWERS = [
     (r"Ambiguous value for argument", _ambiguous_sweep),
