@@ -81,7 +81,9 @@ def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*functional.all_gather is deprecated")
     callbacks = [instantiate(node, trust=cfg.trust) for node in (cfg.callbacks or {}).values()]
-    logger = instantiate(cfg.logger, trust=cfg.trust)
+    # conf/local may hold keys of a logger that is not chosen.
+    chosen = bool(cfg.logger) and "_target_" in cfg.logger
+    logger = instantiate(cfg.logger, trust=cfg.trust) if chosen else None
     return instantiate(
         cfg.trainer,
         trust=cfg.trust,
