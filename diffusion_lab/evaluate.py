@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,8 +116,12 @@ def _renew_report(folder: Path) -> None:
     """Let the run's page, where it has one, tell what was found."""
     from diffusion_lab.reporting.report import write_report
 
-    if (folder / "report.html").is_file():
+    if not (folder / "report.html").is_file():
+        return
+    try:
         write_report(folder)
+    except OSError as error:
+        warnings.warn(f"{folder / 'report.html'} could not be written: {error}", stacklevel=1)
 
 
 def main() -> None:

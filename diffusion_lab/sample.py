@@ -245,7 +245,7 @@ def _write(
         draw = _pictures(cfg, model, labels, frames)
         return save_film(out, map(draw, frames))
     request = Request(count, labels, cfg.seed, size, start)
-    samples, _ = draw(model, source_of(cfg), cfg.devices, request)
+    samples = draw(model, source_of(cfg), cfg.devices, request).samples
     if out.suffix.lower() == ".npz":
         return save_arrays(out, samples, labels)
     return save_picture(out, _pictures(cfg, model, labels, [samples])(samples))

@@ -6,3 +6,5 @@ settings.register_profile("default", max_examples=50, deadline=None, derandomize
 settings.load_profile("default")
 
 os.environ.setdefault("WANDB_MODE", "offline")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores, set before torch
+    os.environ.setdefault("OMP_NUM_THREADS", "1")

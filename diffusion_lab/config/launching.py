@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 import warnings
@@ -113,11 +114,12 @@ def refuse_launch(hydra: Any, trainer: Mapping[str, Any]) -> None:
     """
     strategy, devices = str(trainer.get("strategy", "auto")), trainer.get("devices", 1)
     nodes = int(trainer.get("num_nodes", 1) or 1)
-    one = nodes == 1 and str(devices) in {"1", "[0]"}
+    one = nodes == 1 and re.fullmatch(r"1|\d+,|\[\d+\]", str(devices))
     if one or any(name in strategy for name in _WITHOUT_PROCESSES):
         return
     sweeper, launcher = _name_of(hydra.sweeper), _name_of(hydra.launcher)
-    remedy = "use trainer.strategy=ddp_spawn, or trainer.devices=1 with sweep=joblib"
+    remedy = "use trainer.devices=1 (with sweep=joblib for several jobs at once), or "
+    remedy += "trainer.strategy=ddp_spawn"
     if sweeper != "BasicSweeper":
         raise ConfigError(
             f"{sweeper} with trainer.devices={devices} and trainer.strategy={strategy}: every "
@@ -161,7 +163,7 @@ def _answer_if_done(sweep: Path) -> None:
     sys.exit(_tell(sweep, jobs, goal))
 
 
-def finish(returned: Sequence[Any]) -> int:
+def finish() -> int:
     """After the last job: tables, report, exit status (1 if any job of this command failed)."""
     sweep = Path(os.environ.get(FOLDER, "."))
     if not is_rank_zero():
@@ -171,7 +173,8 @@ def finish(returned: Sequence[Any]) -> int:
     jobs = jobs_of(sweep)
     mine = [job for job in jobs if job.command == os.environ.get(COMMAND)]
     if not mine:
-        return 0
+        print("no job of this sweep left a record, see above", file=sys.stderr)
+        return 1
     write_tables(sweep, goal, jobs)
     try:
         from diffusion_lab.reporting.report import write_report

@@ -33,7 +33,7 @@ def run(
     *,
     prepare: Callable[[Typed], list[str]] | None = None,
     job: Callable[[DictConfig, Task], Any] | None = None,
-    finish: Callable[[list[Any]], int] | None = None,
+    finish: Callable[[], int] | None = None,
 ) -> None:
     """Run `task` on the config that the command line describes.
 
@@ -44,8 +44,7 @@ def run(
         task: What to do with a config. It raises ConfigError for what cannot run.
         prepare: Further rewriting of what was typed, after the common one.
         job: In a sweep, called in place of `task` for each job, which it is given.
-        finish: After a sweep, called with what the jobs returned in this process; gives the exit
-            status.
+        finish: After a sweep; gives the exit status.
     """
     typed = Typed.of(sys.argv[1:])
     warnings.showwarning = partial(_show_warning, warnings.showwarning)
@@ -76,11 +75,10 @@ def _through_hydra(
     typed: Typed,
     task: Task,
     job: Callable[[DictConfig, Task], Any] | None,
-    finish: Callable[[list[Any]], int] | None,
+    finish: Callable[[], int] | None,
 ) -> int:
     """Let Hydra compose and launch; exceptions of the task come out unwrapped."""
     raised: list[BaseException] = []
-    returned: list[Any] = []
 
     def one(cfg: DictConfig) -> Any:
         OmegaConf.set_struct(cfg, False)
@@ -90,7 +88,6 @@ def _through_hydra(
         except Exception as error:
             raised.append(error)
             return None
-        returned.append(result)
         return result if isinstance(result, int | float) else None
 
     ending = finish if typed.multirun else None
@@ -105,10 +102,14 @@ def _through_hydra(
         if ending is None:
             raise
         traceback.print_exc()  # of a launcher; what its jobs left is told of
-        return ending(returned) or 1
+        return ending() or 1
+    if ending is not None:
+        for error in raised:
+            print(f"error: {error}", file=sys.stderr)
+        return ending() or (1 if raised else 0)
     if raised:
         raise raised[0]
-    return ending(returned) if ending is not None else 0
+    return 0
 
 
 @contextmanager

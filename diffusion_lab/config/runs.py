@@ -22,9 +22,7 @@ from diffusion_lab.config.building import ConfigError
 from diffusion_lab.config.composing import compose, key_of
 from diffusion_lab.config.defaults import differences
 from diffusion_lab.reporting.files import read_record
-
-FINISHED = "finished"
-"""`status` in summary.json of a run that came to its end."""
+from diffusion_lab.reporting.leaderboard import FINISHED
 
 _OF_THE_COMMAND = frozenset({"run_dir", "resume"})
 
@@ -88,6 +86,7 @@ def with_resume(overrides: list[str]) -> list[str]:
     typed_folder = value_of("run_dir", overrides)
     if target is None:
         print(f"Nothing to resume in {typed_folder} yet: starting.")
+        forget_unsaved(Path(str(typed_folder)).expanduser())
         return [*now, quoted("run_dir", str(typed_folder))]
     if not target.exists():
         raise ConfigError(f"resume={text}: there is no such file or folder")
@@ -130,6 +129,13 @@ def _meant_by_auto(overrides: list[str]) -> Path | None:
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run folder holds a checkpoint."""
     return any((folder / "checkpoints").glob("*.ckpt"))
+
+
+def forget_unsaved(folder: Path) -> None:
+    """Let a run begin anew in the folder of one that saved nothing; by the first process."""
+    if is_rank_zero():
+        for name in ("config.yaml", "metrics.csv"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _last_written(folder: Path) -> float:
@@ -190,7 +196,7 @@ def open_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
             "another run_dir"
         )
     words = [w for w in overrides if key_of(w) not in _OF_THE_COMMAND]
-    words = [w for w in words if not key_of(w).startswith("hydra")]
+    words = [w for w in words if key_of(w).split(".")[0].split("/")[0] not in ("hydra", "sweep")]
     differ = differences(cfg, typed_now()[1])
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,15 +20,16 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_lab.config.building import ConfigError
 from diffusion_lab.config.composing import key_of
 from diffusion_lab.config.launching import COMMAND, TYPED, refuse_launch
-from diffusion_lab.config.runs import has_checkpoint, is_rank_zero, status_of
+from diffusion_lab.config.runs import forget_unsaved, has_checkpoint, is_rank_zero, status_of
 from diffusion_lab.reporting.files import read_record, write_atomically
 from diffusion_lab.reporting.leaderboard import FINISHED, PRUNED, Goal, write_tables
 
-_BY_PLACE = ("run_dir", "resume", "paths", "hydra", "sweep")
+_BESIDE = ("run_dir", "resume", "paths", "hydra", "sweep", "logger")
 """Nodes of a config that do not change what is trained."""
 
 
@@ -45,7 +46,11 @@ def job(cfg: DictConfig, task: Callable[[DictConfig], Any]) -> float | None:
     sweep, goal = Path(str(cfg.run_dir)), _goal(cfg)
     words = _varied(list(HydraConfig.get().overrides.task))
     folder = sweep / job_name(cfg, words)
-    record: dict[str, Any] = {"varied": dict(map(_split, words)), "sweep": os.environ.get(COMMAND)}
+    record: dict[str, Any] = {
+        "varied": dict(map(_split, words)),
+        "setting": digest(cfg, seed=False),
+        "sweep": os.environ.get(COMMAND),
+    }
     before = status_of(folder)
     if before in (FINISHED, PRUNED):
         _announce(f"{before} before, skipped", words)
@@ -54,12 +59,15 @@ def job(cfg: DictConfig, task: Callable[[DictConfig], Any]) -> float | None:
         _announce("", words)
         _write(folder, record | {"status": "running"})
         _open_job(cfg, folder)
-        _write(folder, record | _run_job(cfg, task, record))
+        record |= _run_job(cfg, task, record)
+        _write(folder, record)
     if is_rank_zero():
         write_tables(sweep, goal)
     metrics = read_record(folder / "summary.json").get("metrics") or {}
     value = metrics.get(goal.metric)
-    return None if value is None else float(value)
+    # What a failed job had reached says nothing of its values.
+    done = before in (FINISHED, PRUNED) or record["status"] in (FINISHED, PRUNED)
+    return float(value) if done and value is not None else None
 
 
 def _announce(what: str, words: Sequence[str]) -> None:
@@ -114,25 +122,32 @@ def _open_job(cfg: DictConfig, folder: Path) -> None:
     logger = cfg.get("logger")
     if logger is not None and "group" in logger and logger.group is None:
         logger.group = folder.parent.name
-    if cfg.resume is None and is_rank_zero():
-        for name in ("config.yaml", "metrics.csv"):
-            (folder / name).unlink(missing_ok=True)
+    if cfg.resume is None:
+        forget_unsaved(folder)
 
 
 def job_name(cfg: DictConfig, words: Sequence[str]) -> str:
     """A readable, stable folder name: what varies, and a hash of the resolved config."""
-    copy = OmegaConf.merge(cfg, {"run_dir": "", "resume": None})
-    values: dict[Any, Any] = OmegaConf.to_container(copy, resolve=True)  # type: ignore[assignment]
-    kept = {str(key): value for key, value in values.items() if key not in _BY_PLACE}
-    if isinstance(kept.get("data"), dict):
-        kept["data"] = {k: v for k, v in kept["data"].items() if k != "data_dir"}
-    digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
     parts = []
     for word in words:
         key, value = _split(word)
         short = key.rsplit(".", 1)[-1].rsplit("/", 1)[-1]
         parts.append(re.sub(r"[^A-Za-z0-9.+-]+", "-", f"{short}-{value}").strip("-."))
-    return "_".join([*parts, digest])[-120:].lstrip("-._")
+    return "_".join([*parts, digest(cfg)])[-120:].lstrip("-._")
+
+
+def digest(cfg: DictConfig, *, seed: bool = True) -> str:
+    """A hash of all of a config that changes what is trained; `seed`: the seed included."""
+    blank: dict[str, Any] = {"run_dir": "", "resume": None, "paths": dict.fromkeys(cfg.paths, "")}
+    copy = OmegaConf.merge(cfg, blank if seed else blank | {"seed": 0})
+    try:
+        values: Any = OmegaConf.to_container(copy, resolve=True)
+    except OmegaConfBaseException:  # which `check` will explain
+        values = OmegaConf.to_container(copy, resolve=False)
+    kept = {str(key): value for key, value in values.items() if key not in _BESIDE}
+    if isinstance(kept.get("data"), dict):
+        kept["data"] = {k: v for k, v in kept["data"].items() if k != "data_dir"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _varied(task: list[str]) -> list[str]:

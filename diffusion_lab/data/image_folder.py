@@ -145,6 +145,12 @@ class ImageFolder(ImageDataModule):
         test = torch.zeros(len(labels), dtype=torch.bool)
         for label in range(int(labels.max()) + 1):
             members = (labels == label).nonzero().squeeze(1)
-            count = max(1, round(self.test_share * len(members)))
+            if len(members) < 2:
+                name = self.class_names[label] if self.class_names else self.folder
+                raise DataError(
+                    f"data.folder={self.folder}: {name} has one image only, and one is held out "
+                    "for testing; add some, or leave the class out"
+                )
+            count = min(max(1, round(self.test_share * len(members))), len(members) - 1)
             test[members[permutation(len(members), "folder test", label)[:count]]] = True
         return test

@@ -54,7 +54,8 @@ def list_images(root: Path) -> Listing:
         raise DataError(f"data.folder={root}: there is no such folder; name one with images in it")
     parts = _split_folders(root)
     if parts is None:
-        files, names, labels = _part(root)
+        alone = root / "train"
+        files, names, labels = _part(alone if alone.is_dir() else root)
         return Listing(files, labels, _partition(root, files) if not names else None, names)
     (train, names, labels), (test, test_names, test_labels) = map(_part, parts)
     if names != test_names:

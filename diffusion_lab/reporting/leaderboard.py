@@ -17,6 +17,7 @@ from diffusion_lab.reporting.files import read_record, write_atomically
 SEED = "seed"
 """What varies this key alone is one setting, tried several times."""
 FINISHED = "finished"
+"""`status` in summary.json of a run that came to its end."""
 PRUNED = "pruned"
 """A job that was given up since others did better: done, but in no mean."""
 LEVEL = 0.95
@@ -42,6 +43,8 @@ class Job:
         error: What stopped it.
         skipped: Whether it was finished before the command was typed.
         command: Mark of the command that it was last part of.
+        setting: Hash of its config without the seed: jobs of several commands may lie in one
+            folder, and differ by more than what varied in each.
     """
 
     folder: Path
@@ -52,6 +55,7 @@ class Job:
     error: str = ""
     skipped: bool = False
     command: str | None = None
+    setting: str = ""
 
     @property
     def name(self) -> str:
@@ -123,6 +127,7 @@ def _job(folder: Path, record: Mapping[str, Any]) -> Job:
         error=one_line(record.get("error")),
         skipped=bool(record.get("skipped")),
         command=record.get("sweep"),
+        setting=str(record.get("setting", "")),
     )
 
 
@@ -139,12 +144,12 @@ def parameters_of(jobs: Iterable[Job]) -> list[str]:
 
 def settings(jobs: Sequence[Job], goal: Goal) -> list[Setting]:
     """Finished jobs by setting, the best mean first; those without the metric come last."""
-    groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
+    groups: dict[tuple[Any, ...], list[Job]] = {}
     for job in jobs:
         if job.status == FINISHED:
-            key = tuple((name, value) for name, value in job.varied.items() if name != SEED)
-            groups.setdefault(key, []).append(job)
-    found = [Setting(dict(key), tuple(group)) for key, group in groups.items()]
+            varied = ((name, value) for name, value in job.varied.items() if name != SEED)
+            groups.setdefault((job.setting, *varied), []).append(job)
+    found = [Setting(dict(key[1:]), tuple(group)) for key, group in groups.items()]
     sign = -1.0 if goal.mode == "max" else 1.0
 
     def rank(setting: Setting) -> float:

@@ -12,12 +12,11 @@ from urllib.parse import quote
 from diffusion_lab.reporting.curves import Chart, overlay
 from diffusion_lab.reporting.effects import effects, parallel, short
 from diffusion_lab.reporting.environment import duration
+from diffusion_lab.reporting.leaderboard import FINISHED, PRUNED
 from diffusion_lab.reporting.records import grids, read_metrics
 from diffusion_lab.reporting.rendering import Album, Picture
 from diffusion_lab.reporting.scoring import Cell
 from diffusion_lab.reporting.sweep_records import (
-    FINISHED,
-    PRUNED,
     SweepFolder,
     SweptJob,
     as_number,

@@ -55,11 +55,9 @@ def measure(cell: Cell, ruler: Ruler, progress: Callable[[int], None]) -> Measur
     module = loaded(cfg)
     _warm_up(module, labels, min(cfg.batch_size, cfg.num_samples))
     request = Request(cfg.num_samples, labels, cfg.seed, cfg.batch_size)
-    start = time.perf_counter()
-    samples, asked = draw(
+    samples, asked, seconds = draw(
         module, source_of(cfg), cfg.devices, request, partial(counting, progress=progress)
     )
-    seconds = time.perf_counter() - start
     start = time.perf_counter()
     scored = ruler.scored(samples, labels)
     figures = scored.figures | _further(cell, ruler, samples)

@@ -279,6 +279,12 @@ class DiffusionModule(pl.LightningModule):
         drawing = self.drawing.replaced(sampler, guidance)
         return drawing.trajectory(self.diffusion, num_samples, label, seed, first, start)
 
+    @property
+    def draws_images(self) -> bool:
+        """Whether it draws grey or coloured images when asked for nothing in particular."""
+        has_channels = len(self.shape) == 3 and self.shape[0] in (1, 3)
+        return self.drawing.sampler is not None and has_channels
+
     def denoise(self, x_t: Tensor, t: float | Tensor, label: Label = None) -> Tensor:
         """x0-hat, float32 (B, *shape), of noisy images x_t (B, *shape) at time t in (0, 1].
 

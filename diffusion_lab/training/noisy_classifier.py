@@ -54,6 +54,7 @@ class NoisyClassifier(DiffusionModule):
         )
 
     trajectory = sample
+    draws_images = False
 
     def _loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and accuracy at times and noise drawn from `noise`."""

@@ -7,10 +7,11 @@ of its device.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.multiprocessing as processes
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
 
 Source = Callable[[str], "DiffusionModule"]
 """Device -> the model on it; to be pickled, since other processes call it."""
+Counting = Callable[[torch.nn.Module], AbstractContextManager[list[int]]]
+"""A context of a network that gives the growing list of its calls' images."""
+
+
+class Drawn(NamedTuple):
+    """Samples and what they cost.
+
+    Attributes:
+        samples: float32 (N, *shape) on the CPU.
+        asked: Images that the network was asked for.
+        seconds: Of drawing; of several devices the longest.
+    """
+
+    samples: Tensor
+    asked: int
+    seconds: float
 
 
 class Request(NamedTuple):
@@ -42,6 +59,8 @@ def refuse_devices(device: torch.device, devices: int) -> None:
     """
     if devices == 1 or device.type == "cpu":
         return
+    if device.index:
+        raise ValueError(f"device={device} is one of several: with devices={devices} take cuda")
     there = torch.cuda.device_count() if device.type == "cuda" else 1
     if devices > there:
         raise ValueError(f"devices={devices}: there are {there} of the kind {device.type}")
@@ -52,17 +71,16 @@ def draw(
     source: Source,
     devices: int,
     request: Request,
-    counting: Callable[[torch.nn.Module], Any] | None = None,
-) -> tuple[Tensor, int]:
-    """Samples (count, *shape), float32 on the CPU, and how many images the network was asked for.
+    counting: Counting | None = None,
+) -> Drawn:
+    """Draw all images of a request.
 
     Args:
         model: The model on the first device; it draws the first share.
         source: Where the other devices' processes get theirs from.
         devices: How many devices, or processes on the CPU, which divide its threads.
         request: What to draw.
-        counting: A context of a network that gives the growing list of its calls' images; for the
-            first share, whose progress can be told.
+        counting: For the first share, whose progress can be told.
 
     Raises:
         ValueError: More devices than there are.
@@ -75,24 +93,25 @@ def draw(
         others = None
         if devices > 1:
             each = max(1, threads // devices)
-            arguments = (source, model.device.type, share, request, each, folder)
             others = processes.start_processes(
-                _draw_share, arguments, nprocs=devices - 1, join=False, start_method="spawn"
+                _draw_share,
+                (source, model.device.type, share, request, each, folder),
+                nprocs=devices - 1,
+                join=False,
+                daemon=True,
+                start_method="spawn",
             )
             torch.set_num_threads(each)
         try:
-            with counting(model.diffusion.denoiser) if counting else nullcontext([]) as calls:
-                parts = [_share_of(model, share, 0, request)]
+            parts = [_share_of(model, share, 0, request, counting)]
             while others is not None and not others.join():
                 pass
         finally:
             torch.set_num_threads(threads)
-        asked = sum(calls)
         for rank in range(1, devices):
-            kept = torch.load(Path(folder) / f"{rank}.pt", weights_only=True)
-            parts.append(kept["samples"])
-            asked += kept["asked"]
-    return torch.cat(parts), asked
+            parts.append(Drawn(*torch.load(Path(folder) / f"{rank}.pt", weights_only=True)))
+    samples, asked, seconds = zip(*parts, strict=True)
+    return Drawn(torch.cat(samples), sum(asked), max(seconds))
 
 
 def _draw_share(
@@ -108,29 +127,42 @@ def _draw_share(
     rank = index + 1
     torch.set_num_threads(threads)
     model = source(f"{kind}:{rank}" if kind == "cuda" else kind)
-    asked = 0
-
-    def note(_: torch.nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        nonlocal asked
-        asked += len(arguments[0])
-
-    model.diffusion.denoiser.register_forward_pre_hook(note)
     with torch.no_grad():
-        samples = _share_of(model, share, rank, request)
-    torch.save({"samples": samples, "asked": asked}, Path(folder) / f"{rank}.pt")
+        drawn = _share_of(model, share, rank, request, _counted)
+    torch.save(tuple(drawn), Path(folder) / f"{rank}.pt")
 
 
-def _share_of(model: DiffusionModule, share: int, rank: int, request: Request) -> Tensor:
+@contextmanager
+def _counted(network: torch.nn.Module) -> Iterator[list[int]]:
+    """The growing list of a network's calls' images."""
+    calls: list[int] = []
+    handle = network.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def _share_of(
+    model: DiffusionModule,
+    share: int,
+    rank: int,
+    request: Request,
+    counting: Counting | None,
+) -> Drawn:
     """The images of one device; the last one may have fewer, or none."""
     first = rank * share
     count = min(share, request.count - first)
     if count <= 0:
-        return torch.empty(0, *model.shape)
-    return model.sample(
-        count,
-        None if request.labels is None else request.labels[: first + count],
-        seed=request.seed,
-        batch_size=request.batch_size,
-        start=request.start,
-        first=first,
-    ).cpu()
+        return Drawn(torch.empty(0, *model.shape), 0, 0.0)
+    began = time.perf_counter()
+    with (counting or _counted)(model.diffusion.denoiser) as calls:
+        samples = model.sample(
+            count,
+            None if request.labels is None else request.labels[: first + count],
+            seed=request.seed,
+            batch_size=request.batch_size,
+            start=request.start,
+            first=first,
+        ).cpu()  # waits for an accelerator
+    return Drawn(samples, sum(calls), time.perf_counter() - began)

@@ -124,5 +124,16 @@ def test_resume_auto_goes_on_with_the_newest_unfinished_run(run, tmp_path):
     assert again.returncode == 2 and "no unfinished run" in again.stderr
 
 
+def test_resume_auto_begins_anew_where_nothing_was_saved(tmp_path):
+    """A script that is submitted again must get over a run that died before its first save."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 0\n")
+    words = [*TINY, "callbacks.record.report=false", "run_dir=run"]
+    assert "holds a run already" in typed("train", *words, cwd=tmp_path).stderr
+    done = typed("train", *words, "resume=auto", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to resume" in done.stdout and "Done: 2 steps" in done.stdout
+
+
 def test_the_conf_folder_is_ours():
     assert (CONF / "train.yaml").is_file()

@@ -4,13 +4,15 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from diffusion_lab.config import ConfigError, compose
+from diffusion_lab.config import ConfigError, compose, sweeps
 from diffusion_lab.config.launching import refuse_launch
+from diffusion_lab.config.sweeps import digest, job_name
 
 TINY = [
     "experiment=quickstart", "budget=smoke", "trainer=cpu", "logger=none",
@@ -104,6 +106,46 @@ def test_a_failing_job_is_named_at_the_end_and_the_rest_run(tmp_path):
     assert "1 of 2 jobs did not finish" in done.stderr and rows["-1"]["job"] in done.stderr
 
 
+def test_a_job_that_does_not_compose_is_refused_like_any_other(tmp_path):
+    """A U-Net has no points to work on; the other job trains."""
+    words = [word for word in TINY if not word.startswith("data.")]
+    words += ["data.batch_size=8", "data.validation_size=20", "data=moons,digits"]
+    done = typed(*words, "-m", "run_dir=sweep", cwd=tmp_path)
+    assert done.returncode == 1
+    rows = {row["data"]: row for row in table(tmp_path / "sweep" / "sweep.csv")}
+    assert rows["moons"]["status"] == "refused" and "denoiser=mlp" in rows["moons"]["error"]
+    assert rows["digits"]["status"] == "finished"
+
+
+def test_a_jobs_name_hangs_on_what_is_trained_alone():
+    def name(*words):
+        return job_name(compose("train", [*TINY, "run_dir=x", *words]), [])
+
+    same = ["logger=csv", "paths.data_dir=elsewhere", "paths.output_dir=there", "sweep.mode=max"]
+    assert {name(word) for word in same} == {name()}
+    other = ["seed=1", "optimizer.lr=0.5", "data.horizontal_flip=true", "callbacks.ema.decay=0.5"]
+    assert len({name(), *(name(word) for word in other)}) == 5
+    cfg = compose("train", [*TINY, "run_dir=x", "seed=1"])
+    assert digest(cfg, seed=False) == digest(compose("train", [*TINY, "run_dir=x"]), seed=False)
+
+
+def test_what_a_failed_job_had_reached_is_not_told(tmp_path, monkeypatch):
+    """A search must not take the best value before a divergence for a result."""
+
+    def diverges(cfg):
+        metrics = {"metrics": {"val/loss": 0.1}, "status": "failed"}
+        (tmp_path / "sweep").mkdir(exist_ok=True)
+        (Path(cfg.run_dir) / "summary.json").write_text(json.dumps(metrics))
+        raise RuntimeError("diverged")
+
+    running = SimpleNamespace(
+        overrides=SimpleNamespace(task=[]), job={"num": 0}, **vars(hydra_node())
+    )
+    monkeypatch.setattr(sweeps.HydraConfig, "get", lambda: running)
+    cfg = compose("train", [*TINY, f"run_dir={tmp_path / 'sweep'}"])
+    assert sweeps.job(cfg, diverges) is None
+
+
 def test_a_mistyped_choice_is_refused_before_any_job(tmp_path):
     done = typed(*TINY, "-m", "sampler=ddim,dimm", "run_dir=sweep", cwd=tmp_path)
     assert done.returncode == 2 and "did you mean ddim" in done.stderr
@@ -172,6 +214,7 @@ def test_processes_that_would_not_agree_are_refused(hydra, trainer, remedy):
     ("hydra", "trainer"),
     [
         ({}, {"devices": 2, "strategy": "ddp"}),
+        ({"sweeper": "OptunaSweeper"}, {"devices": [1], "strategy": "auto"}),
         ({"sweeper": "OptunaSweeper"}, {"devices": 2, "strategy": "ddp_spawn"}),
         ({"sweeper": "OptunaSweeper", "launcher": "JoblibLauncher"}, {"devices": 1}),
         (

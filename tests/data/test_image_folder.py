@@ -78,6 +78,18 @@ def test_train_and_test_folders_are_the_split(tmp_path, test):
         list_images(tmp_path / "x")
 
 
+def test_train_alone_is_split_itself_and_no_class_is_held_out_whole(tmp_path):
+    fill(tmp_path / "x" / "train", count=10)
+    data = folder(tmp_path / "x", num_classes=2)
+    assert data.class_names == ("cat", "dog") and data.images.labels.bincount().tolist() == [9, 9]
+    paint(tmp_path / "x" / "train" / "emu" / "a.png")
+    with pytest.raises(DataError, match="emu has one image only"):
+        folder(tmp_path / "x", num_classes=3).images  # noqa: B018
+    paint(tmp_path / "x" / "train" / "emu" / "b.png")
+    kept = folder(tmp_path / "x", num_classes=3, test_share=0.8).images
+    assert kept.labels.bincount().tolist() == [2, 2, 1]
+
+
 def test_images_that_lie_flat_have_no_classes(tmp_path):
     for k in range(10):
         paint(tmp_path / "x" / f"{k}.png", (20 * k, 0, 0))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from scipy import stats
@@ -32,6 +33,15 @@ def test_the_best_mean_comes_first_and_what_has_none_last(tmp_path, mode, order)
     jobs.append(job(tmp_path, 0.01, "pruned", lr="4"))
     found = settings(jobs, Goal("val/loss", mode))
     assert [setting.varied["lr"] for setting in found] == order
+
+
+def test_jobs_of_other_configs_are_no_seeds_of_this_one(tmp_path):
+    """Two commands in one folder, each with a rate of its own that did not vary."""
+    jobs = [job(tmp_path, 0.1 + k, seed=str(k % 2)) for k in range(4)]
+    jobs = [replace(one, setting=f"config{k // 2}") for k, one in enumerate(jobs)]
+    found = settings(jobs, Goal())
+    assert [len(setting.jobs) for setting in found] == [2, 2]
+    assert found[0].estimate("val/loss").mean == pytest.approx(0.6)
 
 
 def test_tables_of_what_lies_in_the_folders(tmp_path):

@@ -16,6 +16,7 @@ def run(folder, values, status="finished"):
     rows = [f"{2 * k + 1},{k},{value}" for k, value in enumerate(values)]
     (folder / "metrics.csv").write_text("\n".join(["step,epoch,val/loss", *rows]) + "\n")
     (folder / "summary.json").write_text(json.dumps({"status": status}))
+    (folder / "job.json").write_text("{}")
 
 
 def trainer(step, loss):
@@ -56,4 +57,11 @@ def test_the_best_value_so_far_counts(tmp_path):
 
 def test_few_finished_jobs_give_nothing_up(tmp_path):
     run(tmp_path / "a", [1.0])
+    pruning(tmp_path).on_validation_end(trainer(2, 99.0), None)
+
+
+def test_runs_of_no_sweep_are_nothing_to_compare_with(tmp_path):
+    for name in "ab":
+        run(tmp_path / name, [2.0, 1.0])
+        (tmp_path / name / "job.json").unlink()
     pruning(tmp_path).on_validation_end(trainer(2, 99.0), None)

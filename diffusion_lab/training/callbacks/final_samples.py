@@ -14,7 +14,6 @@ from diffusion_lab.training.callbacks.fixed_samples import every_class, fixed_sa
 from diffusion_lab.training.labels import expand_labels
 from diffusion_lab.training.loggers import log_images, log_table, takes_tables
 from diffusion_lab.training.module import DiffusionModule
-from diffusion_lab.training.noisy_classifier import NoisyClassifier
 
 COLUMNS = ("image", "asked", "predicted", "confidence")
 
@@ -53,7 +52,7 @@ class FinalSamples(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: DiffusionModule) -> None:
         """Draw on every process, read and log on the first."""
-        if not (trainer.global_step and takes_tables(trainer.loggers) and _draws_images(pl_module)):
+        if not (trainer.global_step and takes_tables(trainer.loggers) and pl_module.draws_images):
             return
         samples = fixed_samples(trainer, pl_module, self.num_samples, seed=self.seed).cpu()
         if not trainer.is_global_zero:
@@ -74,7 +73,9 @@ class FinalSamples(Callback):
     def _read(self, trainer: pl.Trainer, samples: Tensor) -> list[tuple[int | None, float | None]]:
         """Class and its probability, sample by sample; None where nothing can read them."""
         data = getattr(trainer, "datamodule", None)
-        reader = None if data is None else self.reader(data)
+        if len(getattr(data, "class_names", ())) < 2:
+            return [(None, None)] * len(samples)  # there is nothing to be read
+        reader = self.reader(data)
         if reader is None:
             print(
                 "final_samples: no classifier of this data is kept, so no class is predicted; "
@@ -95,11 +96,6 @@ class FinalSamples(Callback):
         log_table(trainer.loggers, "final_samples", COLUMNS, rows, step)
         sheet = image_grid(samples, columns=10, scale=2, labels=[_words(*words) for words in told])
         log_images(trainer.loggers, "samples/final", sheet, step)
-
-
-def _draws_images(module: DiffusionModule) -> bool:
-    draws = module.drawing.sampler is not None and not isinstance(module, NoisyClassifier)
-    return draws and len(module.shape) == 3 and module.shape[0] in (1, 3)
 
 
 def _words(asked: int | None, predicted: int | None, confidence: float | None) -> str:

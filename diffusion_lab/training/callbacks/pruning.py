@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from diffusion_lab.reporting.files import read_record
+from diffusion_lab.reporting.leaderboard import FINISHED
 from diffusion_lab.reporting.records import read_metrics
 
 
@@ -99,4 +100,6 @@ def values_of(folder: Path, metric: str) -> dict[int, float]:
 
 
 def _is_finished(folder: Path) -> bool:
-    return read_record(folder / "summary.json").get("status") == "finished"
+    """Whether a folder holds a finished job of a sweep; another run is nothing to compare with."""
+    status = read_record(folder / "summary.json").get("status")
+    return status == FINISHED and (folder / "job.json").is_file()

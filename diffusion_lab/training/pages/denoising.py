@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.sampling.sampler import Step
-from diffusion_lab.training.noisy_classifier import NoisyClassifier
 from diffusion_lab.training.pages.base import at_least_one, inside
 from diffusion_lab.training.pages.drawing import Drawn
 
@@ -70,8 +69,7 @@ class DenoisingPage:
 
     def suits(self, model: DiffusionModule) -> bool:
         """Whether there is anything to show: a model that draws images."""
-        draws = model.drawing.sampler is not None and not isinstance(model, NoisyClassifier)
-        return draws and len(model.shape) == 3 and model.shape[0] in (1, 3)
+        return model.draws_images
 
     def write(self, model: DiffusionModule, folder: Path) -> Path:
         """Sample once; write the frames and the strip."""
