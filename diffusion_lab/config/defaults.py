@@ -14,7 +14,7 @@ Difference = tuple[str, Any, Any]
 """A key, its value in the default recipe (None: it has none) and its value here."""
 
 _OF_THE_PLACE = frozenset(
-    {"run_dir", "resume", "name", "paths", "data_dir", "default_root_dir", "trust"}
+    {"run_dir", "resume", "name", "paths", "data_dir", "beside", "default_root_dir", "trust"}
 )
 _OF_THE_COMMAND = frozenset({"local", "paths", "budget", "experiment/budget"})
 _SHOWN_ELSEWHERE = ("callbacks.artefacts.pages.", "callbacks.record.")

@@ -1,6 +1,7 @@
 """The networks' contract: shapes, conditions, a zero start, refusals, speed-relevant layout."""
 
 import itertools
+import re
 from functools import partial
 
 import pytest
@@ -65,7 +66,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: re.sub(" at 0x[0-9a-f]+", "", str(o)))
 def test_unet_starts_at_zero_and_reaches_every_parameter(options):
     net = unet(**options)
     x, c_noise, label = batch(options.get("channels", 1))
