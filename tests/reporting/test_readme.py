@@ -17,7 +17,7 @@ def blocks(language: str) -> list[str]:
 def test_the_two_commands_open_it():
     first, second = blocks("bash")[:2]
     assert first.startswith("pip install uv && uv run python -m diffusion_lab.train")
-    assert second.strip() == "pip install uv && uv run pytest"
+    assert second.strip() == "pip install uv && uv run pytest -n 2"
 
 
 def test_the_python_by_hand_runs(tmp_path, monkeypatch):
@@ -46,4 +46,4 @@ def test_ci_runs_the_command_of_the_readme():
     script = (ROOT / ".ci" / "run").read_text()
     (found,) = re.findall(r"^tests=\$\((sed .*)\)$", script, re.M)
     done = subprocess.run(["bash", "-c", found], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "pip install uv && uv run pytest"
+    assert done.stdout.strip() == "pip install uv && uv run pytest -n 2"

@@ -73,9 +73,10 @@ class FinalSamples(Callback):
     def _read(self, trainer: pl.Trainer, samples: Tensor) -> list[tuple[int | None, float | None]]:
         """Class and its probability, sample by sample; None where nothing can read them."""
         data = getattr(trainer, "datamodule", None)
-        if len(getattr(data, "class_names", ())) < 2:
+        names = getattr(data, "class_names", None)
+        if names is not None and len(names) < 2:
             return [(None, None)] * len(samples)  # there is nothing to be read
-        reader = self.reader(data)
+        reader = None if data is None else self.reader(data)
         if reader is None:
             print(
                 "final_samples: no classifier of this data is kept, so no class is predicted; "
