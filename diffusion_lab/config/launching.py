@@ -30,8 +30,8 @@ from diffusion_lab.config.runs import is_rank_zero, prepare, status_of
 from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.reporting.files import read_record, write_atomically
 from diffusion_lab.reporting.leaderboard import (
+    DONE,
     FINISHED,
-    PRUNED,
     Goal,
     Job,
     jobs_of,
@@ -156,11 +156,10 @@ def _answer_if_done(sweep: Path) -> None:
     names = known.get("jobs")
     if not names or known.get("command") != os.environ[DIGEST]:
         return
-    if any(status_of(sweep / name) not in (FINISHED, PRUNED) for name in names):
+    if any(status_of(sweep / name) not in DONE for name in names):
         return
     jobs = [replace(job, skipped=True) for job in jobs_of(sweep) if job.name in set(names)]
-    goal = Goal(str(known.get("metric", "val/loss")), str(known.get("mode", "min")))
-    sys.exit(_tell(sweep, jobs, goal))
+    sys.exit(_tell(sweep, jobs, Goal.of(known)))
 
 
 def finish() -> int:
@@ -168,9 +167,7 @@ def finish() -> int:
     sweep = Path(os.environ.get(FOLDER, "."))
     if not is_rank_zero():
         return 0
-    known = read_record(sweep / "sweep.json")
-    goal = Goal(str(known.get("metric", "val/loss")), str(known.get("mode", "min")))
-    jobs = jobs_of(sweep)
+    goal, jobs = Goal.of(read_record(sweep / "sweep.json")), jobs_of(sweep)
     mine = [job for job in jobs if job.command == os.environ.get(COMMAND)]
     if not mine:
         print("no job of this sweep left a record, see above", file=sys.stderr)

@@ -27,7 +27,7 @@ from diffusion_lab.config.composing import key_of
 from diffusion_lab.config.launching import COMMAND, TYPED, refuse_launch
 from diffusion_lab.config.runs import forget_unsaved, has_checkpoint, is_rank_zero, status_of
 from diffusion_lab.reporting.files import read_record, write_atomically
-from diffusion_lab.reporting.leaderboard import FINISHED, PRUNED, Goal, write_tables
+from diffusion_lab.reporting.leaderboard import DONE, FINISHED, PRUNED, Goal, write_tables
 
 _BESIDE = ("run_dir", "resume", "paths", "hydra", "sweep", "logger")
 """Nodes of a config that do not change what is trained."""
@@ -43,7 +43,7 @@ def job(cfg: DictConfig, task: Callable[[DictConfig], Any]) -> float | None:
     Returns:
         The sweep's metric, by which an optimising sweeper goes; None where there is none.
     """
-    sweep, goal = Path(str(cfg.run_dir)), _goal(cfg)
+    sweep, goal = Path(str(cfg.run_dir)), Goal.of(cfg.get("sweep") or {})
     words = _varied(list(HydraConfig.get().overrides.task))
     folder = sweep / job_name(cfg, words)
     record: dict[str, Any] = {
@@ -52,22 +52,21 @@ def job(cfg: DictConfig, task: Callable[[DictConfig], Any]) -> float | None:
         "sweep": os.environ.get(COMMAND),
     }
     before = status_of(folder)
-    if before in (FINISHED, PRUNED):
+    if before in DONE:
         _announce(f"{before} before, skipped", words)
-        _write(folder, record | {"status": before, "skipped": True})
+        record |= {"status": before, "skipped": True}
     else:
         _announce("", words)
         _write(folder, record | {"status": "running"})
         _open_job(cfg, folder)
         record |= _run_job(cfg, task, record)
-        _write(folder, record)
+    _write(folder, record)
     if is_rank_zero():
         write_tables(sweep, goal)
     metrics = read_record(folder / "summary.json").get("metrics") or {}
     value = metrics.get(goal.metric)
     # What a failed job had reached says nothing of its values.
-    done = before in (FINISHED, PRUNED) or record["status"] in (FINISHED, PRUNED)
-    return float(value) if done and value is not None else None
+    return float(value) if record["status"] in DONE and value is not None else None
 
 
 def _announce(what: str, words: Sequence[str]) -> None:
@@ -76,11 +75,6 @@ def _announce(what: str, words: Sequence[str]) -> None:
         number = HydraConfig.get().job.get("num", 0)
         varied = " ".join(words) or "(nothing varies)"
         print(f"\n== job {number + 1}: {varied} {what}".rstrip(), flush=True)
-
-
-def _goal(cfg: DictConfig) -> Goal:
-    node = cfg.get("sweep") or {}
-    return Goal(str(node.get("metric", "val/loss")), str(node.get("mode", "min")))
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:

@@ -20,6 +20,8 @@ FINISHED = "finished"
 """`status` in summary.json of a run that came to its end."""
 PRUNED = "pruned"
 """A job that was given up since others did better: done, but in no mean."""
+DONE = (FINISHED, PRUNED)
+"""Statuses of jobs that nothing is left to do for."""
 LEVEL = 0.95
 
 
@@ -28,6 +30,11 @@ class Goal(NamedTuple):
 
     metric: str = "val/loss"
     mode: str = "min"
+
+    @classmethod
+    def of(cls, known: Mapping[str, Any]) -> Goal:
+        """That of a config's node `sweep`, or of sweep.json; the defaults where it is silent."""
+        return cls(*(str(known.get(name, cls._field_defaults[name])) for name in cls._fields))
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Job:
     @property
     def done(self) -> bool:
         """Whether nothing is left to do for it."""
-        return self.status in (FINISHED, PRUNED)
+        return self.status in DONE
 
 
 class Estimate(NamedTuple):
@@ -74,6 +81,11 @@ class Estimate(NamedTuple):
     mean: float
     low: float | None = None
     high: float | None = None
+
+    def __str__(self) -> str:
+        """As in "0.1234 (0.1200 to 0.1268)"."""
+        between = self.low is not None and self.high is not None
+        return f"{self.mean:.5g}" + (f" ({self.low:.5g} to {self.high:.5g})" if between else "")
 
 
 @dataclass(frozen=True)

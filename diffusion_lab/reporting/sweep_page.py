@@ -12,7 +12,7 @@ from urllib.parse import quote
 from diffusion_lab.reporting.curves import Chart, overlay
 from diffusion_lab.reporting.effects import effects, parallel, short
 from diffusion_lab.reporting.environment import duration
-from diffusion_lab.reporting.leaderboard import FINISHED, PRUNED
+from diffusion_lab.reporting.leaderboard import FINISHED, PRUNED, Estimate
 from diffusion_lab.reporting.records import grids, read_metrics
 from diffusion_lab.reporting.rendering import Album, Picture
 from diffusion_lab.reporting.scoring import Cell
@@ -94,8 +94,7 @@ def _estimate(row: dict[str, str], name: str) -> Cell:
     value, low, high = (as_number(row.get(name + end, "")) for end in ("", "_low", "_high"))
     if value is None:
         return Cell("–", "")
-    between = "" if low is None or high is None else f" ({low:.5g} to {high:.5g})"
-    return Cell(f"{value:.5g}{between}", repr(value))
+    return Cell(str(Estimate(value, low, high)), repr(value))
 
 
 def _jobs(sweep: SweepFolder, target: Path) -> dict[str, Any]:

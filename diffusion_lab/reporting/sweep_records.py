@@ -10,7 +10,6 @@ from pathlib import Path
 from diffusion_lab.reporting.files import read_record
 from diffusion_lab.reporting.records import read_table
 
-"""Given up on purpose, since others did better."""
 _METRIC = ("train/", "val/", "test/")
 _OWN = ("job", "run", "status", "rank", "seconds", "error")
 """Columns of sweep.csv that are neither a parameter nor a metric."""

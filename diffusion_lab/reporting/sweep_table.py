@@ -11,7 +11,6 @@ from rich.table import Table
 from diffusion_lab.reporting.leaderboard import (
     FINISHED,
     SEED,
-    Estimate,
     Goal,
     Job,
     Setting,
@@ -61,7 +60,7 @@ def _leaderboard(found: Sequence[Setting], jobs: Sequence[Job], goal: Goal) -> T
             "best" if best else "",
             *(escape(short(setting.varied.get(key, ""))) for key in keys),
             *([str(len(setting.jobs))] if several else []),
-            shown(estimate),
+            "–" if estimate is None else str(estimate),
             f"{sum(seconds) / len(seconds):.0f}" if seconds else "",
             style="bold" if best else None,
         )
@@ -84,15 +83,6 @@ def _not_logged(found: Sequence[Setting], goal: Goal) -> str:
         f"No job logged {goal.metric} (sweep.metric): {logged}. Validations come every "
         "trainer.check_val_every_n_epoch epochs; shorter runs have none."
     )
-
-
-def shown(estimate: Estimate | None) -> str:
-    """An estimate as text: "0.1234 (0.1200 to 0.1268)"."""
-    if estimate is None:
-        return "–"
-    if estimate.low is None:
-        return f"{estimate.mean:.5g}"
-    return f"{estimate.mean:.5g} ({estimate.low:.5g} to {estimate.high:.5g})"
 
 
 def short(value: str) -> str:

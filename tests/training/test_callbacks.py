@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import TinyData, TinyNet, tiny_module, tiny_trainer
+from tiny import Pictures, TinyData, TinyNet, tiny_module, tiny_trainer
 
 from diffusion_lab.config import ConfigError
 from diffusion_lab.reporting.pictures import picture
@@ -439,26 +439,6 @@ def test_nothing_is_drawn_twice_where_nothing_is_averaged(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["epoch_001.png"]
     with pytest.raises(ValueError, match=r"callbacks\.samples\.raw=-1"):
         SampleGrid(tmp_path, raw=-1)
-
-
-class Pictures(GuardedLogger):
-    """Keeps the pictures it is given, by series."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pictures: dict[str, list[Image.Image]] = {}
-
-    def open(self, config: dict[str, Any]) -> Any:
-        return self
-
-    def values(self, values: dict[str, float], step: int) -> None: ...
-
-    def picture(self, key: str, picture: Image.Image, step: int) -> None:
-        self.pictures.setdefault(key, []).append(picture)
-
-    def flush(self) -> None: ...
-
-    def close(self, status: str) -> None: ...
 
 
 class Keep(pl.Callback):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import CLASSES, SHAPE, TinyData, TinyNet, tiny_module, tiny_trainer
+from tiny import CLASSES, SHAPE, Pictures, TinyData, TinyNet, tiny_module, tiny_trainer
 
 from diffusion_lab.config import ConfigError
 from diffusion_lab.denoisers.cnn import CNN
@@ -26,7 +26,6 @@ from diffusion_lab.sampling.grids import Trailing
 from diffusion_lab.training.callbacks import Artefacts, Interrupted, SampleGrid
 from diffusion_lab.training.checkpoint import load, read_checkpoint, weights_of
 from diffusion_lab.training.ema import EMA
-from diffusion_lab.training.loggers import GuardedLogger
 from diffusion_lab.training.module import DiffusionModule
 from diffusion_lab.training.pages import (
     AliasPage,
@@ -195,7 +194,7 @@ def test_steps_are_numbered_by_what_is_left(tmp_path: Path) -> None:
 
 
 def test_the_denoising_is_a_film_and_a_strip(tmp_path: Path) -> None:
-    shown = Shown()
+    shown = Pictures()
     pages = {"denoising": DenoisingPage(num_samples=6, moments=3, strip=2, scale=1, seed=4)}
     module = tiny_module(sampler=DDIM(5, Trailing()))
     fit(tmp_path, pages, module=module, logger=[shown])
@@ -221,26 +220,6 @@ def test_what_shows_nothing_of_a_model_is_left_out(tmp_path: Path) -> None:
     assert list(artefacts.suited) == ["grid"]
     page.write(unconditional().eval(), tmp_path)
     assert len(list((tmp_path / "samples" / "denoising").glob("step_*.png"))) == 4
-
-
-class Shown(GuardedLogger):
-    """Keeps the pictures it is given, by series."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pictures: dict[str, list[Image.Image]] = {}
-
-    def open(self, config: dict[str, Any]) -> Any:
-        return self
-
-    def values(self, values: dict[str, float], step: int) -> None: ...
-
-    def picture(self, key: str, picture: Image.Image, step: int) -> None:
-        self.pictures.setdefault(key, []).append(picture)
-
-    def flush(self) -> None: ...
-
-    def close(self, status: str) -> None: ...
 
 
 def test_a_strip_ends_with_the_sample(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from diffusion_lab.data.loader import TensorLoader
@@ -22,7 +23,7 @@ from diffusion_lab.sampling.guidance import ClassifierFree
 from diffusion_lab.training.callbacks import Checkpoints, NonFiniteGuard
 from diffusion_lab.training.checkpoint_io import VerifiedCheckpoints
 from diffusion_lab.training.ema import EMA
-from diffusion_lab.training.loggers import MetricsFile
+from diffusion_lab.training.loggers import GuardedLogger, MetricsFile
 from diffusion_lab.training.module import DiffusionModule
 from diffusion_lab.training.schedulers import Linear
 
@@ -105,3 +106,23 @@ def tiny_trainer(run_dir: Path, *callbacks: pl.Callback, **changes: Any) -> pl.T
     if not any(isinstance(c, Checkpoints) for c in arguments["callbacks"]):
         arguments["callbacks"].append(Checkpoints(run_dir))
     return pl.Trainer(**arguments)
+
+
+class Pictures(GuardedLogger):
+    """Keeps the pictures it is given, by series."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures: dict[str, list[Image.Image]] = {}
+
+    def open(self, config: dict[str, Any]) -> Any:
+        return self
+
+    def values(self, values: dict[str, float], step: int) -> None: ...
+
+    def picture(self, key: str, picture: Image.Image, step: int) -> None:
+        self.pictures.setdefault(key, []).append(picture)
+
+    def flush(self) -> None: ...
+
+    def close(self, status: str) -> None: ...
