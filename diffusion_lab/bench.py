@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from diffusion_lab.config import ConfigError, check, instantiate, refuse, run
+from diffusion_lab.config import check, instantiate, refuse, run
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.train import make_trainer, settle_precision
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.config import ConfigError, check, instantiate, refuse, run
+from diffusion_lab.config import check, instantiate, refuse, run
 from diffusion_lab.config.lists import into_rows
 from diffusion_lab.config.runs import run_folder_of, typed_now
 from diffusion_lab.config.stored import without_checkpoint
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.studies.cells import Cell, plain
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.config import ConfigError, refuse, run
+from diffusion_lab.config import refuse, run
 from diffusion_lab.config.runs import run_folder_of
 from diffusion_lab.config.stored import without_checkpoint
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.studies.cells import plain
 from diffusion_lab.studies.likelihood_request import (
     OWN,

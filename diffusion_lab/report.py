@@ -6,7 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffusion_lab.config import ConfigError, run
+from diffusion_lab.config import run
+from diffusion_lab.errors import ConfigError
 
 RUN_FILES = ("sweep.csv", "config.yaml", "summary.json", "metrics.csv", "samples")
 

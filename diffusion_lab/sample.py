@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from diffusion_lab.config import ConfigError, check, instantiate, refuse, run
+from diffusion_lab.config import check, instantiate, refuse, run
 from diffusion_lab.config.rules import shown
 from diffusion_lab.config.stored import stored_config, without_checkpoint
 from diffusion_lab.config.suggestions import nearest
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.reporting.files import write_atomically
 
 if TYPE_CHECKING:

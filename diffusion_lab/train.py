@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from diffusion_lab.config import ConfigError, check, instantiate, refuse, run
+from diffusion_lab.config import check, instantiate, refuse, run
 from diffusion_lab.config.launching import finish, start
 from diffusion_lab.config.runs import is_rank_zero, open_run, typed_now
 from diffusion_lab.config.sweeps import job
+from diffusion_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule, Trainer

@@ -12,9 +12,9 @@ from an allow-list; `sweeps` keeps the books of a multirun. Nothing here imports
 imported, so that `--help` and a mistyped key answer at once.
 """
 
-from diffusion_lab.config.building import ConfigError, instantiate
+from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
 from diffusion_lab.config.composing import CONF, compose, settle
 from diffusion_lab.config.running import run
 
-__all__ = ["CONF", "ConfigError", "check", "compose", "instantiate", "refuse", "run", "settle"]
+__all__ = ["CONF", "check", "compose", "instantiate", "refuse", "run", "settle"]

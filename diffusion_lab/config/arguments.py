@@ -146,8 +146,8 @@ def listing(word: str) -> str:
     Raises:
         ConfigError: There is no such group.
     """
-    from diffusion_lab.config.building import ConfigError
     from diffusion_lab.config.suggestions import nearest
+    from diffusion_lab.errors import ConfigError
 
     group = word.partition("=")[2].strip("/ ")
     if not group:

@@ -15,12 +15,10 @@ from typing import Any
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from diffusion_lab.errors import ConfigError
+
 TRUSTED = ("diffusion_lab", "torch.optim", "lightning")
 """Packages whose classes and functions a `_target_` may name."""
-
-
-class ConfigError(ValueError):
-    """What the user typed cannot be run; the message says what to type instead."""
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -16,11 +16,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_lab.config.building import ConfigError, instantiate, targets, untrusted
+from diffusion_lab.config.building import instantiate, targets, untrusted
 from diffusion_lab.config.crossing import cross
 from diffusion_lab.config.rules import leaves, ranged, shown
 from diffusion_lab.config.signatures import HYDRA_KEYS, mismatch, names_in, signature
 from diffusion_lab.config.suggestions import nearest
+from diffusion_lab.errors import ArgumentError, ConfigError
 
 BUILT = ("schedule", "parameterization", "objective", "denoiser", "sampler", "guidance",
          "constraint")  # fmt: skip
@@ -267,6 +268,8 @@ def _sentence(path: str, node: dict[str, Any], error: Exception) -> tuple[str, s
     text = str(error).strip() or type(error).__name__
     if isinstance(error, ConfigError):
         return path, text
+    if isinstance(error, ArgumentError) and error.name in node:
+        return f"{path}.{error.name}", error.at(path)
     top = path.split(".")[0]
     argument = re.match(rf"(?:{re.escape(path)}\.)?(\w+)=", text)
     if argument and argument[1] in node:

@@ -63,8 +63,8 @@ def compose(command: str, overrides: Sequence[str] = (), *, settled: bool = True
     from omegaconf.errors import OmegaConfBaseException
 
     from diffusion_lab.config.arguments import rewrite
-    from diffusion_lab.config.building import ConfigError
     from diffusion_lab.config.suggestions import explain
+    from diffusion_lab.errors import ConfigError
 
     try:
         typed = rewrite(command, list(overrides))

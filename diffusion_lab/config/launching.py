@@ -24,10 +24,10 @@ from omegaconf import OmegaConf
 
 import diffusion_lab
 from diffusion_lab.config.arguments import Typed, quoted, rewrite, value_of
-from diffusion_lab.config.building import ConfigError
 from diffusion_lab.config.composing import CONF, key_of, options, raw
 from diffusion_lab.config.runs import is_rank_zero, prepare, status_of
 from diffusion_lab.config.suggestions import nearest
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.reporting.files import read_record, write_atomically
 from diffusion_lab.reporting.leaderboard import (
     DONE,

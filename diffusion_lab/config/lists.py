@@ -15,8 +15,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from diffusion_lab.config.arguments import Typed, value_of
-from diffusion_lab.config.building import ConfigError
 from diffusion_lab.config.composing import CONF, key_of
+from diffusion_lab.errors import ConfigError
 
 _OVER = "study.rows.over"
 

@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_lab.config.arguments import Typed, help_text, listing, rewrite
-from diffusion_lab.config.building import ConfigError
 from diffusion_lab.config.composing import CONF, groups, key_of, settle
 from diffusion_lab.config.suggestions import explain, unknown_key
+from diffusion_lab.errors import ConfigError, UserError
 
 Task = Callable[[DictConfig], Any]
 
@@ -59,12 +59,8 @@ def run(
         status = _through_hydra(command, typed, task, job, finish)
     except (HydraException, OmegaConfBaseException) as error:
         _stop(explain(error, command, typed.overrides), 2)
-    except ConfigError as error:
-        _stop(str(error), 2)
-    except Exception as error:
-        if not _is_ours(error):
-            raise
-        _stop(str(error), getattr(error, "exit_status", 1))
+    except UserError as error:
+        _stop(str(error), error.exit_status)
     else:
         if status:
             sys.exit(status)
@@ -180,11 +176,6 @@ def _show_warning(
         print(f"warning: {message}", file=sys.stderr)
     else:
         plain(message, category, filename, *place, **more)
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether an error was written for the user to read."""
-    return type(error).__module__.startswith("diffusion_lab.")
 
 
 def _stop(text: str, status: int) -> None:

@@ -18,9 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lab.config.arguments import Typed, quoted, value_of
-from diffusion_lab.config.building import ConfigError
 from diffusion_lab.config.composing import compose, key_of
 from diffusion_lab.config.defaults import differences
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.reporting.files import read_record
 from diffusion_lab.reporting.leaderboard import FINISHED
 

@@ -14,8 +14,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from diffusion_lab.config.arguments import quoted, value_of
-from diffusion_lab.config.building import ConfigError
 from diffusion_lab.config.composing import key_of
+from diffusion_lab.errors import ConfigError
 
 OPTION = "from_checkpoint"
 """Name of the option that holds what a checkpoint stores for a group."""

@@ -22,10 +22,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_lab.config.building import ConfigError
 from diffusion_lab.config.composing import key_of
 from diffusion_lab.config.launching import COMMAND, TYPED, refuse_launch
 from diffusion_lab.config.runs import forget_unsaved, has_checkpoint, is_rank_zero, status_of
+from diffusion_lab.errors import ConfigError, UserError
 from diffusion_lab.reporting.files import read_record, write_atomically
 from diffusion_lab.reporting.leaderboard import DONE, FINISHED, PRUNED, Goal, write_tables
 
@@ -97,7 +97,7 @@ def _run_job(
         if status_of(Path(str(cfg.run_dir))) == PRUNED:
             print(error)
             return {"status": PRUNED, "error": str(error)}
-        if type(error).__module__.startswith("diffusion_lab."):
+        if isinstance(error, UserError):
             print(f"error: {error}", file=sys.stderr)
         else:
             traceback.print_exc()

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.files import DataError, check_hash, download, sha256, write_atomically
+from diffusion_lab.data.files import check_hash, download, sha256, write_atomically
 from diffusion_lab.data.module import ImageDataModule, Images
+from diffusion_lab.errors import DataError
 
 
 class CIFAR10(ImageDataModule):

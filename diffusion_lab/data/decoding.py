@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.files import DataError
+from diffusion_lab.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -16,12 +16,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Literal
 
+from diffusion_lab.errors import DataError
+
 CHUNK = 1 << 20
 SLOWEST = 1024  # bytes a second below which a download counts as stalled
-
-
-class DataError(ValueError):
-    """Data that are damaged, cannot be had, or are not as asked for; the message has the remedy."""
 
 
 def user_cache_dir() -> Path:

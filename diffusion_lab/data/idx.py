@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.files import DataError
+from diffusion_lab.errors import DataError
 
 UNSIGNED_BYTE = 0x08
 

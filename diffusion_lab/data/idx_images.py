@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from diffusion_lab.data.files import DataError, check_hash, download, expand, sha256
+from diffusion_lab.data.files import check_hash, download, expand, sha256
 from diffusion_lab.data.idx import read_pair
 from diffusion_lab.data.module import ImageDataModule, Images
+from diffusion_lab.errors import DataError
 
 
 class IdxImages(ImageDataModule):

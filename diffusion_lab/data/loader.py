@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.files import DataError
+from diffusion_lab.errors import DataError
 
 
 def permutation(n: int, *keys: int | str) -> Tensor:

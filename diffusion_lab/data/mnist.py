@@ -11,9 +11,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from diffusion_lab.data.digits import embedded_digits
-from diffusion_lab.data.files import DataError, check_hash
+from diffusion_lab.data.files import check_hash
 from diffusion_lab.data.idx_images import IdxImages
 from diffusion_lab.data.module import Images
+from diffusion_lab.errors import DataError
 
 
 class MNIST(IdxImages):

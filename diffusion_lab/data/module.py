@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffusion_lab.data.base import Held, MemoryDataModule
-from diffusion_lab.data.files import DataError
+from diffusion_lab.errors import DataError
 
 
 class Images(NamedTuple):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_lab.data.base import Held, MemoryDataModule
-from diffusion_lab.data.files import DataError
+from diffusion_lab.errors import DataError
 
 TRAIN_SEED, TEST_SEED = 1, 2
 """Seeds of the points: constants, so that runs of any seed see the same training and test set."""

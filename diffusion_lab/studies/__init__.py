@@ -7,7 +7,3 @@ and on points; `measuring` draws, counts and times; `runs` trains what a study n
 Entry points import this package; it imports every other room but them, save for the loading of
 a checkpoint, which `sample` and `evaluate` share.
 """
-
-
-class StudyError(RuntimeError):
-    """A study that cannot go on; the message says what to type."""

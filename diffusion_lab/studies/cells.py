@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.config import ConfigError, check, compose, instantiate
+from diffusion_lab.config import check, compose, instantiate
 from diffusion_lab.config.arguments import quoted
 from diffusion_lab.config.rules import shown
+from diffusion_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from diffusion_lab.config import ConfigError, check, compose, instantiate
+from diffusion_lab.config import check, compose, instantiate
 from diffusion_lab.config.arguments import quoted
 from diffusion_lab.config.composing import options, unset
 from diffusion_lab.config.rules import Choice, Number, shown
 from diffusion_lab.config.suggestions import nearest
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.studies.cells import plain
 
 if TYPE_CHECKING:

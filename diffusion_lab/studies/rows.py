@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from diffusion_lab.config import ConfigError
 from diffusion_lab.config.lists import combinations
 from diffusion_lab.config.runs import run_folder_of
 from diffusion_lab.config.stored import find_checkpoint
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.reporting.spread import spread
 
 

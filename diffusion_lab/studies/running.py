@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.config import ConfigError, compose, refuse
+from diffusion_lab.config import compose, refuse
 from diffusion_lab.config.runs import run_folder_of
+from diffusion_lab.errors import ConfigError, StudyError
 from diffusion_lab.reporting.files import read_record, write_atomically
 from diffusion_lab.reporting.status_line import clock
-from diffusion_lab.studies import StudyError
 from diffusion_lab.studies.cells import Cell, cell_of, common_faults, common_words
 from diffusion_lab.studies.progress import Progress
 from diffusion_lab.studies.runs import Training, checkpoint_of, training_of

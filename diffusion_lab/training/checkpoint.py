@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from diffusion_lab.errors import CheckpointError
 from diffusion_lab.training.sealed_files import check_seal, seal, write_synced
 
 if TYPE_CHECKING:
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of the layout of `checkpoint["diffusion_lab"]`."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message says which, why, and what to do."""
 
 
 # ---------------------------------------------------------------------- files

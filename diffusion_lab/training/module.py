@@ -16,8 +16,9 @@ from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.objectives import Objective
 from diffusion_lab.diffusion.parameterizations import Parameterization
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.errors import CheckpointError
 from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint
-from diffusion_lab.training.checkpoint import CheckpointError, description, refuse_other_weights
+from diffusion_lab.training.checkpoint import description, refuse_other_weights
 from diffusion_lab.training.drawing import Drawing
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.labels import Label

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from diffusion_lab.diffusion.gaussian import marginal
 from diffusion_lab.diffusion.noise import Noise
-from diffusion_lab.training.checkpoint import CheckpointError
+from diffusion_lab.errors import CheckpointError
 from diffusion_lab.training.module import Batch, DiffusionModule
 from diffusion_lab.training.validation import rows_of_processes
 

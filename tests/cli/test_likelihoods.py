@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from diffusion_lab.config import ConfigError, compose
+from diffusion_lab.config import compose
 from diffusion_lab.diffusion.gaussian import levels
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.parameterizations import X0
 from diffusion_lab.diffusion.schedules import RectifiedFlow
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.likelihood import likelihood
 from diffusion_lab.sampling.grids import UniformLogSNR
 from diffusion_lab.sampling.likelihood import flow_path

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from diffusion_lab.config import ConfigError, check, compose
+from diffusion_lab.config import check, compose
+from diffusion_lab.errors import ConfigError
 
 
 def refused(*overrides, command="train"):

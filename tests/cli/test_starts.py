@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_lab.config import ConfigError, compose
+from diffusion_lab.config import compose
+from diffusion_lab.errors import ConfigError
 
 SMALL = [
     "budget=smoke", "trainer=cpu", "logger=none", "data=digits", "data.batch_size=8",
@@ -130,7 +131,7 @@ def test_a_weaker_model_guides(run, tmp_path):
 
 
 def test_a_classifier_draws_nothing_and_says_so(classifier, tmp_path):
-    from diffusion_lab.training.checkpoint import CheckpointError
+    from diffusion_lab.errors import CheckpointError
 
     with pytest.raises(CheckpointError, match=r"guidance\.classifier\.path"):
         drawn(classifier, tmp_path / "x.npz", "num_samples=1")

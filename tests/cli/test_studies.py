@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_lab.config import ConfigError, compose
+from diffusion_lab.config import compose
 from diffusion_lab.config.arguments import Typed
 from diffusion_lab.config.lists import combinations, into_rows
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluate import evaluate
 from diffusion_lab.metrics import features
 from diffusion_lab.metrics.classifier import Recipe

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffusion_lab.config import ConfigError, compose, sweeps
+from diffusion_lab.config import compose, sweeps
 from diffusion_lab.config.launching import refuse_launch
 from diffusion_lab.config.sweeps import digest, job_name
+from diffusion_lab.errors import ConfigError
 
 TINY = [
     "experiment=quickstart", "budget=smoke", "trainer=cpu", "logger=none",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffusion_lab.data.cifar10 import CIFAR10, read_batch
-from diffusion_lab.data.files import DataError
+from diffusion_lab.errors import DataError
 
 NAMES = list(CIFAR10.md5)
 

@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from diffusion_lab.data import files
-from diffusion_lab.data.files import DataError, download, sha256
+from diffusion_lab.data.files import download, sha256
+from diffusion_lab.errors import DataError
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from diffusion_lab.data.fashion_mnist import FashionMNIST
-from diffusion_lab.data.files import DataError, download
+from diffusion_lab.data.files import download
 from diffusion_lab.data.idx_images import IdxImages
 from diffusion_lab.data.kmnist import KMNIST
 from diffusion_lab.data.mnist import MNIST
+from diffusion_lab.errors import DataError
 
 KINDS = [FashionMNIST, KMNIST]
 

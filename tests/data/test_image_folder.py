@@ -7,9 +7,9 @@ from PIL import Image
 
 from diffusion_lab.data import decoding
 from diffusion_lab.data.decoding import picture
-from diffusion_lab.data.files import DataError
 from diffusion_lab.data.image_folder import ImageFolder
 from diffusion_lab.data.listing import list_images
+from diffusion_lab.errors import DataError
 
 
 def paint(path, colour=(200, 100, 50), size=(8, 8)):

@@ -10,8 +10,8 @@ import torch
 
 from diffusion_lab.data import idx_images
 from diffusion_lab.data.digits import Digits, embedded_digits
-from diffusion_lab.data.files import DataError
 from diffusion_lab.data.mnist import MNIST
+from diffusion_lab.errors import DataError
 
 NAMES = list(MNIST.sha256)
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from diffusion_lab.bench import bench
-from diffusion_lab.config import ConfigError, compose
+from diffusion_lab.config import compose
+from diffusion_lab.errors import ConfigError
 
 QUICK = ["experiment=quickstart", "data.batch_size=16", "denoiser.base_channels=16"]
 QUICK += ["bench.steps=2", "bench.rounds=2", "bench.warmup=1", "bench.num_samples=2"]

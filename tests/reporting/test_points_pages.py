@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_lab.config import ConfigError, compose
+from diffusion_lab.config import compose
 from diffusion_lab.data.toy import Moons
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.metrics.points import score_points
 from diffusion_lab.sample import sample
 from diffusion_lab.sampling.ancestral import DDIM

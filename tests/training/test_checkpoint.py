@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from diffusion_lab.errors import CheckpointError
 from diffusion_lab.training.checkpoint import (
-    CheckpointError,
     description,
     differences,
     find_checkpoint,

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from tiny import CLASSES, SHAPE, Pictures, TinyData, TinyNet, tiny_module, tiny_trainer
 
-from diffusion_lab.config import ConfigError
 from diffusion_lab.denoisers.cnn import CNN
 from diffusion_lab.denoisers.mlp import MLP
 from diffusion_lab.denoisers.unet import UNet
 from diffusion_lab.diffusion.parameterizations import Eps
 from diffusion_lab.diffusion.schedules import LinearBetas
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.reporting.grids import image_grid, save_grid, to_pixels
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.grids import Trailing

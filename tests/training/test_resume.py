@@ -10,7 +10,8 @@ import pytest
 import torch
 from tiny import TinyData, tiny_module, tiny_trainer
 
-from diffusion_lab.training.checkpoint import CheckpointError, read_checkpoint
+from diffusion_lab.errors import CheckpointError
+from diffusion_lab.training.checkpoint import read_checkpoint
 
 
 class Reached(Exception):

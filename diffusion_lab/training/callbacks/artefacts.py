@@ -63,7 +63,7 @@ class Artefacts(Callback):
             except ValueError as error:
                 faults.append(f"callbacks.artefacts.pages.{name}: {error}")
         if faults:
-            from diffusion_lab.config import ConfigError
+            from diffusion_lab.errors import ConfigError
 
             raise ConfigError("\n".join(faults))
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
+from diffusion_lab.errors import CheckpointError
 from diffusion_lab.training.callbacks.monitoring import Best, refuse_never_logged
 from diffusion_lab.training.callbacks.steering import between_steps, by_steps
-from diffusion_lab.training.checkpoint import CheckpointError
 from diffusion_lab.training.sealed_files import remove_leftovers
 
 
@@ -104,7 +104,7 @@ class Checkpoints(Checkpoint):
         whole_epochs = trainer.check_val_every_n_epoch is not None
         drifting = not whole_epochs and batches % summed
         if trainer.val_check_batch % summed or drifting:
-            from diffusion_lab.config import ConfigError
+            from diffusion_lab.errors import ConfigError
 
             rest = "" if whole_epochs else f" and divide the {batches} batches of an epoch"
             raise ConfigError(

@@ -41,7 +41,7 @@ class FinalSamples(Callback):
         self, reader: Callable[[Any], Reader | None], num_samples: int = 20, seed: int = 0
     ) -> None:
         if num_samples < 1:
-            from diffusion_lab.config import ConfigError
+            from diffusion_lab.errors import ConfigError
 
             raise ConfigError(
                 f"callbacks.final_samples.num_samples={num_samples} must be at least 1"

@@ -31,7 +31,7 @@ class Best:
         own = monitor in METRICS or monitor in LARGER_IS_BETTER or monitor.startswith("val/loss")
         wanted = "max" if monitor in LARGER_IS_BETTER else "min"
         if own and mode != wanted:
-            from diffusion_lab.config import ConfigError
+            from diffusion_lab.errors import ConfigError
 
             raise ConfigError(
                 f"callbacks.checkpoints.mode={mode}: {monitor} is the better the "
@@ -83,7 +83,7 @@ def refuse_never_logged(monitor: str, trainer: pl.Trainer) -> None:
         ConfigError: saying what switches it on.
     """
     if monitor in METRICS and monitor not in _promised(trainer):
-        from diffusion_lab.config import ConfigError
+        from diffusion_lab.errors import ConfigError
 
         raise ConfigError(
             f"callbacks.checkpoints.monitor={monitor} is logged only while samples are scored: "
@@ -99,7 +99,7 @@ def refuse_unknown(monitor: str, trainer: pl.Trainer) -> None:
     """
     promised = _promised(trainer)
     if monitor not in promised:
-        from diffusion_lab.config import ConfigError
+        from diffusion_lab.errors import ConfigError
 
         raise ConfigError(
             f"callbacks.checkpoints.monitor={monitor!r} is not logged; there are "

@@ -8,8 +8,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
+from diffusion_lab.errors import RunError
 
-class NonFiniteError(RuntimeError):
+
+class NonFiniteError(RunError):
     """Training diverged; the message names step, loss, learning rate and precision."""
 
 

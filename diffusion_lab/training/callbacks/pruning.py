@@ -10,12 +10,13 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from diffusion_lab.errors import RunError
 from diffusion_lab.reporting.files import read_record
 from diffusion_lab.reporting.leaderboard import FINISHED
 from diffusion_lab.reporting.records import read_metrics
 
 
-class Pruned(RuntimeError):
+class Pruned(RunError):
     """A job was given up on purpose; the message says what it was compared with."""
 
 

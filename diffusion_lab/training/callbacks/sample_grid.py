@@ -63,7 +63,7 @@ class SampleGrid(Callback):
         raw: int = 0,
     ) -> None:
         if raw < 0:
-            from diffusion_lab.config import ConfigError
+            from diffusion_lab.errors import ConfigError
 
             raise ConfigError(f"callbacks.samples.raw={raw} must be at least 0 (0: none)")
         sizes = {"num_samples": num_samples, "every_n_epochs": every_n_epochs, "scale": scale}
@@ -86,7 +86,7 @@ class SampleGrid(Callback):
         """Refuse samples that cannot be drawn, before any training."""
         if stage != "fit":
             return
-        from diffusion_lab.config import ConfigError
+        from diffusion_lab.errors import ConfigError
         from diffusion_lab.reporting.pictures import refuse_shape
 
         try:
@@ -106,7 +106,7 @@ class SampleGrid(Callback):
             unit, every = "epoch", trainer.check_val_every_n_epoch
         never = sorted(number for number in self.at if number % every)
         if never:
-            from diffusion_lab.config import ConfigError
+            from diffusion_lab.errors import ConfigError
 
             raise ConfigError(
                 f"callbacks.samples.at={never}: there is a validation, and so a grid, after every "

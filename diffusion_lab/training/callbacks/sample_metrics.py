@@ -70,7 +70,7 @@ class SampleMetrics(Callback):
             ("batch_size", batch_size, 1),
         ):
             if value is not None and value < least:
-                from diffusion_lab.config import ConfigError
+                from diffusion_lab.errors import ConfigError
 
                 raise ConfigError(
                     f"callbacks.sample_metrics.{name}={value} must be at least {least}"
@@ -106,7 +106,7 @@ class SampleMetrics(Callback):
             if getattr(trainer, "datamodule", None) is None:
                 raise ValueError("there is no data module, with whose data samples are compared")
         except ValueError as error:
-            from diffusion_lab.config import ConfigError
+            from diffusion_lab.errors import ConfigError
 
             raise ConfigError(f"callbacks.sample_metrics: {error}") from None
 
@@ -134,7 +134,7 @@ class SampleMetrics(Callback):
                     f"{first} of {trainer.max_epochs}; change one of the two"
                 )
         if text:
-            from diffusion_lab.config import ConfigError
+            from diffusion_lab.errors import ConfigError
 
             raise ConfigError(f"callbacks.sample_metrics.every_n_epochs={every}: {text}")
 

@@ -73,7 +73,7 @@ class GuardedLogger(Logger):
 
     def __init__(self, patience: float = 30.0) -> None:
         if patience < 0:
-            from diffusion_lab.config import ConfigError
+            from diffusion_lab.errors import ConfigError
 
             raise ConfigError(f"logger.patience={patience} must not be negative (seconds)")
         super().__init__()
