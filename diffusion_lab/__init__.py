@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffusion_lab.training.checkpoint import load as load
+    from diffusion_lab.loading import load as load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -17,7 +17,7 @@ __all__ = ["__version__", "load"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":  # lazily: the command line must answer before torch is imported
-        from diffusion_lab.training.checkpoint import load
+        from diffusion_lab.loading import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

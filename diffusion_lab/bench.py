@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from diffusion_lab.config import check, instantiate, refuse, run
+from diffusion_lab.config.building import instantiate
+from diffusion_lab.config.checking import check, refuse
+from diffusion_lab.config.running import run
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.train import make_trainer, settle_precision
 
@@ -35,7 +37,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: the config cannot run; the message holds every fault.
     """
     refuse(faults(cfg))
-    from diffusion_lab.reporting.files import write_atomically
+    from diffusion_lab.files import write_atomically
     from diffusion_lab.training.speed import TakingTurns
 
     turns = TakingTurns(cfg.bench.steps, cfg.bench.warmup)
@@ -76,13 +78,13 @@ def _shorten(cfg: DictConfig, folder: str) -> None:
 
 def _measured(cfg: DictConfig, turns: TakingTurns, folder: Path) -> dict[str, Any]:
     """Train and sample, and say how fast."""
-    from diffusion_lab.training.building import build_module
-    from diffusion_lab.training.environment import hardware, versions
+    from diffusion_lab.loading import build_training
+    from diffusion_lab.runs.environment import hardware, versions
     from diffusion_lab.training.reproducibility import set_global_flags
     from diffusion_lab.training.speed import sampling_seconds
 
     set_global_flags(cfg.seed)
-    model = build_module(OmegaConf.to_container(cfg, resolve=True), trust=cfg.trust)
+    model = build_training(OmegaConf.to_container(cfg, resolve=True), trust=cfg.trust)
     if model.make_optimizer is None or model.drawing.sampler is None:
         raise ConfigError("bench needs an optimizer and a sampler in the config")
     trainer = make_trainer(cfg, folder)

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.config import check, instantiate, refuse, run
-from diffusion_lab.config.lists import into_rows
-from diffusion_lab.config.runs import run_folder_of, typed_now
-from diffusion_lab.config.stored import without_checkpoint
+from diffusion_lab.checkpoints.finding import missing_checkpoint
+from diffusion_lab.config.building import instantiate
+from diffusion_lab.config.checking import check, refuse
+from diffusion_lab.config.running import run
+from diffusion_lab.config.sweep_values import into_rows
 from diffusion_lab.errors import ConfigError
+from diffusion_lab.runs.folder import run_folder_of, typed_now
 from diffusion_lab.studies.cells import Cell, plain
 
 if TYPE_CHECKING:
@@ -28,13 +30,18 @@ if TYPE_CHECKING:
     from diffusion_lab.studies.rulers import Line, Ruler
 
 
-def evaluate(cfg: DictConfig, typed: Sequence[str] | None = None) -> dict[str, Any]:
+def evaluate(
+    cfg: DictConfig,
+    typed: Sequence[str] | None = None,
+    checkpoint: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Score what a config describes, print the figures and write them.
 
     Args:
         cfg: A config of `conf/evaluate.yaml`.
         typed: In a study, the overrides that its rows start from (a row has a sampler of its own,
             so the one in `cfg` cannot be told from a default); None is what was typed.
+        checkpoint: What the file `cfg.ckpt` holds; read from it unless given.
 
     Returns:
         The figures of `metrics.scores` or `metrics.point_scores`, with `network_calls` an image
@@ -47,8 +54,8 @@ def evaluate(cfg: DictConfig, typed: Sequence[str] | None = None) -> dict[str, A
     if cfg.get("study"):
         return _study(cfg, typed_now()[0] if typed is None else typed)
     if not cfg.ckpt:
-        raise ConfigError(without_checkpoint("evaluate", str(cfg.paths.output_dir)))
-    cell = Cell(cfg)
+        raise ConfigError(missing_checkpoint("evaluate", str(cfg.paths.output_dir)))
+    cell = Cell(cfg, read=checkpoint)
     refuse(cell.faults())
     from diffusion_lab.studies.measuring import measure
     from diffusion_lab.studies.progress import Progress
@@ -97,7 +104,7 @@ def _study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
 
 def _write(measured: Measurement, ruler: Ruler, cell: Cell) -> str:
     """Write figures and pictures; what was written, in one line."""
-    from diffusion_lab.reporting.files import write_atomically
+    from diffusion_lab.files import write_atomically
     from diffusion_lab.reporting.grids import save_picture
     from diffusion_lab.studies.pictures import counts_of, pictures_of
 

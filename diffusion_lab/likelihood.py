@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.config import refuse, run
-from diffusion_lab.config.runs import run_folder_of
-from diffusion_lab.config.stored import without_checkpoint
+from diffusion_lab.checkpoints.finding import missing_checkpoint
+from diffusion_lab.config.checking import refuse
+from diffusion_lab.config.running import run
 from diffusion_lab.errors import ConfigError
+from diffusion_lab.runs.folder import run_folder_of
 from diffusion_lab.studies.cells import plain
 from diffusion_lab.studies.likelihood_request import (
     OWN,
@@ -32,16 +33,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffusion_lab.config.composing import DictConfig
+    from diffusion_lab.generate.model import TrainedModel
     from diffusion_lab.studies.likelihoods import Score
     from diffusion_lab.studies.progress import Progress
-    from diffusion_lab.training.module import DiffusionModule
 
 
-def likelihood(cfg: DictConfig) -> dict[str, Any]:
+def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dict[str, Any]:
     """Score what a config describes, print the figures and write them.
 
     Args:
         cfg: A config of `conf/likelihood.yaml`.
+        checkpoint: What the file `cfg.ckpt` holds; read from it unless given.
 
     Returns:
         The content of likelihood.json: a `likelihood_figures.summary`; with `against`, that of
@@ -51,17 +53,18 @@ def likelihood(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: The config cannot run; the message holds every fault.
     """
     if not cfg.ckpt:
-        raise ConfigError(without_checkpoint("likelihood", str(cfg.paths.output_dir)))
-    from diffusion_lab.training.checkpoint import load, read_checkpoint
+        raise ConfigError(missing_checkpoint("likelihood", str(cfg.paths.output_dir)))
+    from diffusion_lab.checkpoints.format import read_checkpoint
+    from diffusion_lab.loading import device_of, restored
 
-    stored = read_checkpoint(cfg.ckpt)["diffusion_lab"]
+    checkpoint = checkpoint or read_checkpoint(cfg.ckpt)
+    stored = checkpoint["diffusion_lab"]
     refuse(faults(cfg, stored["config"]))
-    from diffusion_lab.sample import device_of
     from diffusion_lab.studies.likelihood_figures import lines
     from diffusion_lab.studies.measuring import counting
     from diffusion_lab.studies.progress import Progress
 
-    module = load(cfg.ckpt, cfg.weights, device_of(cfg.device), cfg.trust)
+    module = restored(checkpoint, cfg.weights, device_of(cfg.device), cfg.trust)
     module.requires_grad_(False)
     sets = {k: samples_of(cfg, data, module) for k, data in data_modules(cfg, stored).items()}
     if cfg.method == "bound" and cfg.end == "auto":
@@ -84,7 +87,7 @@ def likelihood(cfg: DictConfig) -> dict[str, Any]:
 
 def _measured(
     cfg: DictConfig,
-    module: DiffusionModule,
+    module: TrainedModel,
     score: Score,
     sets: Mapping[str, Samples],
     progress: Progress,
@@ -124,7 +127,7 @@ def _cost(cfg: DictConfig, score: Score, count: int) -> str:
 
 def _write(cfg: DictConfig, found: dict[str, Any]) -> Path:
     """likelihood.json and beside it the picture."""
-    from diffusion_lab.reporting.files import write_atomically
+    from diffusion_lab.files import write_atomically
     from diffusion_lab.studies.likelihood_figures import figure
 
     path = run_folder_of(Path(cfg.ckpt)) / "likelihood.json"

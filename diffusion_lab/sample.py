@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -19,30 +18,35 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from diffusion_lab.config import check, instantiate, refuse, run
+from diffusion_lab.checkpoints.finding import find_checkpoint, missing_checkpoint
+from diffusion_lab.config.checking import checked, refuse
+from diffusion_lab.config.components import build
 from diffusion_lab.config.rules import shown
-from diffusion_lab.config.stored import stored_config, without_checkpoint
+from diffusion_lab.config.running import run
 from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.reporting.files import write_atomically
+from diffusion_lab.files import write_atomically
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from PIL.Image import Image
     from torch import Tensor
 
-    from diffusion_lab.training.module import DiffusionModule
+    from diffusion_lab.generate.model import TrainedModel
 
+_TRAINED = ("schedule", "parameterization", "denoiser", "data")
+"""Nodes of the training that a request must fit."""
 ENDINGS = (".png", ".npz", ".gif", ".webp")
 BATCH, BATCH_NUMBERS = 256, 2**16
 """Where `batch_size` is null: images at a time, and more of what has fewer numbers than that."""
 
 
-def sample(cfg: DictConfig) -> Path:
+def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
     """Draw what a config describes.
 
     Args:
         cfg: A config of `conf/sample.yaml`.
+        checkpoint: What the file `cfg.ckpt` holds; read from it unless given.
 
     Returns:
         The file written.
@@ -52,21 +56,22 @@ def sample(cfg: DictConfig) -> Path:
         CheckpointError: The checkpoint is damaged, or lacks these weights.
     """
     if not cfg.ckpt:
-        raise ConfigError(without_checkpoint("sample", str(cfg.paths.output_dir)))
-    refuse(faults(cfg))
+        raise ConfigError(missing_checkpoint("sample", str(cfg.paths.output_dir)))
+    from diffusion_lab.checkpoints.format import read_checkpoint
+
+    checkpoint = checkpoint or read_checkpoint(find_checkpoint(cfg.ckpt))
+    stored = checkpoint["diffusion_lab"]["config"]
+    labels, parts = validated(cfg, stored)
     import torch
 
-    from diffusion_lab.training.labels import expand_labels
+    from diffusion_lab.loading import device_of, restored
 
-    model = loaded(cfg)
-    count, label = _count(cfg), label_of(cfg.label, model.num_classes)
-    if cfg.interpolate and label == "all":  # one class a way; images bring theirs along
-        rows = torch.arange(count) // cfg.interpolate % (model.num_classes or 1)
-        label = None if cfg.image is not None else rows
-    labels = expand_labels(label, count, model.num_classes)
+    model = restored(checkpoint, cfg.weights, device_of(cfg.device), cfg.trust, **parts)
+    count = _count(cfg)
     began = time.perf_counter()
     with torch.no_grad():
-        out = _write(cfg, model, labels, count, _start(cfg, model, labels, count))
+        start = _start(cfg, model, labels, count, stored)
+        out = _write(cfg, model, labels, count, start)
     seconds = time.perf_counter() - began
     kind = "point" if _are_points(model) else "image"
     drawn = f"1 {kind}" if count == 1 else f"{count} {kind}s"
@@ -74,28 +79,53 @@ def sample(cfg: DictConfig) -> Path:
     return out
 
 
-def faults(cfg: DictConfig) -> list[str]:
-    """Everything wrong with a request, against the model that the checkpoint describes."""
+def validated(cfg: DictConfig, stored: dict[str, Any]) -> tuple[Tensor | None, dict[str, Any]]:
+    """The class of each sample, and sampler, guidance and constraint.
+
+    Args:
+        cfg: A config of `conf/sample.yaml`.
+        stored: The configuration of the training that the checkpoint is of.
+
+    Raises:
+        ConfigError: Everything wrong with the request.
+    """
     own: dict[str, Any] = {
         key: cfg._get_node(key) for key in cfg if key not in ("hydra", "ckpt", "label")
     }
-    trained = {
-        key: value
-        for key, value in stored_config().items()
-        if key in ("schedule", "parameterization", "denoiser", "data")
-    }
-    found = check(OmegaConf.create({**trained, **own}))
-    classes = (trained.get("data") or {}).get("num_classes")
-    from diffusion_lab.training.labels import expand_labels
-
+    trained = {key: stored[key] for key in _TRAINED if key in stored}
+    found, objects = checked(OmegaConf.create({**trained, **own}))
+    data = trained.get("data") or {}
+    labels = None
     try:
-        expand_labels(label_of(cfg.label, classes), 1, classes)
+        labels = _labels(cfg, data.get("num_classes"))
     except (ValueError, TypeError, RuntimeError) as error:
         text = str(error)
         found.append(text if text.startswith("label=") else f"label={shown(cfg.label)}: {text}")
-    found += _faults_of_out(cfg, (trained.get("data") or {}).get("shape"))
+    refuse(found + _errors(cfg, data.get("shape")))
+    return labels, {name: objects.get(name) for name in ("sampler", "guidance", "constraint")}
+
+
+def _labels(cfg: DictConfig, classes: int | None) -> Tensor | None:
+    """The class of each sample."""
+    import torch
+
+    from diffusion_lab.generate.labels import expand_labels, typed_label
+
+    label = typed_label(cfg.label, classes)
+    if type(cfg.interpolate) is not int or not isinstance(cfg.num_samples, int | None):
+        return expand_labels(label, 1, classes)  # what is wrong with these is told elsewhere
+    count = max(1, _count(cfg))
+    if cfg.interpolate and label == "all":  # one class a way; images bring theirs along
+        rows = torch.arange(count) // cfg.interpolate % (classes or 1)
+        label = None if cfg.image is not None else rows
+    return expand_labels(label, count, classes)
+
+
+def _errors(cfg: DictConfig, shape: Sequence[int] | None) -> list[str]:
+    """What is wrong with the file, the start and the devices that are asked for."""
+    found = _faults_of_out(cfg, shape)
     if type(cfg.interpolate) is int and isinstance(cfg.num_samples, int | None):  # else told above
-        found += _faults_of_start(cfg, (trained.get("data") or {}).get("shape"))
+        found += _faults_of_start(cfg, shape)
     film = Path(str(cfg.out)).suffix.lower() in (".gif", ".webp")
     if cfg.devices != 1 and (cfg.strip or film):
         found.append(f"devices={cfg.devices} share grids and arrays; leave it out of films, strips")
@@ -153,28 +183,26 @@ def _faults_of_start(cfg: DictConfig, shape: Sequence[int] | None) -> list[str]:
     return found
 
 
-def _start(cfg: DictConfig, model: DiffusionModule, labels: Tensor | None, count: int) -> Any:
-    """Where sampling starts, see `training.given_images`; None for noise."""
-    from diffusion_lab.training.given_images import typed_images, typed_start
+def _start(
+    cfg: DictConfig,
+    model: TrainedModel,
+    labels: Tensor | None,
+    count: int,
+    stored: dict[str, Any],
+) -> Any:
+    """Where sampling starts, see `generate.image_inputs`; None for noise."""
+    from diffusion_lab.generate.image_inputs import typed_images, typed_start
 
     images = None
     if cfg.image is not None:
         names = list(cfg.image) if OmegaConf.is_list(cfg.image) else str(cfg.image)
-        stored = stored_config()["data"]
-        images = typed_images(names, model.shape, lambda: instantiate(stored, trust=cfg.trust))
+        node = {**stored["data"], "data_dir": cfg.paths.data_dir}
+        node = node if "data_dir" in stored["data"] else stored["data"]
+        images = typed_images(names, model.shape, lambda: build(node, "data", cfg.trust))
     return typed_start(
         model, count, labels, cfg.seed,
         images=images, time=cfg.start, known=cfg.known, interpolate=cfg.interpolate,
     )  # fmt: skip
-
-
-def label_of(label: Any, num_classes: int | None) -> Any:
-    """The label as `expand_labels` takes it; `all` means no class where there are none."""
-    if OmegaConf.is_list(label):
-        return list(label)
-    if label == "all" and num_classes is None:
-        return None
-    return label
 
 
 def _count(cfg: DictConfig) -> int:
@@ -185,55 +213,18 @@ def _count(cfg: DictConfig) -> int:
     return 10 if cfg.strip else 100
 
 
-def loaded(cfg: DictConfig) -> DiffusionModule:
-    """The checkpoint's model on its device, drawing by the config's sampler and guidance."""
-    from diffusion_lab.training.checkpoint import load
-
-    model = load(cfg.ckpt, cfg.weights, device_of(cfg.device), cfg.trust)
-    names = ("sampler", "guidance", "constraint")
-    parts = {name: instantiate(cfg[name], trust=cfg.trust) for name in names}
-    model.drawing = replace(model.drawing, **parts)
-    return model
-
-
-def source_of(cfg: DictConfig) -> Callable[[str], DiffusionModule]:
-    """`loaded`, for the processes of other devices."""
-    return partial(_loaded_on, OmegaConf.to_container(cfg, resolve=True))
-
-
-def _loaded_on(plain: dict[str, Any], device: str) -> DiffusionModule:
-    return loaded(OmegaConf.create({**plain, "device": device}))
-
-
-def device_of(name: str) -> Any:
-    """The torch device meant by cpu, cuda, mps or auto.
-
-    Raises:
-        ConfigError: There is no such device here.
-    """
-    import torch
-
-    if name != "auto":
-        wanted = torch.device(name)
-        if wanted.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"device={name}: there is no CUDA device here; use device=cpu")
-        return wanted
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _are_points(model: DiffusionModule) -> bool:
+def _are_points(model: TrainedModel) -> bool:
     return len(model.shape) == 1
 
 
 def _write(
-    cfg: DictConfig, model: DiffusionModule, labels: Tensor | None, count: int, start: Any
+    cfg: DictConfig, model: TrainedModel, labels: Tensor | None, count: int, start: Any
 ) -> Path:
     """Draw and write the kind of file that `out` names."""
+    from diffusion_lab.generate.multi_device import Request, draw
+    from diffusion_lab.loading import source_of
     from diffusion_lab.reporting.animations import save_film
     from diffusion_lab.reporting.grids import save_picture
-    from diffusion_lab.training.sharing import Request, draw
 
     out = Path(str(cfg.out)).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -245,15 +236,18 @@ def _write(
         frames = [*states, estimates[-1]]
         draw = _pictures(cfg, model, labels, frames)
         return save_film(out, map(draw, frames))
+    names = ("sampler", "guidance", "constraint")
+    parts = {name: getattr(model.drawing, name) for name in names}
+    source = source_of(cfg.ckpt, cfg.weights, cfg.trust, **parts)
     request = Request(count, labels, cfg.seed, size, start)
-    samples = draw(model, source_of(cfg), cfg.devices, request).samples
+    samples = draw(model, source, cfg.devices, request).samples
     if out.suffix.lower() == ".npz":
         return save_arrays(out, samples, labels)
     return save_picture(out, _pictures(cfg, model, labels, [samples])(samples))
 
 
 def _pictures(
-    cfg: DictConfig, model: DiffusionModule, labels: Tensor | None, frames: list[Tensor]
+    cfg: DictConfig, model: TrainedModel, labels: Tensor | None, frames: list[Tensor]
 ) -> Callable[[Tensor], Image]:
     """How a set of samples becomes a picture; points of all frames share one window."""
     if _are_points(model):
@@ -265,7 +259,7 @@ def _pictures(
     return partial(image_grid, columns=int(cfg.columns or _columns(cfg, model, len(frames[0]))))
 
 
-def _columns(cfg: DictConfig, model: DiffusionModule, count: int) -> int:
+def _columns(cfg: DictConfig, model: TrainedModel, count: int) -> int:
     """One class a column where classes cycle, one way a row, else about square."""
     if cfg.interpolate:
         return int(cfg.interpolate)
@@ -277,7 +271,7 @@ def _columns(cfg: DictConfig, model: DiffusionModule, count: int) -> int:
 
 
 def _strip(
-    model: DiffusionModule, labels: Tensor | None, count: int, seed: int, size: int, number: int
+    model: TrainedModel, labels: Tensor | None, count: int, seed: int, size: int, number: int
 ) -> Image:
     times, states, estimates = _moments(model, labels, count, seed, size, number)
     if _are_points(model):
@@ -290,7 +284,7 @@ def _strip(
 
 
 def _moments(
-    model: DiffusionModule,
+    model: TrainedModel,
     labels: Tensor | None,
     count: int,
     seed: int,
@@ -317,7 +311,8 @@ def _moments(
         n = min(size, count - first)
         chosen = None if labels is None else labels[: first + n]
         moments = []
-        for k, step in enumerate(model.trajectory(n, chosen, seed=seed, first=first, start=start)):
+        steps = model.drawing.trajectory(model.diffusion, n, chosen, seed, first, start)
+        for k, step in enumerate(steps):
             if k in picked:
                 states[len(moments)].append(step.x_t.float().cpu())
                 estimates[len(moments)].append(step.x0.float().cpu())

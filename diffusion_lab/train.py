@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from diffusion_lab.config import check, instantiate, refuse, run
-from diffusion_lab.config.launching import finish, start
-from diffusion_lab.config.runs import is_rank_zero, open_run, typed_now
-from diffusion_lab.config.sweeps import job
+from diffusion_lab.config.building import instantiate
+from diffusion_lab.config.checking import check, refuse
+from diffusion_lab.config.running import run
 from diffusion_lab.errors import ConfigError
+from diffusion_lab.runs.folder import is_rank_zero, open_run, typed_now
+from diffusion_lab.runs.launching import SweepLaunch, logger_of
+from diffusion_lab.runs.sweeps import job
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule, Trainer
     from omegaconf import DictConfig
+
+    from diffusion_lab.runs.leaderboard import Goal, Job
 
 
 _COUNTERS = (("step", "global_step"), ("epoch", "current_epoch"))
@@ -49,8 +54,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
     import torch
 
-    from diffusion_lab.training.building import build_module
-    from diffusion_lab.training.checkpoint import newest_good_checkpoint, read_checkpoint
+    from diffusion_lab.checkpoints.finding import newest_good_checkpoint
+    from diffusion_lab.checkpoints.format import read_checkpoint
+    from diffusion_lab.loading import build_training
     from diffusion_lab.training.reproducibility import set_global_flags
 
     set_global_flags(cfg.seed, deterministic=bool(cfg.trainer.get("deterministic")))
@@ -59,7 +65,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         _say(f"Going on from step {read_checkpoint(checkpoint)['global_step']}: {checkpoint}")
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     data: LightningDataModule = instantiate(cfg.data, trust=cfg.trust)
-    model = build_module(plain, trust=cfg.trust)
+    model = build_training(plain, trust=cfg.trust)
     model.describe_run(plain, choices)
     trainer = make_trainer(cfg, folder)
     try:
@@ -110,8 +116,8 @@ def settle_precision(cfg: DictConfig) -> None:
 
 def _tell(folder: Path, data: LightningDataModule, trainer: Trainer) -> None:
     """Where everything is, and what to type next."""
-    from diffusion_lab.reporting.files import read_record
-    from diffusion_lab.reporting.records import grids
+    from diffusion_lab.files import read_record
+    from diffusion_lab.runs.records import grids
 
     drawn, record = grids(folder), read_record(folder / "summary.json")
     # Spawned processes leave their trainer here as it was; the record tells of them too.
@@ -138,9 +144,25 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
+def _after_sweep(folder: Path, jobs: Sequence[Job], goal: Goal) -> None:
+    """The report of a sweep, and its run at Weights & Biases where its jobs have theirs."""
+    from diffusion_lab.reporting.report import write_report
+
+    try:
+        write_report(folder)
+    except Exception as error:
+        warnings.warn(f"{folder / 'report.html'} could not be written: {error}", stacklevel=1)
+    logger = logger_of(jobs)
+    if logger is not None:
+        from diffusion_lab.training.loggers.sweep import log_jobs
+
+        log_jobs(folder, jobs, goal, logger)
+
+
 def main() -> None:
     """The command line."""
-    run("train", train, prepare=start, job=job, finish=finish)
+    launch = SweepLaunch(_after_sweep)
+    run("train", train, prepare=launch.start, job=job, finish=launch.finish)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion_lab.config import CONF, check, compose
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.checking import check
+from diffusion_lab.config.groups import CONF
 
 FILES = sorted(CONF.rglob("*.yaml"))
 TINY = [

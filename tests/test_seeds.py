@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from diffusion_lab.config import check, compose, instantiate
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.building import instantiate
+from diffusion_lab.config.checking import check
 
 IMAGES = ["seed_000", "seed_001", "seed_002", "seed_003", "seed_004"]
 BUDGETS = ["smoke", "cpu", "full"]

@@ -1,20 +1,13 @@
-"""Composing, checking and instantiating: the only place that talks to Hydra.
+"""From a command line to a checked config: the only place that talks to Hydra and OmegaConf.
 
-    from diffusion_lab.config import compose, check, instantiate
+    from diffusion_lab.config.arguments import compose
+    from diffusion_lab.config.checking import check
     cfg = compose("train", ["experiment=quickstart", "optimizer.lr=1e-3"])
-    faults = check(cfg)                      # [] or every fault of the config, one sentence each
-    sampler = instantiate(cfg.sampler)
+    errors = check(cfg)                      # [] or every error of the config, one sentence each
 
-`running` turns a function of a config into a command; `arguments` rewrites what was typed before
-Hydra sees it; `suggestions` explains what Hydra refuses; `signatures` and `rules` know what a
-constructor takes, without importing it; `checking` collects all faults; `building` instantiates
-from an allow-list; `sweeps` keeps the books of a multirun. Nothing here imports torch when it is
-imported, so that `--help` and a mistyped key answer at once.
+`groups` knows the files of `conf/`, `words` what is typed; `arguments` rewrites it before Hydra
+sees it and composes; `suggestions` explains what Hydra refuses; `signatures` and `rules` know what
+a constructor takes, without importing it; `checking` collects all errors; `building` instantiates
+from an allow-list; `running` turns a function of a config into a command. Nothing here imports
+torch when it is imported, so that `--help` and a mistyped key answer at once.
 """
-
-from diffusion_lab.config.building import instantiate
-from diffusion_lab.config.checking import check, refuse
-from diffusion_lab.config.composing import CONF, compose, settle
-from diffusion_lab.config.running import run
-
-__all__ = ["CONF", "check", "compose", "instantiate", "refuse", "run", "settle"]

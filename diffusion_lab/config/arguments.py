@@ -8,96 +8,56 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from diffusion_lab.config.composing import CONF, groups, key_of, options, raw
+from omegaconf import DictConfig
 
-PATH_KEYS = frozenset(
-    {"ckpt", "resume", "run", "run_dir", "out", "paths.data_dir", "study.rows.ckpt"}
-)
-"""Keys whose values are paths: `=`, spaces and brackets in them are no grammar."""
-
-_VALUED_FLAGS = frozenset(
-    {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn"}
-    | {"--config-dir", "-cd", "--info", "-i", "--shell-completion", "-sc"}
-)
-_SILENT_FLAGS = frozenset(
-    {"--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc", "--info", "-i"}
-)
+from diffusion_lab.config.composing import raw, settle
+from diffusion_lab.config.groups import CONF, groups, options
+from diffusion_lab.config.words import PATH_KEYS, key_of, quoted, value_of
 
 
-@dataclass
-class Typed:
-    """A command line, taken apart.
+def compose(command: str, overrides: Sequence[str] = (), *, settled: bool = True) -> DictConfig:
+    """The config of a command, as its command line would make it.
 
-    Attributes:
-        flags: What starts with `-`, with its values.
-        overrides: The rest: key=value and its relatives.
+    Args:
+        command: train, sample, evaluate, likelihood ...: a yaml file at the top of `conf/`.
+        overrides: As typed: key=value, group=option, +key=value, ~key.
+        settled: Also leave out what a recipe sets for another option than the chosen one.
+
+    Returns:
+        The config, without Hydra's own node.
+
+    Raises:
+        ConfigError: An unknown key or option, or a value that cannot be read.
     """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    flags: list[str]
-    overrides: list[str]
+    from diffusion_lab.config.suggestions import explain
+    from diffusion_lab.errors import ConfigError
 
-    @classmethod
-    def of(cls, argv: Sequence[str]) -> Typed:
-        """Take a command line apart."""
-        flags: list[str] = []
-        overrides: list[str] = []
-        rest = iter(argv)
-        for word in rest:
-            if not word.startswith("-"):
-                overrides.append(word)
-                continue
-            flags.append(word)
-            if word in _VALUED_FLAGS:
-                flags += [next(rest, "")]
-        return cls(flags, overrides)
-
-    @property
-    def silent(self) -> bool:
-        """Whether help or completion was asked for: nothing is rewritten then."""
-        return any(flag in _SILENT_FLAGS for flag in self.flags)
-
-    @property
-    def shows(self) -> bool:
-        """Whether the config is to be printed, not run."""
-        return any(flag in {"--cfg", "-c"} for flag in self.flags)
-
-    @property
-    def multirun(self) -> bool:
-        """Whether this is a sweep."""
-        asked = value_of("hydra.mode", self.overrides)
-        return "-m" in self.flags or "--multirun" in self.flags or asked == "MULTIRUN"
-
-    @property
-    def argv(self) -> list[str]:
-        """The command line again."""
-        return [*self.flags, *self.overrides]
-
-
-def value_of(key: str, overrides: Sequence[str]) -> str | None:
-    """The value typed last for a key, without quotes; None if it was not typed."""
-    values = [text.partition("=")[2] for text in overrides if key_of(text) == key and "=" in text]
-    return values[-1].strip().strip("'\"") if values else None
-
-
-def quoted(key: str, value: str | Path) -> str:
-    """`key=value` with the quotes that Hydra's grammar needs around a path."""
-    text = str(value)
-    if re.fullmatch(r"(\$\{[\w.]+\}|[\w./~@:+-])*", text):
-        return f"{key}={text}"
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+    try:
+        typed = rewrite(command, list(overrides))
+        cfg = raw(command, typed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, command, overrides)) from None
+    return settle(cfg, typed) if settled else cfg
 
 
 def rewrite(command: str, overrides: Sequence[str]) -> list[str]:
-    """Overrides as Hydra is to see them.
+    """Overrides as Hydra is to see them; see `with_stored`."""
+    return with_stored(command, overrides)[0]
+
+
+def with_stored(command: str, overrides: Sequence[str]) -> tuple[list[str], dict[str, Any] | None]:
+    """Overrides as Hydra is to see them, and the checkpoint that `ckpt=` names, if any.
 
     Raises:
-        ConfigError: A checkpoint that does not exist or cannot be read.
+        CheckpointError: A checkpoint that does not exist or cannot be read.
+        ConfigError: One that holds what may not be built.
     """
     words = [_as_prompt(_as_path(word)) for word in overrides]
     if (CONF / f"{command}.yaml").is_file() and "budget" in _default_groups(command):
@@ -105,8 +65,8 @@ def rewrite(command: str, overrides: Sequence[str]) -> list[str]:
     if value_of("ckpt", words) not in (None, "", "null", "???"):
         from diffusion_lab.config.stored import with_checkpoint
 
-        words = with_checkpoint(command, words, _default_groups(command))
-    return words
+        return with_checkpoint(command, words, _default_groups(command))
+    return words, None
 
 
 def with_budget(overrides: list[str]) -> list[str]:

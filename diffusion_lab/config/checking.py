@@ -51,6 +51,13 @@ def check(cfg: DictConfig | dict[str, Any], *, build: bool = True) -> list[str]:
         cfg: A composed config, or a plain dict.
         build: Also build the torch-only components (imports torch, a few seconds when cold).
     """
+    return checked(cfg, build=build)[0]
+
+
+def checked(
+    cfg: DictConfig | dict[str, Any], *, build: bool = True
+) -> tuple[list[str], dict[str, Any]]:
+    """`check`, and what it built: node -> object, for whom it is fit to be used (no network is)."""
     plain, faults = _resolved(cfg)
     trust = plain.get("trust") or []
     trust = trust if isinstance(trust, list) else [str(trust)]
@@ -61,10 +68,13 @@ def check(cfg: DictConfig | dict[str, Any], *, build: bool = True) -> list[str]:
         found.setdefault(path, sentence)
     for path, sentence in cross(plain):
         found.setdefault(path, sentence)
+    objects: dict[str, Any] = {}
     if build:
-        for path, sentence in Built(plain, trust, set(found)).faults():
+        built = Built(plain, trust, set(found))
+        for path, sentence in built.faults():
             found.setdefault(path, sentence)
-    return list(dict.fromkeys(found.values()))
+        objects = built.objects
+    return list(dict.fromkeys(found.values())), objects
 
 
 def _resolved(cfg: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:

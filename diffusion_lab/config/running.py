@@ -19,12 +19,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_lab.config.arguments import Typed, help_text, listing, rewrite
-from diffusion_lab.config.composing import CONF, groups, key_of, settle
+from diffusion_lab.config.arguments import help_text, listing, with_stored
+from diffusion_lab.config.composing import settle
+from diffusion_lab.config.groups import CONF, groups
 from diffusion_lab.config.suggestions import explain, unknown_key
+from diffusion_lab.config.words import Typed, key_of
 from diffusion_lab.errors import ConfigError, UserError
 
-Task = Callable[[DictConfig], Any]
+Task = Callable[..., Any]
+"""(config) or, of a command that was given `ckpt=`, (config, checkpoint) -> anything."""
 
 
 def run(
@@ -54,7 +57,9 @@ def run(
             _refuse_unknown_additions(command, typed.overrides)
             if prepare is not None and not typed.shows:
                 typed.overrides = prepare(typed)
-            typed.overrides = rewrite(command, typed.overrides)
+            typed.overrides, checkpoint = with_stored(command, typed.overrides)
+            if checkpoint is not None:
+                task = partial(task, checkpoint=checkpoint)
         sys.argv[1:] = typed.argv
         status = _through_hydra(command, typed, task, job, finish)
     except (HydraException, OmegaConfBaseException) as error:

@@ -8,41 +8,47 @@ it.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from diffusion_lab.config.arguments import quoted, value_of
-from diffusion_lab.config.composing import key_of
+from diffusion_lab.checkpoints.finding import find_checkpoint
+from diffusion_lab.checkpoints.format import read_checkpoint
+from diffusion_lab.config.components import stored_errors
+from diffusion_lab.config.words import key_of, quoted, value_of
 from diffusion_lab.errors import ConfigError
 
 OPTION = "from_checkpoint"
 """Name of the option that holds what a checkpoint stores for a group."""
 
 _NOT_STORED = frozenset({"paths", "experiment", "budget", "local", "debug", "logger", "trainer"})
-_LAST: dict[str, Any] = {}
+_OF_A_MODEL = (
+    *("denoiser", "schedule", "parameterization", "sampler", "guidance", "constraint"),
+    *("data", "model"),
+)
+"""Nodes of a stored configuration that `sample`, `evaluate` and `likelihood` use."""
 
 
-def stored_config() -> dict[str, Any]:
-    """The training config of the checkpoint read last by this command; {} if none was."""
-    return dict(_LAST)
-
-
-def with_checkpoint(command: str, overrides: list[str], groups: list[str]) -> list[str]:
-    """Overrides with `ckpt` made a file and the stored choices in front.
+def with_checkpoint(
+    command: str, overrides: list[str], groups: list[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """Overrides with `ckpt` made a file and the stored choices in front; and the checkpoint.
 
     Raises:
-        ConfigError: There is no such checkpoint.
-        CheckpointError: It cannot be read.
+        CheckpointError: There is no such checkpoint, or it cannot be read.
+        ConfigError: Its configuration names what may not be built.
     """
-    from diffusion_lab.training.checkpoint import read_checkpoint
-
     output = value_of("paths.output_dir", overrides) or "outputs"
     path = find_checkpoint(str(value_of("ckpt", overrides)), Path(output))
-    config = dict(read_checkpoint(path)["diffusion_lab"]["config"])
-    _LAST.clear()
-    _LAST.update(config)
+    checkpoint = read_checkpoint(path)
+    config = checkpoint["diffusion_lab"]["config"]
+    used = {name: config[name] for name in _OF_A_MODEL if name in config}
+    errors = stored_errors(used, trusted(overrides))
+    if errors:
+        raise ConfigError(f"ckpt={path} cannot be used:\n" + "\n".join(errors))
     typed = {key_of(word).split("@")[0] for word in overrides}
     front = []
     for group in groups:
@@ -50,7 +56,12 @@ def with_checkpoint(command: str, overrides: list[str], groups: list[str]) -> li
             _register(group, config[group])
             front += [] if group in typed else [f"{group}={OPTION}"]
     rest = [word for word in overrides if key_of(word) != "ckpt"]
-    return [*front, *rest, quoted("ckpt", path)]
+    return [*front, *rest, quoted("ckpt", path)], checkpoint
+
+
+def trusted(overrides: Sequence[str]) -> list[str]:
+    """The packages that are named by `trust=[...]` among overrides."""
+    return re.findall(r"[\w.]+", value_of("trust", overrides) or "")
 
 
 def _register(group: str, node: Any) -> None:
@@ -65,40 +76,3 @@ def _register(group: str, node: Any) -> None:
         store.store(name=OPTION, group="grid", node=grid)
         node = {"defaults": [{"/grid@grid": OPTION}, "_self_"], **node}
     store.store(name=OPTION, group=group, node=node)
-
-
-def find_checkpoint(text: str, output: Path = Path("outputs")) -> Path:
-    """The checkpoint file meant by a path.
-
-    Args:
-        text: A file, a run folder, a folder of runs (the newest), or `auto` (the newest of all).
-        output: Where runs are, for `auto`.
-
-    Raises:
-        ConfigError: Nothing is there; the message lists what is.
-    """
-    path = output if text in {"auto", "latest"} else Path(text).expanduser()
-    if path.is_file():
-        return path
-    direct = [path / "checkpoints" / "last.ckpt", path / "last.ckpt"]
-    for candidate in direct:
-        if candidate.is_file():
-            return candidate
-    if path.is_dir():
-        found = sorted(path.rglob("last.ckpt"), key=lambda file: file.stat().st_mtime)
-        if found:
-            return found[-1]
-        raise ConfigError(f"ckpt={text}: there is no checkpoint in {path}{_others(output)}")
-    raise ConfigError(f"ckpt={text}: there is no such file or folder{_others(output)}")
-
-
-def without_checkpoint(command: str, output: str = "outputs") -> str:
-    """What to say where `ckpt` was not given."""
-    return f"{command} needs ckpt=PATH, a checkpoint or a run folder{_others(Path(output))}"
-
-
-def _others(output: Path) -> str:
-    found = sorted(output.rglob("last.ckpt"), key=lambda f: f.stat().st_mtime)[-3:]
-    if not found:
-        return "; train first: python -m diffusion_lab.train experiment=quickstart"
-    return "; newest here: " + ", ".join(str(path) for path in reversed(found))

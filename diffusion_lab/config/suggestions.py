@@ -79,7 +79,9 @@ def _with_choices(command: str, overrides: tuple[str, ...]) -> DictConfig:
     """A command's config with the typed choices of groups alone, or without where they fail."""
     from hydra.errors import HydraException
 
-    from diffusion_lab.config.composing import groups, key_of, raw
+    from diffusion_lab.config.composing import raw
+    from diffusion_lab.config.groups import groups
+    from diffusion_lab.config.words import key_of
 
     known = groups()
     chosen = [word for word in overrides if key_of(word).split("@")[0] in known and "," not in word]
@@ -93,7 +95,7 @@ def _with_choices(command: str, overrides: tuple[str, ...]) -> DictConfig:
 
 def unknown_key(key: str, command: str, overrides: Sequence[str]) -> str:
     """The sentence for a key that the config does not have."""
-    from diffusion_lab.config.composing import groups
+    from diffusion_lab.config.groups import groups
     from diffusion_lab.config.signatures import signature
 
     keys = known_keys(command, overrides)
@@ -124,7 +126,7 @@ def _not_overridable(match: re.Match[str], command: str, overrides: Sequence[str
 
 
 def _no_group(match: re.Match[str], command: str, overrides: Sequence[str]) -> str:
-    from diffusion_lab.config.composing import groups
+    from diffusion_lab.config.groups import groups
 
     group = match[1]
     keys = [*groups(), *known_keys(command)]
@@ -134,7 +136,7 @@ def _no_group(match: re.Match[str], command: str, overrides: Sequence[str]) -> s
 
 
 def _no_option(match: re.Match[str], command: str, overrides: Sequence[str]) -> str:
-    from diffusion_lab.config.composing import options
+    from diffusion_lab.config.groups import options
 
     group, _, option = match[1].rpartition("/")
     extra = _PLUGINS.get(match[1])

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from diffusion_lab.data.loader import TensorLoader, permutation
+from diffusion_lab.data.loader import TensorLoader
 from diffusion_lab.errors import DataError
+from diffusion_lab.random import permutation
 
 MOMENT_TOLERANCE = 0.05
 """How far the stated mean and standard deviation may be from those of the samples."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion_lab.data.loader import permutation
 from diffusion_lab.data.module import ImageDataModule, Images
+from diffusion_lab.random import permutation
 
 TEST_PER_CLASS = 30
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
-import os
 import shutil
 import tempfile
 import time
@@ -17,44 +15,10 @@ from pathlib import Path
 from typing import IO, Literal
 
 from diffusion_lab.errors import DataError
+from diffusion_lab.files import md5, sha256, write_atomically
 
 CHUNK = 1 << 20
 SLOWEST = 1024  # bytes a second below which a download counts as stalled
-
-
-def user_cache_dir() -> Path:
-    """Folder for what can be made again: ``$XDG_CACHE_HOME/diffusion_lab`` or in ``~/.cache``."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "diffusion_lab"
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal, cached by its path, size and time of change."""
-    return _hashed(path, "sha256", str(path.resolve()))
-
-
-def md5(path: Path) -> str:
-    """MD5 of a file in hexadecimal, cached alike; for files whose makers state no other hash."""
-    return _hashed(path, "md5", f"md5 {path.resolve()}")
-
-
-def _hashed(path: Path, kind: str, key: str) -> str:
-    status = path.stat()
-    stamp = [status.st_size, status.st_mtime_ns]
-    cache_file = user_cache_dir() / "sha256.json"
-    cache = _read_cache(cache_file)
-    known = cache.get(key)
-    if isinstance(known, list) and known[:2] == stamp and len(known) == 3:
-        return str(known[2])
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, kind).hexdigest()
-    cache[key] = [*stamp, digest]
-    try:
-        cache_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(cache_file, json.dumps(cache, indent=1).encode())
-    except OSError:
-        pass  # a home that cannot be written only costs hashing again
-    return digest
 
 
 def check_hash(path: Path, expected: str, kind: Literal["sha256", "md5"] = "sha256") -> None:
@@ -70,27 +34,6 @@ def check_hash(path: Path, expected: str, kind: Literal["sha256", "md5"] = "sha2
             f"{path} is not the official file: its {title} is {found}, expected {expected}: "
             "delete it and get it again"
         )
-
-
-def _read_cache(path: Path) -> dict[str, object]:
-    try:
-        cache = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return cache if isinstance(cache, dict) else {}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: nobody ever sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def download(

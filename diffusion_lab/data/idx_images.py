@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
-from diffusion_lab.data.files import check_hash, download, expand, sha256
+from diffusion_lab.data.files import check_hash, download, expand
 from diffusion_lab.data.idx import read_pair
 from diffusion_lab.data.module import ImageDataModule, Images
 from diffusion_lab.errors import DataError
+from diffusion_lab.files import sha256
 
 
 class IdxImages(ImageDataModule):

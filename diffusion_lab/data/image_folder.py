@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.data.decoding import decoded
-from diffusion_lab.data.files import user_cache_dir
 from diffusion_lab.data.listing import Listing, fingerprint, list_images
-from diffusion_lab.data.loader import permutation
 from diffusion_lab.data.module import ImageDataModule, Images
 from diffusion_lab.errors import DataError
+from diffusion_lab.files import user_cache_dir
+from diffusion_lab.random import permutation
 
 FORMAT = 1
 """Raised where the same files give other pixels."""

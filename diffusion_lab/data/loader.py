@@ -8,28 +8,13 @@ shows mirrored: a function of (seed, epoch, place in the epoch's order).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from diffusion_lab.errors import DataError
-
-
-def permutation(n: int, *keys: int | str) -> Tensor:
-    """A permutation of ``0 .. n - 1`` that depends on ``keys`` alone (hashed together)."""
-    return torch.randperm(n, generator=_generator(keys))
-
-
-def coins(n: int, *keys: int | str) -> Tensor:
-    """``n`` fair coins, bool, that depend on ``keys`` alone (hashed together)."""
-    return torch.randint(2, (n,), generator=_generator(keys), dtype=torch.uint8).bool()
-
-
-def _generator(keys: tuple[int | str, ...]) -> torch.Generator:
-    digest = hashlib.sha256(repr(keys).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+from diffusion_lab.random import coins, permutation
 
 
 class TensorLoader:

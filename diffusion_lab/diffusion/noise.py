@@ -7,10 +7,8 @@ hashed together and never added, so seed 0's image 1 is not seed 1's image 0.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 
@@ -24,15 +22,3 @@ class Noise(Protocol):
     def uniform(self, n: int) -> Tensor:
         """`n` numbers in [0, 1): float64 on the CPU, shape (n,)."""
         ...
-
-
-def seeded_generator(*keys: int | str) -> torch.Generator:
-    """A CPU generator whose stream is a function of all keys, in their order.
-
-    Args:
-        keys: Integers or strings, e.g. ("train", seed, step).
-    """
-    digest = hashlib.sha256(repr(keys).encode()).digest()
-    generator = torch.Generator()
-    generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return generator

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.loader import permutation
 from diffusion_lab.metrics.classifier import (
     Classifier,
     Recipe,
@@ -34,6 +33,7 @@ from diffusion_lab.metrics.distances import Gaussian, fit_gaussian
 from diffusion_lab.metrics.keeping import digest_of, found, kept
 from diffusion_lab.metrics.kernels import Reference, cubic, reference_of
 from diffusion_lab.metrics.memorisation import nearest
+from diffusion_lab.random import permutation
 
 FORMAT = 1
 FIRST, SECOND = "CNN", "CNN2"

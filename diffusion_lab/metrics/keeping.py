@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.files import user_cache_dir, write_atomically
+from diffusion_lab.files import user_cache_dir, write_atomically
 
 DIGEST = 32  # bytes of SHA-256 behind the content of a file
 

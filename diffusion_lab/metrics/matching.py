@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.loader import permutation
+from diffusion_lab.random import permutation
 
 SETS = 5
 """How many sets at most."""

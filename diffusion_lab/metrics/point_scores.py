@@ -11,13 +11,13 @@ from statistics import fmean
 
 from torch import Tensor
 
-from diffusion_lab.data.loader import permutation
 from diffusion_lab.metrics.diversity import remaining_variance_jackknife
 from diffusion_lab.metrics.image_figures import Estimates
 from diffusion_lab.metrics.intervals import FEWEST, Jackknife, deal
 from diffusion_lab.metrics.kernels import gaussian_kernel, reference_of, squared_mmd
 from diffusion_lab.metrics.points import score_points, sliced_wasserstein_jackknife
 from diffusion_lab.metrics.scores import Scored, flat
+from diffusion_lab.random import permutation
 
 MOST, SETS = 5000, 5
 """Points whose kernel distance is taken, and how many sets of training points at most."""

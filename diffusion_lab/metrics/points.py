@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.loader import permutation
 from diffusion_lab.metrics.intervals import Jackknife, deal
+from diffusion_lab.random import permutation
 
 PROJECTIONS = 128
 """Directions of a score."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL.Image import Image
 from torch import Tensor
 
-from diffusion_lab.reporting.files import write_atomically
+from diffusion_lab.files import write_atomically
 from diffusion_lab.reporting.grids import image_grid
 
 FORMATS = {".gif": "GIF", ".webp": "WEBP"}

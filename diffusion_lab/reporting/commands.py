@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from diffusion_lab.reporting.records import RunFolder
+from diffusion_lab.runs.records import RunFolder
 
 _DATA = re.compile(r"^paths:\n(?: .*\n)*?  data_dir: ([\w./~@:+-]+)$", re.M)
 USUAL_DATA = "data"

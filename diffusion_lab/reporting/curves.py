@@ -14,6 +14,7 @@ from statistics import median
 
 from diffusion_lab.reporting.axes import Axis, Box, Tick
 from diffusion_lab.reporting.spread import spread
+from diffusion_lab.runs.records import Point
 
 BOX = Box(width=440, height=230, left=56, right=10, top=10, bottom=26)
 MOST_POINTS = 160
@@ -31,8 +32,6 @@ TITLES = {
 }
 """What a metric's last name is called."""
 _LEVEL = re.compile(r"(.+)_by_level/(\d+)-(\d+)")
-
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from statistics import fmean, median
 
 from diffusion_lab.reporting.axes import Axis, Box, Tick
 from diffusion_lab.reporting.curves import LOG_SPAN
-from diffusion_lab.reporting.sweep_records import SweepFolder, SweptJob, as_number
+from diffusion_lab.runs.sweep_records import SweepFolder, SweptJob, as_number
 
 BOX = Box(width=340, height=200, left=56, right=14, top=12, bottom=26)
 INSET = 34

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion_lab.reporting.records import flat, show
+from diffusion_lab.runs.records import flat, show
 
 Rows = list[tuple[str, str]]
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from diffusion_lab.reporting.files import write_atomically
+from diffusion_lab.files import write_atomically
 
 BACKGROUND = 24
 INK = 200

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffusion_lab.reporting.files import write_atomically
-from diffusion_lab.reporting.records import read_run
+from diffusion_lab.files import write_atomically
 from diffusion_lab.reporting.rendering import render
 from diffusion_lab.reporting.run_page import story
 from diffusion_lab.reporting.sweep_page import sweep_story
+from diffusion_lab.runs.records import read_run
 
 
 def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:

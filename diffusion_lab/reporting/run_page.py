@@ -9,7 +9,6 @@ from typing import Any
 from diffusion_lab.reporting.commands import commands
 from diffusion_lab.reporting.curves import charts
 from diffusion_lab.reporting.environment import environment, facts
-from diffusion_lab.reporting.records import PageRecord, RunFolder, StudyRecord, caption, show
 from diffusion_lab.reporting.rendering import Album, Picture
 from diffusion_lab.reporting.scoring import (
     STRIP,
@@ -21,6 +20,7 @@ from diffusion_lab.reporting.scoring import (
 )
 from diffusion_lab.reporting.spread import spread
 from diffusion_lab.reporting.study_tables import differences, study_table
+from diffusion_lab.runs.records import PageRecord, RunFolder, StudyRecord, caption, show
 
 MOST_GRIDS = 60
 MOST_OF_A_PAGE = 12

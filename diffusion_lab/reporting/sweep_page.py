@@ -12,11 +12,11 @@ from urllib.parse import quote
 from diffusion_lab.reporting.curves import Chart, overlay
 from diffusion_lab.reporting.effects import effects, parallel, short
 from diffusion_lab.reporting.environment import duration
-from diffusion_lab.reporting.leaderboard import FINISHED, PRUNED, Estimate
-from diffusion_lab.reporting.records import grids, read_metrics
 from diffusion_lab.reporting.rendering import Album, Picture
 from diffusion_lab.reporting.scoring import Cell
-from diffusion_lab.reporting.sweep_records import (
+from diffusion_lab.runs.leaderboard import FINISHED, PRUNED, Estimate
+from diffusion_lab.runs.records import grids, read_metrics
+from diffusion_lab.runs.sweep_records import (
     SweepFolder,
     SweptJob,
     as_number,

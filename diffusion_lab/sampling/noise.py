@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffusion_lab.diffusion.noise import seeded_generator
+from diffusion_lab.random import seeded_generator
 
 
 class SampleNoise:

@@ -10,10 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.config import check, compose, instantiate
-from diffusion_lab.config.arguments import quoted
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.checking import check, checked
 from diffusion_lab.config.rules import shown
+from diffusion_lab.config.words import quoted
 from diffusion_lab.errors import ConfigError
+from diffusion_lab.files import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,25 +52,30 @@ class Cell:
         cfg: A config of `conf/evaluate.yaml` with `ckpt` a file.
         name: What the cell is called.
         overrides: What would be typed for it after `evaluate ckpt=...`.
+        read: What the file holds, where it has been read already.
     """
 
     cfg: DictConfig
     name: str = ""
     overrides: tuple[str, ...] = field(default=())
+    read: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
-    def stored(self) -> dict[str, Any]:
-        """What the checkpoint says of itself, see `training.checkpoint`, and its `step`."""
-        from diffusion_lab.training.checkpoint import read_checkpoint
+    def checkpoint(self) -> Mapping[str, Any]:
+        """What the file holds, see `checkpoints.format`."""
+        from diffusion_lab.checkpoints.format import read_checkpoint
 
-        checkpoint = read_checkpoint(self.cfg.ckpt)
-        return {"step": checkpoint["global_step"], **checkpoint["diffusion_lab"]}
+        return self.read or read_checkpoint(self.cfg.ckpt)
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """What the checkpoint says of itself, and its `step`."""
+        return {"step": self.checkpoint["global_step"], **self.checkpoint["diffusion_lab"]}
 
     @cached_property
     def sha256(self) -> str:
         """Of the checkpoint's file."""
-        with Path(self.cfg.ckpt).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(Path(self.cfg.ckpt))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -82,32 +89,43 @@ class Cell:
         """Classes of the model; None where it was trained without."""
         return (self.stored["config"].get("data") or {}).get("num_classes")
 
+    @cached_property
     def labels(self) -> Tensor | None:
         """The class of each image, (num_samples,), or None.
 
         Raises:
             ValueError: A class that does not exist.
         """
-        from diffusion_lab.sample import label_of
-        from diffusion_lab.training.labels import expand_labels
+        from diffusion_lab.generate.labels import expand_labels, typed_label
 
-        label = label_of(self.cfg.label, self.num_classes)
+        label = typed_label(self.cfg.label, self.num_classes)
         return expand_labels(label, self.cfg.num_samples, self.num_classes)
+
+    @cached_property
+    def _checked(self) -> tuple[list[str], dict[str, Any]]:
+        """Errors of the settings, and what was built to find them."""
+        trained = ("schedule", "parameterization", "denoiser")
+        config = {key: self.stored["config"].get(key) for key in trained}
+        own = {key: plain(self.cfg.get(key)) for key in (*SETTINGS, "trust")}
+        own.pop("label")
+        return checked({**{key: value for key, value in config.items() if value}, **own})
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Sampler, guidance and constraint."""
+        names = ("sampler", "guidance", "constraint")
+        return {name: self._checked[1].get(name) for name in names}
 
     def faults(self) -> list[str]:
         """Everything wrong with the settings, against the model that the checkpoint describes."""
         from diffusion_lab.metrics.intervals import FEWEST
 
-        trained = ("schedule", "parameterization", "denoiser")
-        config = {key: self.stored["config"].get(key) for key in trained}
-        own = {key: plain(self.cfg.get(key)) for key in (*SETTINGS, "trust")}
-        own.pop("label")
-        found = check({**{key: value for key, value in config.items() if value}, **own})
+        found = list(self._checked[0])
         count = self.cfg.num_samples
         if isinstance(count, int) and count < FEWEST:
             found.append(f"num_samples={count}: intervals need at least {FEWEST}, better 1000")
         try:
-            self.labels()
+            _ = self.labels
         except (ValueError, TypeError, RuntimeError) as error:
             text = str(error)
             known = text.startswith(("label=", "num_samples="))
@@ -128,17 +146,15 @@ class Cell:
         from diffusion_lab.sampling.noise import SampleNoise
         from diffusion_lab.sampling.sampler import sample
 
-        trust, config = self.cfg.trust, self.stored["config"]
-        net = _zero(self.num_classes)
-        parts = [instantiate(config[key], trust=trust) for key in ("schedule", "parameterization")]
+        net, built = _zero(self.num_classes), self._checked[1]
         sample(
-            GaussianDiffusion(net, *parts),
-            instantiate(self.cfg.sampler, trust=trust),
+            GaussianDiffusion(net, built["schedule"], built["parameterization"]),
+            self.parts["sampler"],
             shape=(1,),
             num_samples=1,
             noise=SampleNoise(0, 0, 1),
-            guidance=instantiate(self.cfg.guidance, trust=trust),
-            label=None if self.labels() is None else torch.zeros(1, dtype=torch.long),
+            guidance=self.parts["guidance"],
+            label=None if self.labels is None else torch.zeros(1, dtype=torch.long),
         )
         return float(net.rows)
 
@@ -169,8 +185,8 @@ def common_words(cfg: DictConfig, typed: Sequence[str] = ()) -> list[str]:
         cfg: The study's config, whose seed, number of images, device ... all rows share.
         typed: What was typed; choices of sampler, guidance, constraint and data are taken over.
     """
-    from diffusion_lab.config.composing import key_of
     from diffusion_lab.config.stored import OPTION
+    from diffusion_lab.config.words import key_of
 
     groups = {"sampler", "guidance", "constraint", "data", "grid", "features"}
     words = [_word(key, plain(cfg[key])) for key in _COMMON]

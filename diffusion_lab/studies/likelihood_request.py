@@ -5,11 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from diffusion_lab.config import check, compose, instantiate
-from diffusion_lab.config.arguments import quoted
-from diffusion_lab.config.composing import options, unset
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.building import instantiate
+from diffusion_lab.config.checking import check
+from diffusion_lab.config.composing import unset
+from diffusion_lab.config.groups import options
 from diffusion_lab.config.rules import Choice, Number, shown
 from diffusion_lab.config.suggestions import nearest
+from diffusion_lab.config.words import quoted
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.studies.cells import plain
 
@@ -17,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffusion_lab.config.composing import DictConfig
+    from diffusion_lab.generate.model import TrainedModel
     from diffusion_lab.studies.likelihoods import Score
-    from diffusion_lab.training.module import DiffusionModule
 
 _COUNT = Number(1, whole=True)
 RULES = {
@@ -145,7 +148,7 @@ def _bound_path(cfg: DictConfig, schedule: Any) -> Any:
     return levels(schedule(times))
 
 
-def score_of(cfg: DictConfig, module: DiffusionModule, samples: Samples) -> Score:
+def score_of(cfg: DictConfig, module: TrainedModel, samples: Samples) -> Score:
     """What the config asks for; the end of a bound is settled on training samples."""
     import torch
 
@@ -175,7 +178,7 @@ def score_of(cfg: DictConfig, module: DiffusionModule, samples: Samples) -> Scor
     return score.tightest(samples.train[:count], label, SampleNoise(cfg.seed, 0, count))
 
 
-def conditional(cfg: DictConfig, module: DiffusionModule) -> bool:
+def conditional(cfg: DictConfig, module: TrainedModel) -> bool:
     """Whether the model is told each sample's class."""
     return cfg.label == "data" and module.num_classes is not None
 
@@ -195,7 +198,7 @@ def data_modules(cfg: DictConfig, stored: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def samples_of(cfg: DictConfig, data: Any, module: DiffusionModule) -> Samples:
+def samples_of(cfg: DictConfig, data: Any, module: TrainedModel) -> Samples:
     """Samples of a data module.
 
     Raises:

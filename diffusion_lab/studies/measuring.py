@@ -13,10 +13,10 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from diffusion_lab.generate.model import TrainedModel
     from diffusion_lab.metrics.scores import Scored
     from diffusion_lab.studies.cells import Cell
     from diffusion_lab.studies.rulers import Ruler
-    from diffusion_lab.training.module import DiffusionModule
 
 
 class Measurement(NamedTuple):
@@ -48,15 +48,19 @@ def measure(cell: Cell, ruler: Ruler, progress: Callable[[int], None]) -> Measur
     Raises:
         ValueError: The model has diverged.
     """
-    from diffusion_lab.sample import loaded, source_of
-    from diffusion_lab.training.sharing import Request, draw
+    from diffusion_lab.generate.multi_device import Request, draw
+    from diffusion_lab.loading import device_of, restored, source_of
 
-    cfg, labels = cell.cfg, cell.labels()
-    module = loaded(cfg)
+    cfg, labels = cell.cfg, cell.labels
+    module = restored(cell.checkpoint, cfg.weights, device_of(cfg.device), cfg.trust, **cell.parts)
     _warm_up(module, labels, min(cfg.batch_size, cfg.num_samples))
     request = Request(cfg.num_samples, labels, cfg.seed, cfg.batch_size)
     samples, asked, seconds = draw(
-        module, source_of(cfg), cfg.devices, request, partial(counting, progress=progress)
+        module,
+        source_of(cfg.ckpt, cfg.weights, cfg.trust, **cell.parts),
+        cfg.devices,
+        request,
+        partial(counting, progress=progress),
     )
     start = time.perf_counter()
     scored = ruler.scored(samples, labels)
@@ -72,7 +76,7 @@ def measure(cell: Cell, ruler: Ruler, progress: Callable[[int], None]) -> Measur
 
 def _further(cell: Cell, ruler: Ruler, samples: Tensor) -> dict[str, float]:
     """Figures in further features, `evaluate features=NAME`."""
-    from diffusion_lab.config import instantiate
+    from diffusion_lab.config.building import instantiate
 
     measure = instantiate(cell.cfg.get("features"), trust=cell.cfg.trust)
     if measure is None:
@@ -99,10 +103,10 @@ def counting(network: nn.Module, progress: Callable[[int], None]) -> Iterator[li
         handle.remove()
 
 
-def _warm_up(module: DiffusionModule, labels: Tensor | None, count: int) -> None:
+def _warm_up(module: TrainedModel, labels: Tensor | None, count: int) -> None:
     """Two steps on a whole batch: kernels are chosen and memory is taken before the clock runs."""
     chosen = None if labels is None else labels[:count]
-    steps = module.trajectory(count, chosen, seed=0)
+    steps = module.drawing.trajectory(module.diffusion, count, chosen, seed=0)
     # Where a batch is too large, drawing itself halves it.
     with suppress(torch.OutOfMemoryError):
         for _, step in zip(range(2), steps, strict=False):

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from diffusion_lab.config.lists import combinations
-from diffusion_lab.config.runs import run_folder_of
-from diffusion_lab.config.stored import find_checkpoint
+from diffusion_lab.checkpoints.finding import find_checkpoint
+from diffusion_lab.config.sweep_values import combinations
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.reporting.spread import spread
+from diffusion_lab.runs.folder import run_folder_of
 
 
 class Row(NamedTuple):

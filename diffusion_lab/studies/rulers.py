@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from diffusion_lab.config import instantiate
+from diffusion_lab.config.building import instantiate
 from diffusion_lab.studies.progress import Progress
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.config import compose, refuse
-from diffusion_lab.config.runs import run_folder_of
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.checking import refuse
 from diffusion_lab.errors import ConfigError, StudyError
-from diffusion_lab.reporting.files import read_record, write_atomically
+from diffusion_lab.files import read_record, write_atomically
 from diffusion_lab.reporting.status_line import clock
+from diffusion_lab.runs.folder import run_folder_of
 from diffusion_lab.studies.cells import Cell, cell_of, common_faults, common_words
 from diffusion_lab.studies.progress import Progress
 from diffusion_lab.studies.runs import Training, checkpoint_of, training_of
@@ -112,7 +113,7 @@ def _measured(
     """The record of each cell: taken from the folder `kept`, or measured and put there."""
     import torch
 
-    from diffusion_lab.training.environment import hardware
+    from diffusion_lab.runs.environment import hardware
 
     machine = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     files = [kept / f"{cell.key(machine)}.json" for cell in cells]

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusion_lab.config import check, compose
-from diffusion_lab.config.arguments import quoted, with_budget
-from diffusion_lab.config.composing import key_of
-from diffusion_lab.config.runs import FINISHED, has_checkpoint, status_of
-from diffusion_lab.config.stored import find_checkpoint
+from diffusion_lab.checkpoints.finding import find_checkpoint
+from diffusion_lab.config.arguments import compose, with_budget
+from diffusion_lab.config.checking import check
+from diffusion_lab.config.words import key_of, quoted
 from diffusion_lab.errors import ConfigError, StudyError
+from diffusion_lab.runs.folder import FINISHED, has_checkpoint, status_of
 
 if TYPE_CHECKING:
     from diffusion_lab.config.composing import DictConfig

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.reporting.files import write_atomically
+from diffusion_lab.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,7 @@ def _differences(
     from diffusion_lab.metrics.comparison import compare
 
     first, *others = (
-        ruler.scored(samples_of(record), cell.labels())
+        ruler.scored(samples_of(record), cell.labels)
         for cell, record in zip(cells, records, strict=True)
     )
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -125,7 +125,7 @@ def _note(cells: Sequence[Cell], records: Sequence[Record]) -> str:
     if device is None or str(cfg.device) == "cpu":
         threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
         device = f"{threads} of {machine['processor']}"
-    labels = "" if cells[0].labels() is None else f", label={cfg.label}"
+    labels = "" if cells[0].labels is None else f", label={cfg.label}"
     return (
         f"*{cfg.num_samples:,} {records[0]['unit']} a row from the same noise (seed={cfg.seed}"
         f"{labels}, batches of {cfg.batch_size}) on {device}.*"

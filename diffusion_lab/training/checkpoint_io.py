@@ -7,8 +7,8 @@ from typing import Any
 
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
+from diffusion_lab.checkpoints.format import read_checkpoint, read_sealed, write_checkpoint
 from diffusion_lab.errors import CheckpointError
-from diffusion_lab.training.checkpoint import read_checkpoint, read_sealed, write_checkpoint
 
 _SPAWNED = ".temp.ckpt"
 """What Lightning's launcher of spawned processes calls its file, in a folder made for it."""

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from diffusion_lab.reporting.files import write_atomically
+from diffusion_lab.files import write_atomically
 
 
 class MetricsFile(Logger):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,23 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from diffusion_lab.checkpoints.format import description, refuse_other_weights
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.objectives import Objective
 from diffusion_lab.diffusion.parameterizations import Parameterization
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import CheckpointError
-from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint
-from diffusion_lab.training.checkpoint import description, refuse_other_weights
-from diffusion_lab.training.drawing import Drawing
+from diffusion_lab.generate.generation import Drawing
+from diffusion_lab.generate.model import Generates
+from diffusion_lab.sampling.sampler import Guidance, Sampler, X0Constraint
 from diffusion_lab.training.ema import EMA
-from diffusion_lab.training.labels import Label
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
-from diffusion_lab.training.starting import Start
 from diffusion_lab.training.validation import LossByLevel, rows_of_processes
 
 Batch = tuple[Tensor, Tensor | None]
 
 
-class DiffusionModule(pl.LightningModule):
+class DiffusionModule(Generates, pl.LightningModule):
     """A denoiser, the mathematics around it, and how it is trained.
 
     Batches are (x0 (B, *shape) float in [-1, 1], label (B,) int64 or None). The loss of a step is
@@ -100,10 +99,10 @@ class DiffusionModule(pl.LightningModule):
         self.objective = objective
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
-        self.shape = tuple(shape)
-        self.num_classes = num_classes
         self.label_dropout = label_dropout
-        self.drawing = Drawing(self.shape, num_classes, sampler, guidance, constraint, clip_samples)
+        self.drawing = Drawing(
+            tuple(shape), num_classes, sampler, guidance, constraint, clip_samples
+        )
         self.seed = seed
         self.by_level = LossByLevel(level_images)
         self.run_config: dict[str, Any] = {}
@@ -227,82 +226,13 @@ class DiffusionModule(pl.LightningModule):
         dropped = self._noise("labels", *keys).uniform(len(label)) < self.label_dropout
         return label.masked_fill(dropped.to(label.device, non_blocking=True), self.num_classes)
 
-    # ------------------------------------------------------------------ sampling
-
-    def sample(
-        self,
-        num_samples: int,
-        label: Label = None,
-        *,
-        sampler: Sampler | None = None,
-        guidance: Guidance | None = None,
-        seed: int = 0,
-        batch_size: int = 256,
-        start: Start | None = None,
-        first: int = 0,
-    ) -> Tensor:
-        """Draw samples; image k depends on (seed, k) alone, whatever the batch size.
-
-        Args:
-            num_samples: How many, N.
-            label: A class, a list or tensor of classes (repeated), "all" (repeated), a prompt such
-                as "3 or 8, not 4" (see `labels`), or None.
-            sampler: In place of the module's own.
-            guidance: In place of the module's own; `ClassifierFree(1.0)` is none.
-            seed: Seed of the noise.
-            batch_size: Images at a time; halved where memory runs out.
-            start: Images or states to start from in place of noise.
-            first: Number of the first image, so that N images from there on are drawn; labels
-                count from image 0.
-
-        Returns:
-            float32 (N, *shape), nominally in [-1, 1], clipped to it where the module says so
-            (`clip_samples`), on the module's device.
-
-        Raises:
-            ValueError: no sampler, a class that does not exist, or fewer than one image.
-        """
-        drawing = self.drawing.replaced(sampler, guidance)
-        return drawing.samples(self.diffusion, num_samples, label, seed, batch_size, start, first)
-
-    def trajectory(
-        self,
-        num_samples: int,
-        label: Label = None,
-        *,
-        sampler: Sampler | None = None,
-        guidance: Guidance | None = None,
-        seed: int = 0,
-        first: int = 0,
-        start: Start | None = None,
-    ) -> Iterator[Step]:
-        """Every step of sampling images first .. first + N - 1 in one batch; see `sample`."""
-        drawing = self.drawing.replaced(sampler, guidance)
-        return drawing.trajectory(self.diffusion, num_samples, label, seed, first, start)
-
-    @property
-    def draws_images(self) -> bool:
-        """Whether it draws grey or coloured images when asked for nothing in particular."""
-        has_channels = len(self.shape) == 3 and self.shape[0] in (1, 3)
-        return self.drawing.sampler is not None and has_channels
-
-    def denoise(self, x_t: Tensor, t: float | Tensor, label: Label = None) -> Tensor:
-        """x0-hat, float32 (B, *shape), of noisy images x_t (B, *shape) at time t in (0, 1].
-
-        Args:
-            x_t: Noisy images; moved to the module's device.
-            t: One time for all, or one an image (B,).
-            label: As in `sample`; no guidance is applied.
-        """
-        return self.drawing.denoised(self.diffusion, x_t.to(self.device), t, label)
+    # ------------------------------------------------------------------ checkpoints
 
     def next_words(self, folder: Path) -> str:
         """What may be typed after `sample` once the run in `folder` has ended."""
         label = min(7, (self.num_classes or 1) - 1)
         words = f"label={label} out=class_{label}.png" if self.num_classes else "out=samples.png"
         return f"ckpt={folder} num_samples=64 {words}"
-
-    # ------------------------------------------------------------------ checkpoints
 
     def describe_run(self, config: dict[str, Any], choices: dict[str, str]) -> None:
         """State what the module was built from, so that its checkpoints describe themselves.
@@ -314,7 +244,7 @@ class DiffusionModule(pl.LightningModule):
         self.run_config, self.run_choices = config, choices
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add `checkpoint["diffusion_lab"]`; see `training.checkpoint` for the format."""
+        """Add `checkpoint["diffusion_lab"]`; see `checkpoints.format` for the format."""
         source = getattr(getattr(self.trainer, "datamodule", None), "source", None)
         averaged = "current_model_state" in checkpoint
         checkpoint["diffusion_lab"] = description(

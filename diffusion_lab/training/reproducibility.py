@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffusion_lab.diffusion.noise import seeded_generator
+from diffusion_lab.random import seeded_generator
 
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import marginal
 from diffusion_lab.diffusion.model import GaussianDiffusion
-from diffusion_lab.diffusion.noise import seeded_generator
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.random import seeded_generator
 
 LEVELS = 10
 NAMES = tuple(

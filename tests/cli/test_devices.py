@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_lab.config import check, compose
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.checking import check
 
 WORDS = [
     "experiment=quickstart", "logger=none", "denoiser.base_channels=8", "denoiser.heads=2",
@@ -44,7 +45,7 @@ def runs(tmp_path_factory):
 
 
 def checkpoint(run):
-    from diffusion_lab.training.checkpoint import read_checkpoint
+    from diffusion_lab.checkpoints.format import read_checkpoint
 
     return read_checkpoint(run)
 

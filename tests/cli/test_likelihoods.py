@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from diffusion_lab.config import compose
+from diffusion_lab.config.arguments import compose
 from diffusion_lab.diffusion.gaussian import levels
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.parameterizations import X0

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from diffusion_lab.config import check, compose
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.checking import check
 from diffusion_lab.errors import ConfigError
 
 

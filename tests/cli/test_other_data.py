@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from diffusion_lab.bench import bench
-from diffusion_lab.config import check, compose
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.checking import check
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluate import evaluate
 from diffusion_lab.likelihood import likelihood

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_lab.config import CONF, compose
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.groups import CONF
 from diffusion_lab.errors import ConfigError
 
 TINY = [

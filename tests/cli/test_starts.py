@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_lab.config import compose
+from diffusion_lab.config.arguments import compose
 from diffusion_lab.errors import ConfigError
 
 SMALL = [

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_lab.config import compose
-from diffusion_lab.config.arguments import Typed
-from diffusion_lab.config.lists import combinations, into_rows
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.sweep_values import combinations, into_rows
+from diffusion_lab.config.words import Typed
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluate import evaluate
 from diffusion_lab.metrics import features
@@ -256,7 +256,8 @@ def test_calls_are_those_that_the_network_gets(run):
 
 @pytest.mark.parametrize("name", ["steps", "schedule", "training", "ema", "noise"])
 def test_the_trainings_of_a_study_are_sound(name):
-    from diffusion_lab.config import check, instantiate
+    from diffusion_lab.config.building import instantiate
+    from diffusion_lab.config.checking import check
     from diffusion_lab.studies.cells import plain
     from diffusion_lab.studies.runs import training_of
 

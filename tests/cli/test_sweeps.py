@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffusion_lab.config import compose, sweeps
-from diffusion_lab.config.launching import refuse_launch
-from diffusion_lab.config.sweeps import digest, job_name
+from diffusion_lab.config.arguments import compose
 from diffusion_lab.errors import ConfigError
+from diffusion_lab.runs import sweeps
+from diffusion_lab.runs.launching import refuse_launch
+from diffusion_lab.runs.sweeps import digest, job_name
 
 TINY = [
     "experiment=quickstart", "budget=smoke", "trainer=cpu", "logger=none",
@@ -37,7 +38,7 @@ def table(path):
 
 
 def weights(run):
-    from diffusion_lab.training.checkpoint import read_checkpoint
+    from diffusion_lab.checkpoints.format import read_checkpoint
 
     return read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
 

@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from diffusion_lab.data import files
-from diffusion_lab.data.files import download, sha256
+from diffusion_lab.data.files import download
 from diffusion_lab.errors import DataError
+from diffusion_lab.files import sha256
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_lab.data.loader import TensorLoader, coins, permutation
+from diffusion_lab.data.loader import TensorLoader
+from diffusion_lab.random import coins, permutation
 
 
 def rows(loader):

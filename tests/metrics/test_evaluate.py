@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from diffusion_lab.config import compose
+from diffusion_lab.config.arguments import compose
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluate import evaluate
 from diffusion_lab.metrics import features

@@ -16,7 +16,6 @@ from diffusion_lab.diffusion.gaussian import (
     transition,
 )
 from diffusion_lab.diffusion.model import GaussianDiffusion
-from diffusion_lab.diffusion.noise import seeded_generator
 from diffusion_lab.diffusion.objectives import Objective
 from diffusion_lab.diffusion.parameterizations import X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
@@ -34,6 +33,7 @@ from diffusion_lab.diffusion.weights import (
     MinSNR,
     SquaredError,
 )
+from diffusion_lab.random import seeded_generator
 
 TARGETS = [Eps(), X0(), V(), Velocity()]
 SCHEDULES = [LinearBetas(300), CosineBetas(50), ContinuousCosine(), RectifiedFlow()]

@@ -14,7 +14,7 @@ from exact import Constant, GaussianData, MixtureData, run
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from diffusion_lab.data.loader import TensorLoader, permutation
+from diffusion_lab.data.loader import TensorLoader
 from diffusion_lab.diffusion.bound import (
     bound_term,
     grey_log_probability,
@@ -33,7 +33,6 @@ from diffusion_lab.diffusion.gaussian import (
     transition,
 )
 from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
-from diffusion_lab.diffusion.noise import seeded_generator
 from diffusion_lab.diffusion.objectives import Objective
 from diffusion_lab.diffusion.parameterizations import EDM, X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
@@ -65,6 +64,8 @@ from diffusion_lab.diffusion.weights import (
     SquaredError,
     TruncatedSNR,
 )
+from diffusion_lab.generate.labels import expand_labels
+from diffusion_lab.random import permutation, seeded_generator
 from diffusion_lab.sampling.adaptive import Adaptive
 from diffusion_lab.sampling.ancestral import DDIM, DDPM, DDIMInversion
 from diffusion_lab.sampling.constraints import Clip, DynamicThreshold, Inpaint
@@ -100,7 +101,6 @@ from diffusion_lab.sampling.ode import (
     _integrals,
 )
 from diffusion_lab.sampling.sampler import Step
-from diffusion_lab.training.labels import expand_labels
 
 EXAMPLES = settings(
     max_examples=200,

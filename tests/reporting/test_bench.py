@@ -5,7 +5,7 @@ import json
 import pytest
 
 from diffusion_lab.bench import bench
-from diffusion_lab.config import compose
+from diffusion_lab.config.arguments import compose
 from diffusion_lab.errors import ConfigError
 
 QUICK = ["experiment=quickstart", "data.batch_size=16", "denoiser.base_channels=16"]

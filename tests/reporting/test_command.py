@@ -6,7 +6,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion_lab.config import compose
+from diffusion_lab.config.arguments import compose
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.report import folder_of, report
 

@@ -2,9 +2,9 @@
 
 import json
 
-from diffusion_lab.config import compose
-from diffusion_lab.config.defaults import differences
-from diffusion_lab.config.runs import open_run
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.runs.differences import differences
+from diffusion_lab.runs.folder import open_run
 
 
 def test_what_was_chosen_comes_first_then_keys_and_no_places(tmp_path):

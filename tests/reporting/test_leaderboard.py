@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
-from diffusion_lab.reporting.leaderboard import Goal, Job, jobs_of, settings, write_tables
-from diffusion_lab.reporting.sweep_table import show_sweep
+from diffusion_lab.runs.leaderboard import Goal, Job, jobs_of, settings, write_tables
+from diffusion_lab.runs.sweep_table import show_sweep
 
 
 def job(folder, loss, status="finished", **varied):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
+from diffusion_lab.files import write_atomically
 from diffusion_lab.reporting.animations import save_animation
 from diffusion_lab.reporting.architecture import BLOCKS, MIDDLE, Part, Plan, diagram
-from diffusion_lab.reporting.files import write_atomically
 from diffusion_lab.reporting.grids import (
     BACKGROUND,
     INK,

@@ -13,9 +13,9 @@ from page_tags import HOSTILE, Tags, write_pages
 from diffusion_lab.reporting.commands import commands
 from diffusion_lab.reporting.environment import duration, environment
 from diffusion_lab.reporting.grids import save_grid
-from diffusion_lab.reporting.records import read_run, show
 from diffusion_lab.reporting.report import write_report
 from diffusion_lab.reporting.run_page import MOST_GRIDS, MOST_OF_A_PAGE
+from diffusion_lab.runs.records import read_run, show
 
 
 def test_a_run_shows_grids_curves_summary_config_and_commands(run_folder):

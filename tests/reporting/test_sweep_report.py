@@ -9,7 +9,7 @@ from page_tags import HOSTILE, Tags
 
 from diffusion_lab.reporting.effects import Values, effects, parallel, short
 from diffusion_lab.reporting.report import write_report
-from diffusion_lab.reporting.sweep_records import read_sweep
+from diffusion_lab.runs.sweep_records import read_sweep
 
 HEADER = ["job", "status", "optimizer.lr", "sampler", "seed", "val/agreement", "val/loss"]
 ROWS = [

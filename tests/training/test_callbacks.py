@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from tiny import Pictures, TinyData, TinyNet, tiny_module, tiny_trainer
 
+from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
 from diffusion_lab.errors import CheckpointError, ConfigError
 from diffusion_lab.reporting.pictures import picture
 from diffusion_lab.training.callbacks import (
@@ -26,7 +27,6 @@ from diffusion_lab.training.callbacks import (
     SampleMetrics,
     Speed,
 )
-from diffusion_lab.training.checkpoint import read_checkpoint, weights_of
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.loggers import GuardedLogger, MetricsFile, TensorBoardRun, WandbRun
 

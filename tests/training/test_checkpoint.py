@@ -11,19 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion_lab.errors import CheckpointError
-from diffusion_lab.training.checkpoint import (
+from diffusion_lab.checkpoints.finding import find_checkpoint, newest_good_checkpoint
+from diffusion_lab.checkpoints.format import (
     description,
     differences,
-    find_checkpoint,
-    load,
-    newest_good_checkpoint,
     read_checkpoint,
     refuse_other_weights,
     weights_of,
     write_checkpoint,
 )
-from diffusion_lab.training.sealed_files import remove_leftovers
+from diffusion_lab.errors import CheckpointError
+from diffusion_lab.files import remove_leftovers
+from diffusion_lab.loading import load
 
 
 def content(value: float = 1.0) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffusion_lab.training.labels import expand_labels
+from diffusion_lab.generate.labels import expand_labels
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,18 @@ import torch
 from PIL import Image
 from tiny import CLASSES, SHAPE, Pictures, TinyData, TinyNet, tiny_module, tiny_trainer
 
+from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
 from diffusion_lab.denoisers.cnn import CNN
 from diffusion_lab.denoisers.mlp import MLP
 from diffusion_lab.denoisers.unet import UNet
 from diffusion_lab.diffusion.parameterizations import Eps
 from diffusion_lab.diffusion.schedules import LinearBetas
 from diffusion_lab.errors import ConfigError
+from diffusion_lab.loading import load
 from diffusion_lab.reporting.grids import image_grid, save_grid, to_pixels
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.grids import Trailing
 from diffusion_lab.training.callbacks import Artefacts, Interrupted, SampleGrid
-from diffusion_lab.training.checkpoint import load, read_checkpoint, weights_of
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.module import DiffusionModule
 from diffusion_lab.training.pages import (
@@ -291,7 +292,7 @@ def test_an_alias_is_relative_and_replaces_a_link_only(tmp_path: Path) -> None:
 
 
 def test_aliases_do_not_confuse_the_search_for_checkpoints(tmp_path: Path) -> None:
-    from diffusion_lab.config.stored import find_checkpoint
+    from diffusion_lab.checkpoints.finding import find_checkpoint
 
     fit(tmp_path / "a" / "run", {
         "latest": AliasPage("checkpoints/model_latest.pth", "checkpoints/last.ckpt"),

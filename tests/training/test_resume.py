@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny import TinyData, tiny_module, tiny_trainer
 
+from diffusion_lab.checkpoints.format import read_checkpoint
 from diffusion_lab.errors import CheckpointError
-from diffusion_lab.training.checkpoint import read_checkpoint
 
 
 class Reached(Exception):

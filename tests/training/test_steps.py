@@ -14,6 +14,8 @@ import pytest
 import torch
 from tiny import TinyData, tiny_module, tiny_trainer
 
+from diffusion_lab.checkpoints.finding import find_checkpoint
+from diffusion_lab.checkpoints.format import read_checkpoint
 from diffusion_lab.training.callbacks import (
     Checkpoints,
     Interrupted,
@@ -22,7 +24,6 @@ from diffusion_lab.training.callbacks import (
     RunRecord,
     SampleGrid,
 )
-from diffusion_lab.training.checkpoint import find_checkpoint, read_checkpoint
 from diffusion_lab.training.schedulers import Constant
 
 BY_STEPS = {
@@ -180,7 +181,8 @@ def test_resuming_with_accumulation_by_steps(tmp_path: Path) -> None:
 
 
 def test_the_smoke_budget_overrides_steps(tmp_path: Path) -> None:
-    from diffusion_lab.config import check, compose
+    from diffusion_lab.config.arguments import compose
+    from diffusion_lab.config.checking import check
 
     steps = ["trainer.max_steps=100000", "trainer.max_epochs=-1", "trainer.val_check_interval=1000",
              "trainer.check_val_every_n_epoch=null", "callbacks.samples.at=[1000,79000]",

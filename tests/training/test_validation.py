@@ -13,7 +13,9 @@ import torch
 from tiny import CLASSES, SHAPE, TinyData, tiny_module, tiny_trainer
 from torch import Tensor, nn
 
-from diffusion_lab.config import check, compose
+from diffusion_lab.checkpoints.format import read_checkpoint
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.checking import check
 from diffusion_lab.data.digits import Digits
 from diffusion_lab.data.loader import TensorLoader
 from diffusion_lab.data.toy import Moons
@@ -31,7 +33,6 @@ from diffusion_lab.metrics import features
 from diffusion_lab.metrics.classifier import Recipe
 from diffusion_lab.metrics.quick import quick_scorer
 from diffusion_lab.train import train
-from diffusion_lab.training.checkpoint import read_checkpoint
 from diffusion_lab.training.validation import (
     LEVELS,
     NAMES,
@@ -219,8 +220,8 @@ def test_the_exact_denoiser_has_the_posterior_variance(
 
 def test_metrics_file_and_report_show_the_levels(tmp_path: Path) -> None:
     from diffusion_lab.reporting.curves import charts
-    from diffusion_lab.reporting.records import read_run
     from diffusion_lab.reporting.report import write_report
+    from diffusion_lab.runs.records import read_run
 
     tiny_trainer(tmp_path, max_epochs=6).fit(tiny_module(), Data(57))
     metrics = read_run(tmp_path).metrics

@@ -10,9 +10,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion_lab.errors import CheckpointError
+from diffusion_lab.files import remove_leftovers
 from diffusion_lab.training.callbacks.monitoring import Best, refuse_never_logged
 from diffusion_lab.training.callbacks.steering import between_steps, by_steps
-from diffusion_lab.training.sealed_files import remove_leftovers
 
 
 class Checkpoints(Checkpoint):

@@ -10,8 +10,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from diffusion_lab.generate.labels import expand_labels
 from diffusion_lab.training.callbacks.fixed_samples import every_class, fixed_samples
-from diffusion_lab.training.labels import expand_labels
 from diffusion_lab.training.loggers import log_images, log_table, takes_tables
 from diffusion_lab.training.module import DiffusionModule
 

@@ -11,9 +11,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from diffusion_lab.errors import RunError
-from diffusion_lab.reporting.files import read_record
-from diffusion_lab.reporting.leaderboard import FINISHED
-from diffusion_lab.reporting.records import read_metrics
+from diffusion_lab.files import read_record
+from diffusion_lab.runs.leaderboard import FINISHED
+from diffusion_lab.runs.records import read_metrics
 
 
 class Pruned(RunError):

@@ -12,11 +12,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from diffusion_lab.reporting.files import read_record, write_atomically
+from diffusion_lab.files import read_record, write_atomically
+from diffusion_lab.runs.environment import git_revision, hardware, versions
 from diffusion_lab.training.callbacks.interruption import Interrupted
 from diffusion_lab.training.callbacks.pruning import Pruned
 from diffusion_lab.training.callbacks.timed import Timed
-from diffusion_lab.training.environment import git_revision, hardware, versions
 
 
 class RunRecord(Timed):

@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from diffusion_lab.generate.labels import expand_labels
 from diffusion_lab.sampling.sampler import Guidance, Sampler
 from diffusion_lab.training.callbacks.fixed_samples import every_class, fixed_samples
 from diffusion_lab.training.callbacks.steering import by_steps
-from diffusion_lab.training.labels import expand_labels
 from diffusion_lab.training.module import DiffusionModule
 from diffusion_lab.training.noisy_classifier import NoisyClassifier
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from diffusion_lab.reporting.files import read_record
-from diffusion_lab.training.environment import git_revision
+from diffusion_lab.files import read_record
+from diffusion_lab.runs.environment import git_revision
 
 
 def facts(run_dir: Path) -> dict[str, Any]:

@@ -7,10 +7,36 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffusion_lab.reporting.parallel_picture import number_of, parallel_picture, ranking
+from diffusion_lab.runs.leaderboard import FINISHED, Goal, Job, parameters_of
 from diffusion_lab.training.loggers.wandb_run import WandbRun
 
 LARGEST_REPORT = 8_000_000
 """Bytes of a report.html that is logged, at most."""
+
+
+def log_jobs(folder: Path, jobs: Sequence[Job], goal: Goal, logger: Mapping[str, Any]) -> None:
+    """`log_sweep` of the finished jobs, where the jobs went to Weights & Biases.
+
+    Args:
+        folder: The sweep's folder.
+        jobs: Its jobs.
+        goal: What they are compared by.
+        logger: The plain node `logger` of their configuration.
+    """
+    if not str(logger.get("_target_")).endswith(f".{WandbRun.__name__}"):
+        return
+    log_sweep(
+        folder,
+        [{**job.varied, **job.metrics} for job in jobs if job.status == FINISHED],
+        parameters_of(jobs),
+        goal.metric,
+        mode="max" if goal.mode == "max" else "min",
+        project=logger["project"],
+        group=logger["group"],
+        tags=list(logger["tags"] or ()),
+        offline=logger["offline"],
+        patience=logger["patience"],
+    )
 
 
 def log_sweep(

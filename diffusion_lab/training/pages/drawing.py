@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from diffusion_lab.generate.labels import Label, expand_labels
 from diffusion_lab.sampling.sampler import Guidance, Sampler, Step
-from diffusion_lab.training.labels import Label, expand_labels
 from diffusion_lab.training.pages.base import at_least_one
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusion_lab.generate.labels import Label
 from diffusion_lab.sampling.sampler import Guidance, Sampler
-from diffusion_lab.training.labels import Label
 from diffusion_lab.training.pages.base import at_least_one, inside
 from diffusion_lab.training.pages.drawing import Drawn
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import combine, marginal
-from diffusion_lab.diffusion.noise import seeded_generator
+from diffusion_lab.generate.labels import Label, expand_labels
+from diffusion_lab.random import seeded_generator
 from diffusion_lab.sampling.sampler import Guidance, Sampler
-from diffusion_lab.training.labels import Label, expand_labels
 from diffusion_lab.training.pages.base import at_least_one, inside
 from diffusion_lab.training.pages.drawing import Drawn
 

@@ -40,7 +40,7 @@ class ProgressPage:
         """Cut and stack."""
         from diffusion_lab.reporting.grids import save_picture
         from diffusion_lab.reporting.progress_strip import progress_strip
-        from diffusion_lab.reporting.records import grids
+        from diffusion_lab.runs.records import grids
 
         picture = progress_strip(grids(folder), images=self.images, rows=self.rows)
         return save_picture(folder / self.file, picture)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import sys
 import traceback
@@ -18,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_lab.config.composing import key_of
-from diffusion_lab.config.launching import COMMAND, TYPED, refuse_launch
-from diffusion_lab.config.runs import forget_unsaved, has_checkpoint, is_rank_zero, status_of
+from diffusion_lab.config.words import key_of
 from diffusion_lab.errors import ConfigError, UserError
-from diffusion_lab.reporting.files import read_record, write_atomically
-from diffusion_lab.reporting.leaderboard import DONE, FINISHED, PRUNED, Goal, write_tables
+from diffusion_lab.files import read_record, write_atomically
+from diffusion_lab.runs.folder import forget_unsaved, has_checkpoint, is_rank_zero, status_of
+from diffusion_lab.runs.launching import refuse_launch
+from diffusion_lab.runs.leaderboard import DONE, FINISHED, PRUNED, Goal, write_tables
 
 _BESIDE = ("run_dir", "resume", "paths", "hydra", "sweep", "logger")
 """Nodes of a config that do not change what is trained."""
@@ -44,12 +42,12 @@ def job(cfg: DictConfig, task: Callable[[DictConfig], Any]) -> float | None:
         The sweep's metric, by which an optimising sweeper goes; None where there is none.
     """
     sweep, goal = Path(str(cfg.run_dir)), Goal.of(cfg.get("sweep") or {})
-    words = _varied(list(HydraConfig.get().overrides.task))
+    words = _varied(cfg, list(HydraConfig.get().overrides.task))
     folder = sweep / job_name(cfg, words)
     record: dict[str, Any] = {
         "varied": dict(map(_split, words)),
         "setting": digest(cfg, seed=False),
-        "sweep": os.environ.get(COMMAND),
+        "sweep": cfg.sweep.command,
     }
     before = status_of(folder)
     if before in DONE:
@@ -144,17 +142,11 @@ def digest(cfg: DictConfig, *, seed: bool = True) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def _varied(task: list[str]) -> list[str]:
+def _varied(cfg: DictConfig, task: list[str]) -> list[str]:
     """The overrides of this job whose keys the command did not give one value."""
-    words = json.loads(os.environ.get(TYPED, "[]"))
-    parsed = OverridesParser.create().parse_overrides(words)
-    fixed = {key_of(w) for w, o in zip(words, parsed, strict=True) if not o.is_sweep_override()}
-    fixed |= {"run_dir", "resume"} | (set() if _sweeps_budget(words) else {"budget"})
-    return [word for word in task if key_of(word) not in fixed]
-
-
-def _sweeps_budget(words: list[str]) -> bool:
-    return any(key_of(word) == "budget" and "," in word for word in words)
+    fixed = {"run_dir", "resume", *str(cfg.sweep.fixed or "").split()}
+    words = [word for word in task if key_of(word) not in fixed]
+    return [word for word in words if not key_of(word).startswith("sweep.")]
 
 
 def _split(word: str) -> tuple[str, str]:

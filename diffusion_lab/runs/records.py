@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffusion_lab.reporting.curves import Point
+Point = tuple[float, float]
+"""A step and a value."""
 
 _MOMENT = re.compile(r"step_\d+\.png")
 _GRID = re.compile(r"(epoch|step)_(\d+)\.png")

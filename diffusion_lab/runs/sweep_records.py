@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffusion_lab.reporting.files import read_record
-from diffusion_lab.reporting.records import read_table
+from diffusion_lab.files import read_record
+from diffusion_lab.runs.records import read_table
 
 _METRIC = ("train/", "val/", "test/")
 _OWN = ("job", "run", "status", "rank", "seconds", "error")

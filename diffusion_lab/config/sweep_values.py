@@ -14,8 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from diffusion_lab.config.arguments import Typed, value_of
-from diffusion_lab.config.composing import CONF, key_of
+from diffusion_lab.config.groups import CONF
+from diffusion_lab.config.words import Typed, key_of, value_of
 from diffusion_lab.errors import ConfigError
 
 _OVER = "study.rows.over"

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from diffusion_lab.reporting.files import read_record, write_atomically
+from diffusion_lab.files import read_record, write_atomically
 
 SEED = "seed"
 """What varies this key alone is one setting, tried several times."""

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.generate.initial_state import Start
+from diffusion_lab.generate.labels import Label, expand_labels
 from diffusion_lab.sampling import sampler as sampling
 from diffusion_lab.sampling.guidance import ClassifierFree
 from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint
-from diffusion_lab.training.labels import Label, expand_labels
-from diffusion_lab.training.starting import Start
 
 
 @contextmanager
@@ -58,17 +58,19 @@ class Drawing:
         self,
         model: GaussianDiffusion,
         count: int,
-        label: Label,
+        labels: Tensor | None,
         seed: int,
         batch_size: int,
         start: Start | None = None,
         first: int = 0,
     ) -> Tensor:
-        """Samples first .. first + count - 1 in batches; see `DiffusionModule.sample`."""
+        """Samples first .. first + count - 1 in batches; see `Generates.sample`.
+
+        `labels` are those of images 0 .. first + count - 1, as `expand_labels` gives them.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         end = first + count
-        labels = expand_labels(label, end, self.num_classes)
         parts: list[Tensor] = []
         while first < end:
             size = min(batch_size, end - first)
@@ -87,21 +89,20 @@ class Drawing:
         self,
         model: GaussianDiffusion,
         count: int,
-        label: Label,
+        labels: Tensor | None,
         seed: int,
-        first: int,
+        first: int = 0,
         start: Start | None = None,
     ) -> Iterator[Step]:
-        """Every step of images first .. first + count - 1; labels count from image 0."""
-        labels = expand_labels(label, first + count, self.num_classes)
+        """Every step of images first .. first + count - 1; `labels` count from image 0."""
         if (
             labels is not None
             and labels.ndim == 2
             and not isinstance(self.guidance, ClassifierFree)
         ):
             raise ValueError(
-                f"label={label!r} composes classes, which classifier-free guidance alone can do: "
-                "take guidance=cfg"
+                "the label composes classes, which classifier-free guidance alone can do: take "
+                "guidance=cfg"
             )
         noise = SampleNoise(seed, first, count)
         x, time, constraint = (start or Start()).of(model, first, count, noise)
@@ -137,7 +138,7 @@ class Drawing:
     def denoised(
         self, model: GaussianDiffusion, x_t: Tensor, t: float | Tensor, label: Label
     ) -> Tensor:
-        """x0-hat of x_t at t; see `DiffusionModule.denoise`."""
+        """x0-hat of x_t at t; see `Generates.denoise`."""
         time = torch.as_tensor(t, dtype=torch.float64)
         if not bool(((time > 0) & (time <= 1)).all()):
             raise ValueError(f"t={t} must lie in (0, 1]: 0 is data, 1 is noise")

@@ -1,4 +1,4 @@
-"""Files that say whether they are whole, written so that a reader never sees half of one.
+"""Files that say whether they are whole.
 
 The SHA-256 of a zip container (which `torch.save` writes) stands in its comment field: the file
 stays a valid container, one file suffices, and every flipped bit is found.
@@ -7,11 +7,6 @@ stays a valid container, one file suffices, and every flipped bit is found.
 from __future__ import annotations
 
 import hashlib
-import os
-from pathlib import Path
-
-TEMPORARY = ".part"
-"""Ending of files that are being written; a left-over one is removed by `remove_leftovers`."""
 
 _MARK = b"diffusion_lab sha256="
 _SEAL_LENGTH = len(_MARK) + 64
@@ -38,43 +33,3 @@ def check_seal(content: bytes) -> str | None:
     if hashlib.sha256(body + b"\0\0").hexdigest().encode() != mark[len(_MARK) :]:
         return "is damaged: its content does not have the SHA-256 that it had when written"
     return None
-
-
-def write_synced(content: bytes, target: Path) -> None:
-    """Write beside the target, sync, rename; on any error the old file stays and no other does.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    part = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-        _sync_folder(target.parent)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove half-written files that a killed process left behind."""
-    for part in folder.glob(f".*{TEMPORARY}"):
-        part.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system can sync folders."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)

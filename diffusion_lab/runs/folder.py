@@ -17,12 +17,12 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lab.config.arguments import Typed, quoted, value_of
-from diffusion_lab.config.composing import compose, key_of
-from diffusion_lab.config.defaults import differences
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.words import Typed, key_of, quoted, value_of
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.reporting.files import read_record
-from diffusion_lab.reporting.leaderboard import FINISHED
+from diffusion_lab.files import read_record
+from diffusion_lab.runs.differences import differences
+from diffusion_lab.runs.leaderboard import FINISHED
 
 _OF_THE_COMMAND = frozenset({"run_dir", "resume"})
 

@@ -13,7 +13,7 @@ A checkpoint is one `torch.save` file of plain containers and tensors that anyon
         "weights": {"state_dict": "ema", "current_model_state": "raw"}, or only the first, "raw",
     }
 
-The file's SHA-256 stands in the comment field of its zip container (`sealed_files`), so that one
+The file's SHA-256 stands in the comment field of its zip container (`sealing`), so that one
 file suffices and every flipped bit is found. Files are written beside their target, synced and
 renamed: a reader, and a run that resumes, see the old file or the new one.
 """
@@ -23,18 +23,17 @@ from __future__ import annotations
 import io
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffusion_lab.checkpoints.moved import renamed
+from diffusion_lab.checkpoints.sealing import check_seal, seal
 from diffusion_lab.errors import CheckpointError
-from diffusion_lab.training.sealed_files import check_seal, seal, write_synced
-
-if TYPE_CHECKING:
-    from diffusion_lab.training.module import DiffusionModule
+from diffusion_lab.files import write_atomically
 
 FORMAT = 1
 """Version of the layout of `checkpoint["diffusion_lab"]`."""
@@ -58,7 +57,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     torch.save(dict(checkpoint), buffer)
     content = seal(buffer.getvalue())
     try:
-        write_synced(content, target)
+        write_atomically(target, content, synced=True)
     except OSError as error:
         raise CheckpointError(_why_not_written(target, error, len(content))) from error
 
@@ -77,7 +76,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read and verify a checkpoint; no code in it is ever run.
 
     Args:
-        path: A checkpoint file or a run folder, see `find_checkpoint`.
+        path: A checkpoint file.
 
     Returns:
         The checkpoint, tensors on the CPU.
@@ -85,7 +84,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged, foreign, or of a newer format.
     """
-    file = find_checkpoint(path)
+    file = Path(path)
     checkpoint = read_sealed(file)
     own = checkpoint.get("diffusion_lab")
     version = own.get("format") if isinstance(own, dict) else None
@@ -96,6 +95,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint {file} has format {version}, this version of diffusion_lab reads "
             f"{FORMAT}: update diffusion_lab"
         )
+    own["config"] = renamed(own.get("config") or {})
     return checkpoint
 
 
@@ -123,48 +123,6 @@ def read_sealed(file: Path) -> dict[str, Any]:
             f"checkpoint {file} holds more than plain data, or is not one of diffusion_lab: "
             f"{str(error).splitlines()[0]}"
         ) from None
-
-
-# ---------------------------------------------------------------------- finding
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a path means: itself, or last.ckpt (else the newest) of a run folder."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise CheckpointError(f"checkpoint {path} does not exist")
-    for candidate in _candidates(path):
-        return candidate
-    raise CheckpointError(f"{path} is a folder without checkpoints/last.ckpt: not a run's folder")
-
-
-def newest_good_checkpoint(path: str | Path) -> Path:
-    """As `find_checkpoint`, but damaged ones are passed over, each with a warning.
-
-    Raises:
-        CheckpointError: None is good, or `path` is a file that is not.
-    """
-    path = Path(path)
-    candidates = [find_checkpoint(path)] if path.is_file() else list(_candidates(path))
-    fault: CheckpointError | None = None
-    for candidate in candidates:
-        try:
-            read_checkpoint(candidate)
-        except CheckpointError as error:
-            fault = error
-            warnings.warn(f"{error} (passed over)", stacklevel=2)
-        else:
-            return candidate
-    raise fault or CheckpointError(f"{path} holds no checkpoint")
-
-
-def _candidates(folder: Path) -> Iterator[Path]:
-    """Checkpoints of a run folder or of a folder of checkpoints: last.ckpt, then newest first."""
-    for place in (folder / "checkpoints", folder):
-        files = sorted(place.glob("*.ckpt"), key=lambda f: f.stat().st_mtime, reverse=True)
-        yield from sorted(files, key=lambda f: f.name != "last.ckpt")
 
 
 # ---------------------------------------------------------------------- content
@@ -239,35 +197,3 @@ def refuse_other_weights(
         "the checkpoint's network is not the one configured; differing keys (checkpoint -> now):"
         f"\n  {detail}"
     )
-
-
-def load(
-    path: str | Path,
-    weights: str = "ema",
-    device: str | torch.device | None = None,
-    trust: Sequence[str] = (),
-) -> DiffusionModule:
-    """A trained model, ready to sample: `load(path).sample(64, label=7)`.
-
-    Args:
-        path: A checkpoint file or a run folder.
-        weights: "ema" (averaged, where the run averaged) or "raw".
-        device: Where to put it; the CPU unless given.
-        trust: Further packages whose classes the checkpoint's configuration may name.
-
-    Raises:
-        CheckpointError: The file is missing, damaged or foreign, or its module was built by hand.
-    """
-    from diffusion_lab.training.building import build_module
-
-    checkpoint = read_checkpoint(path)
-    stored = checkpoint["diffusion_lab"]
-    if not stored["config"]:
-        raise CheckpointError(
-            f"checkpoint {path} is of a module built by hand and holds no configuration: build the "
-            "module and give it weights_of(read_checkpoint(path))"
-        )
-    module = build_module(stored["config"], trust=trust)
-    module.load_state_dict(weights_of(checkpoint, weights))
-    module.describe_run(stored["config"], stored["choices"])
-    return module.to(device or "cpu").eval()

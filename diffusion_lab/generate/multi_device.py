@@ -18,10 +18,10 @@ import torch.multiprocessing as processes
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from diffusion_lab.training.module import DiffusionModule
-    from diffusion_lab.training.starting import Start
+    from diffusion_lab.generate.initial_state import Start
+    from diffusion_lab.generate.model import TrainedModel
 
-Source = Callable[[str], "DiffusionModule"]
+Source = Callable[[str], "TrainedModel"]
 """Device -> the model on it; to be pickled, since other processes call it."""
 Counting = Callable[[torch.nn.Module], AbstractContextManager[list[int]]]
 """A context of a network that gives the growing list of its calls' images."""
@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Which images are drawn, see `DiffusionModule.sample`."""
+    """Which images are drawn, see `Generates.sample`."""
 
     count: int
     labels: Tensor | None
@@ -67,7 +67,7 @@ def refuse_devices(device: torch.device, devices: int) -> None:
 
 
 def draw(
-    model: DiffusionModule,
+    model: TrainedModel,
     source: Source,
     devices: int,
     request: Request,
@@ -144,7 +144,7 @@ def _counted(network: torch.nn.Module) -> Iterator[list[int]]:
 
 
 def _share_of(
-    model: DiffusionModule,
+    model: TrainedModel,
     share: int,
     rank: int,
     request: Request,
@@ -157,12 +157,13 @@ def _share_of(
         return Drawn(torch.empty(0, *model.shape), 0, 0.0)
     began = time.perf_counter()
     with (counting or _counted)(model.diffusion.denoiser) as calls:
-        samples = model.sample(
+        samples = model.drawing.samples(
+            model.diffusion,
             count,
             None if request.labels is None else request.labels[: first + count],
-            seed=request.seed,
-            batch_size=request.batch_size,
-            start=request.start,
-            first=first,
+            request.seed,
+            request.batch_size,
+            request.start,
+            first,
         ).cpu()  # waits for an accelerator
     return Drawn(samples, sum(calls), time.perf_counter() - began)

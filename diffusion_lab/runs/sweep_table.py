@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from diffusion_lab.reporting.leaderboard import (
+from diffusion_lab.runs.leaderboard import (
     FINISHED,
     SEED,
     Goal,

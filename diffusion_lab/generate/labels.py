@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +65,16 @@ def expand_labels(label: Label, num_samples: int, num_classes: int | None) -> Te
         )
     repeats = -(-num_samples // len(numbers))
     return numbers.long().repeat(repeats, *([1] if composed else []))[:num_samples]
+
+
+def typed_label(label: Any, num_classes: int | None) -> Label:
+    """A label as it was typed, as `expand_labels` takes it.
+
+    `all` means no class where there are none; lists of a configuration become plain ones.
+    """
+    if label == "all" and num_classes is None:
+        return None
+    return label if isinstance(label, str | int | None) else list(label)
 
 
 def _parsed(text: str, num_classes: int) -> Tensor:

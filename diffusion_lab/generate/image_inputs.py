@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from diffusion_lab.generate.initial_state import Start, between_inverted, between_noises
 from diffusion_lab.sampling.ancestral import DDIMInversion
-from diffusion_lab.training.starting import Start, between_inverted, between_noises
 
 if TYPE_CHECKING:
-    from diffusion_lab.training.module import DiffusionModule
+    from diffusion_lab.generate.model import Generates
 
 PARTS = ("left", "right", "top", "bottom", "border")
 """Names of what may be known of an image: a half, or all but the middle."""
@@ -111,7 +111,7 @@ def typed_images(
 
 
 def typed_start(
-    model: DiffusionModule,
+    model: Generates,
     count: int,
     labels: Tensor | None,
     seed: int,

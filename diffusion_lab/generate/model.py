@@ -1,0 +1,149 @@
+"""What a trained model can do: sample, yield the steps of sampling, denoise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.errors import CheckpointError
+from diffusion_lab.generate.generation import Drawing
+from diffusion_lab.generate.initial_state import Start
+from diffusion_lab.generate.labels import Label, expand_labels
+from diffusion_lab.sampling.sampler import Guidance, Sampler, Step
+
+
+class Generates:
+    """What a trained model and a model in training share.
+
+    Attributes:
+        diffusion: The network with the mathematics around it.
+        drawing: How samples are drawn, unless a call says otherwise.
+    """
+
+    diffusion: GaussianDiffusion
+    drawing: Drawing
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample, e.g. (1, 28, 28)."""
+        return self.drawing.shape
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes of the labels; None where it is trained without them."""
+        return self.drawing.num_classes
+
+    def sample(
+        self,
+        num_samples: int,
+        label: Label = None,
+        *,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+        seed: int = 0,
+        batch_size: int = 256,
+        start: Start | None = None,
+        first: int = 0,
+    ) -> Tensor:
+        """Draw samples; image k depends on (seed, k) alone, whatever the batch size.
+
+        Args:
+            num_samples: How many, N.
+            label: A class, a list or tensor of classes (repeated), "all" (repeated), a prompt such
+                as "3 or 8, not 4" (see `labels`), or None.
+            sampler: In place of the model's own.
+            guidance: In place of the model's own; `ClassifierFree(1.0)` is none.
+            seed: Seed of the noise.
+            batch_size: Images at a time; halved where memory runs out.
+            start: Images or states to start from in place of noise.
+            first: Number of the first image, so that N images from there on are drawn; labels
+                count from image 0.
+
+        Returns:
+            float32 (N, *shape), nominally in [-1, 1], clipped to it where the model says so
+            (`clip_samples`), on the model's device.
+
+        Raises:
+            ValueError: no sampler, a class that does not exist, or fewer than one image.
+        """
+        labels = expand_labels(label, first + num_samples, self.num_classes)
+        drawing = self.drawing.replaced(sampler, guidance)
+        return drawing.samples(self.diffusion, num_samples, labels, seed, batch_size, start, first)
+
+    def trajectory(
+        self,
+        num_samples: int,
+        label: Label = None,
+        *,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+        seed: int = 0,
+        first: int = 0,
+        start: Start | None = None,
+    ) -> Iterator[Step]:
+        """Every step of sampling images first .. first + N - 1 in one batch; see `sample`."""
+        labels = expand_labels(label, first + num_samples, self.num_classes)
+        drawing = self.drawing.replaced(sampler, guidance)
+        return drawing.trajectory(self.diffusion, num_samples, labels, seed, first, start)
+
+    def denoise(self, x_t: Tensor, t: float | Tensor, label: Label = None) -> Tensor:
+        """x0-hat, float32 (B, *shape), of noisy images x_t (B, *shape) at time t in (0, 1].
+
+        Args:
+            x_t: Noisy images; moved to the model's device.
+            t: One time for all, or one an image (B,).
+            label: As in `sample`; no guidance is applied.
+        """
+        device = next(self.diffusion.parameters()).device
+        return self.drawing.denoised(self.diffusion, x_t.to(device), t, label)
+
+    @property
+    def draws_images(self) -> bool:
+        """Whether it draws grey or coloured images when asked for nothing in particular."""
+        has_channels = len(self.shape) == 3 and self.shape[0] in (1, 3)
+        return self.drawing.sampler is not None and has_channels
+
+
+class TrainedModel(Generates, nn.Module):
+    """A model as a checkpoint describes it; `diffusion_lab.load` gives one.
+
+    Args:
+        diffusion: The network with the mathematics around it.
+        drawing: How samples are drawn, unless a call says otherwise.
+        config: The resolved configuration of its training.
+    """
+
+    def __init__(
+        self, diffusion: GaussianDiffusion, drawing: Drawing, config: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.diffusion, self.drawing = diffusion, drawing
+        self.run_config = dict(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+
+class TrainedClassifier(TrainedModel):
+    """A classifier of noisy images: it guides other models and draws nothing itself."""
+
+    draws_images = False
+
+    def sample(self, *args: Any, **options: Any) -> Tensor:
+        """Refused: a classifier draws nothing.
+
+        Raises:
+            CheckpointError: with what to type instead.
+        """
+        raise CheckpointError(
+            "this run trained a classifier, which has nothing to sample; it guides other runs: "
+            "sample ckpt=RUN guidance=classifier guidance.classifier.path=THIS"
+        )
+
+    trajectory = sample

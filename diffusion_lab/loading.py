@@ -1,0 +1,190 @@
+"""From a checkpoint or a configuration to a model.
+
+`load` gives the model of a checkpoint and needs neither Hydra nor Lightning; `build_training` gives
+the LightningModule that a configuration describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from diffusion_lab.checkpoints.finding import find_checkpoint
+from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
+from diffusion_lab.config.components import build
+from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.errors import CheckpointError, ConfigError
+from diffusion_lab.generate.generation import Drawing
+from diffusion_lab.generate.model import TrainedClassifier, TrainedModel
+from diffusion_lab.generate.multi_device import Source
+
+if TYPE_CHECKING:
+    from diffusion_lab.training.module import DiffusionModule
+
+TRAINING_PARTS = (
+    *("denoiser", "schedule", "parameterization", "objective"),
+    *("sampler", "guidance", "constraint", "optimizer", "lr_scheduler"),
+)
+"""Nodes of a configuration that become arguments of the LightningModule's constructor."""
+
+_OF_DIFFUSION = ("data_mean", "data_std", "input_scaling", "matched_prior")
+_CLASSIFIER = "NoisyClassifier"
+
+
+def load(
+    path: str | Path,
+    weights: str = "ema",
+    device: str | torch.device | None = None,
+    trust: Sequence[str] = (),
+) -> TrainedModel:
+    """A trained model, ready to sample: `load(path).sample(64, label=7)`.
+
+    Args:
+        path: A checkpoint file, a run folder, or a folder of runs (the newest).
+        weights: "ema" (averaged, where the run averaged) or "raw".
+        device: Where to put it; the CPU unless given.
+        trust: Further packages whose classes the checkpoint's configuration may name.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or foreign, or its module was built by hand.
+        ConfigError: Its configuration names what may not be built.
+    """
+    return restored(read_checkpoint(find_checkpoint(path)), weights, device, trust)
+
+
+def restored(
+    checkpoint: Mapping[str, Any],
+    weights: str = "ema",
+    device: str | torch.device | None = None,
+    trust: Sequence[str] = (),
+    **drawing: Any,
+) -> TrainedModel:
+    """The model of a checkpoint that has been read.
+
+    Args:
+        checkpoint: As `read_checkpoint` gives it.
+        weights: See `load`.
+        device: See `load`.
+        trust: See `load`.
+        drawing: Sampler, guidance or constraint in place of the stored ones, which are then not
+            built.
+    """
+    config = checkpoint["diffusion_lab"]["config"]
+    if not config:
+        raise CheckpointError(
+            "the checkpoint is of a module built by hand and holds no configuration: build the "
+            "module and give it weights_of(read_checkpoint(path))"
+        )
+    model = build_model(config, trust, **drawing)
+    state = weights_of(checkpoint, weights)
+    model.load_state_dict({k: v for k, v in state.items() if k.startswith("diffusion.")})
+    return model.to(device or "cpu").eval()
+
+
+def source_of(path: str | Path, weights: str, trust: Sequence[str], **drawing: Any) -> Source:
+    """`restored` as a function of the device, for the processes of other devices."""
+    return partial(_restored_on, str(path), weights, tuple(trust), drawing)
+
+
+def _restored_on(
+    path: str, weights: str, trust: Sequence[str], drawing: Mapping[str, Any], device: str
+) -> TrainedModel:
+    return restored(read_checkpoint(path), weights, device, trust, **drawing)
+
+
+def build_model(
+    config: Mapping[str, Any], trust: Sequence[str] = (), **drawing: Any
+) -> TrainedModel:
+    """The model that a stored configuration describes, its weights freshly initialised.
+
+    Neither objective nor optimizer is built.
+
+    Args:
+        config: Resolved plain data with the nodes of a training.
+        trust: Further packages whose classes it may name.
+        drawing: Sampler, guidance or constraint in place of the stored ones.
+
+    Raises:
+        ConfigError: What may not be built, or a node that is missing.
+        ValueError: A value out of range, from the constructor it belongs to.
+    """
+    try:
+        model = dict(config["model"])
+        parts = [build(config[p], p, trust) for p in ("denoiser", "schedule", "parameterization")]
+    except KeyError as error:
+        raise ConfigError(f"the configuration has no node {error}") from None
+    diffusion = GaussianDiffusion(*parts, **{k: model[k] for k in _OF_DIFFUSION if k in model})
+    for name in ("sampler", "guidance", "constraint"):
+        if name not in drawing:
+            drawing[name] = build(config.get(name), name, trust)
+    asked = Drawing(
+        tuple(model["shape"]),
+        model.get("num_classes"),
+        clip=bool(model.get("clip_samples")),
+        **drawing,
+    )
+    classifier = str(model.get("_target_")).rpartition(".")[2] == _CLASSIFIER
+    return (TrainedClassifier if classifier else TrainedModel)(diffusion, asked, config)
+
+
+def build_training(config: Mapping[str, Any], *, trust: Sequence[str] = ()) -> DiffusionModule:
+    """The LightningModule that a typed configuration describes, its weights freshly initialised.
+
+    Args:
+        config: Resolved, with the node `model` and those of `TRAINING_PARTS`.
+        trust: Further packages that a `_target_` may name.
+
+    Raises:
+        ConfigError: A `_target_` outside the allow-list.
+        ValueError: A value out of range, from the constructor it belongs to.
+    """
+    from diffusion_lab.config.building import instantiate
+
+    parts = {name: instantiate(config.get(name), trust=trust) for name in TRAINING_PARTS}
+    return instantiate(config["model"], trust=trust, **parts)
+
+
+class StoredModel:
+    """What guidance compares with: the diffusion model of another run, read when first asked for.
+
+    Args:
+        path: A checkpoint file or a run folder.
+        weights: "ema" (averaged, where the run averaged) or "raw".
+
+    Raises:
+        ValueError: there is nothing at `path`.
+    """
+
+    def __init__(self, path: str, weights: Literal["ema", "raw"] = "ema") -> None:
+        if not Path(path).expanduser().exists():
+            raise ValueError(f"path={path} does not exist; name a checkpoint or a run folder")
+        self.path = path
+        self.weights = weights
+        self._model: GaussianDiffusion | None = None
+
+    def __call__(self) -> GaussianDiffusion:
+        """The model, in eval mode on the CPU, the same one at every call."""
+        if self._model is None:
+            self._model = load(self.path, self.weights).diffusion
+            self._model.requires_grad_(False)
+        return self._model
+
+
+def device_of(name: str) -> torch.device:
+    """The torch device meant by cpu, cuda, mps or auto.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    if name != "auto":
+        wanted = torch.device(name)
+        if wanted.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"device={name}: there is no CUDA device here; use device=cpu")
+        return wanted
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
