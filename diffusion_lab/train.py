@@ -54,8 +54,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
     import torch
 
-    from diffusion_lab.checkpoints.finding import newest_good_checkpoint
-    from diffusion_lab.checkpoints.format import read_checkpoint
+    from diffusion_lab.checkpoints.format import newest_good_checkpoint, read_checkpoint
     from diffusion_lab.loading import build_training
     from diffusion_lab.training.reproducibility import set_global_flags
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,31 +28,9 @@ def find_checkpoint(path: str | Path, output: Path = Path("outputs")) -> Path:
     if not place.is_dir():
         raise CheckpointError(f"checkpoint {path} does not exist{_others(output)}")
     inside = sorted(place.rglob("last.ckpt"), key=_written, reverse=True)
-    for candidate in (*_candidates(place), *inside):
+    for candidate in (*candidates_in(place), *inside):
         return candidate
     raise CheckpointError(f"{path} is a folder without checkpoints{_others(output)}")
-
-
-def newest_good_checkpoint(path: str | Path) -> Path:
-    """As `find_checkpoint`, but damaged ones are passed over, each with a warning.
-
-    Raises:
-        CheckpointError: None is good, or `path` is a file that is not.
-    """
-    from diffusion_lab.checkpoints.format import read_checkpoint  # needs torch
-
-    path = Path(path).expanduser()
-    candidates = [path] if path.is_file() else list(_candidates(path))
-    error: CheckpointError | None = None
-    for candidate in candidates or [find_checkpoint(path)]:
-        try:
-            read_checkpoint(candidate)
-        except CheckpointError as found:
-            error = found
-            warnings.warn(f"{error} (passed over)", stacklevel=2)
-        else:
-            return candidate
-    raise error or CheckpointError(f"{path} holds no checkpoint")
 
 
 def missing_checkpoint(command: str, output: str = "outputs") -> str:
@@ -61,7 +38,7 @@ def missing_checkpoint(command: str, output: str = "outputs") -> str:
     return f"{command} needs ckpt=PATH, a checkpoint or a run folder{_others(Path(output))}"
 
 
-def _candidates(folder: Path) -> Iterator[Path]:
+def candidates_in(folder: Path) -> Iterator[Path]:
     """Checkpoints of a run folder or of a folder of checkpoints: last.ckpt, then newest first."""
     for place in (folder / "checkpoints", folder):
         files = sorted(place.glob("*.ckpt"), key=_written, reverse=True)

@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_lab.checkpoints.finding import candidates_in, find_checkpoint
 from diffusion_lab.checkpoints.moved import renamed
 from diffusion_lab.checkpoints.sealing import check_seal, seal
 from diffusion_lab.errors import CheckpointError
@@ -76,7 +77,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read and verify a checkpoint; no code in it is ever run.
 
     Args:
-        path: A checkpoint file.
+        path: A checkpoint file or a run folder, see `find_checkpoint`.
 
     Returns:
         The checkpoint, tensors on the CPU.
@@ -84,7 +85,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged, foreign, or of a newer format.
     """
-    file = Path(path)
+    file = find_checkpoint(path)
     checkpoint = read_sealed(file)
     own = checkpoint.get("diffusion_lab")
     version = own.get("format") if isinstance(own, dict) else None
@@ -123,6 +124,26 @@ def read_sealed(file: Path) -> dict[str, Any]:
             f"checkpoint {file} holds more than plain data, or is not one of diffusion_lab: "
             f"{str(error).splitlines()[0]}"
         ) from None
+
+
+def newest_good_checkpoint(path: str | Path) -> Path:
+    """As `find_checkpoint`, but damaged ones are passed over, each with a warning.
+
+    Raises:
+        CheckpointError: None is good, or `path` is a file that is not.
+    """
+    path = Path(path).expanduser()
+    files = [path] if path.is_file() else list(candidates_in(path))
+    error: CheckpointError | None = None
+    for candidate in files or [find_checkpoint(path)]:
+        try:
+            read_checkpoint(candidate)
+        except CheckpointError as found:
+            error = found
+            warnings.warn(f"{error} (passed over)", stacklevel=2)
+        else:
+            return candidate
+    raise error or CheckpointError(f"{path} holds no checkpoint")
 
 
 # ---------------------------------------------------------------------- content

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from test_resume import STATE, run, same
 
-from diffusion_lab.checkpoints.finding import newest_good_checkpoint
-from diffusion_lab.checkpoints.format import read_checkpoint
+from diffusion_lab.checkpoints.format import newest_good_checkpoint, read_checkpoint
 
 SCRIPT = Path(__file__).with_name("run_tiny.py")
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion_lab.checkpoints.finding import find_checkpoint, newest_good_checkpoint
+from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import (
     description,
     differences,
+    newest_good_checkpoint,
     read_checkpoint,
     refuse_other_weights,
     weights_of,
