@@ -65,20 +65,21 @@ def faults(job: str, found: dict[str, Any], record: dict[str, Any]) -> list[str]
     lines = []
     for path in [*old, *(path for path in new if path not in old)]:
         pair = old.get(path, MISSING), new.get(path, MISSING)
-        if pair[0] != pair[1] and (exact or not _tolerable(path, *pair)):
+        spread = old.get("samples.std", 0.0)
+        if pair[0] != pair[1] and (exact or not _tolerable(path, *pair, spread)):
             lines.append(f"{path}: {pair[0]} -> {pair[1]}")
     return lines
 
 
-def _tolerable(path: str, old: Any, new: Any) -> bool:
-    """Whether another machine's rounding may have made this difference."""
+def _tolerable(path: str, old: Any, new: Any, spread: float) -> bool:
+    """Whether another machine's rounding may have made this difference; `spread`: of samples."""
     if MISSING in (old, new):
         return False
     parts = path.split(".")
     if parts[0] in ("losses", "validation"):
         return math.isclose(old, new, rel_tol=LOSSES)
     if parts[-1] in ("mean", "std"):
-        return math.isclose(old, new, rel_tol=SAMPLES, abs_tol=SAMPLES)
+        return math.isclose(old, new, rel_tol=0, abs_tol=SAMPLES * spread)
     if parts[0] == "figures":  # single images decide some of them
         return parts[-1] not in ("network_calls", "num_samples")
     return parts[-1] in ("sha256", "tensors")
