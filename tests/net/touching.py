@@ -38,7 +38,7 @@ def command(name: str, words: Sequence[str]) -> Any:
     """What `python -m diffusion_lab.NAME WORDS` does, in this process."""
     from importlib import import_module
 
-    from diffusion_lab.config import compose
+    from diffusion_lab.config.arguments import compose
 
     module = import_module(f"diffusion_lab.{name}")
     return getattr(module, name)(compose(name, words))

@@ -47,12 +47,15 @@ def test_round_trip_and_plain_torch(file: Path) -> None:
     assert [p.name for p in file.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_a_run_folder_means_its_last(file: Path, tmp_path: Path) -> None:
+def test_what_a_path_means(
+    file: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     assert find_checkpoint(tmp_path / "run") == find_checkpoint(file.parent) == file
     with pytest.raises(CheckpointError, match="does not exist"):
         find_checkpoint(tmp_path / "nope")
-    with pytest.raises(CheckpointError, match="not a run's folder"):
-        find_checkpoint(tmp_path)
+    assert find_checkpoint(tmp_path) == find_checkpoint("auto", tmp_path) == file
+    with pytest.raises(CheckpointError, match="without checkpoints"):
+        find_checkpoint(tmp_path_factory.mktemp("empty"))
 
 
 def test_every_flipped_bit_is_found(file: Path) -> None:
