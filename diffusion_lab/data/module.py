@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from diffusion_lab.data.base import Held, MemoryDataModule
 from diffusion_lab.errors import DataError
+from diffusion_lab.pixels import from_bytes
 
 
 class Images(NamedTuple):
@@ -128,5 +129,5 @@ class ImageDataModule(MemoryDataModule):
         """Scale uint8 images, now on the device, to float32 in [-1, 1]."""
         images, labels = batch
         if images.dtype == torch.uint8:
-            images = images.to(torch.float32).mul_(2 / 255).sub_(1)
+            images = from_bytes(images)
         return images, labels

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.generate.initial_state import Start, between_inverted, between_noises
+from diffusion_lab.pixels import from_bytes
 from diffusion_lab.sampling.ancestral import DDIMInversion
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
         )
     values = torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
     values = values.view(height, width, channels).permute(2, 0, 1)
-    return values.float() * (2 / 255) - 1
+    return from_bytes(values)
 
 
 def held_out_image(data: Any, number: int) -> Tensor:

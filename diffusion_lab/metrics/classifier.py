@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusion_lab.pixels import from_bytes
+
 
 class Classifier(nn.Module):
     """Convolutions at half and quarter resolution, one hidden layer, class scores.
@@ -134,7 +136,7 @@ def train_classifier(
             if len(order) < recipe.batch_size:
                 order = torch.cat([order, torch.randperm(len(images), generator=generator)])
             index, order = order[: recipe.batch_size], order[recipe.batch_size :]
-            x, y = augment(to_float(images[index]), recipe, generator), labels[index]
+            x, y = augment(from_bytes(images[index]), recipe, generator), labels[index]
             if recipe.turned:
                 x, y = turned(x)
             with torch.autocast("cpu", torch.bfloat16):
@@ -147,11 +149,6 @@ def train_classifier(
             if progress is not None:
                 progress(step + 1, recipe.steps, loss.item())
     return net.eval().requires_grad_(False)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """Images in 0 .. 255 (uint8) as float32 in [-1, 1]."""
-    return images.float().mul_(2 / 255).sub_(1)
 
 
 def augment(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
@@ -206,5 +203,5 @@ def accuracy(net: Classifier, images: Tensor, labels: Tensor, batch_size: int = 
     """Share of uint8 ``images (N, C, H, W)`` that ``net`` reads as their ``labels (N,)``."""
     right = 0
     for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        right += int((net(to_float(x)).argmax(1) == y).sum())
+        right += int((net(from_bytes(x)).argmax(1) == y).sum())
     return right / len(labels)

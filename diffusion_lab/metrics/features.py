@@ -20,19 +20,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_lab.metrics.classifier import (
-    Classifier,
-    Recipe,
-    accuracy,
-    to_float,
-    turned,
-    turns,
-)
+from diffusion_lab.metrics.classifier import Classifier, Recipe, accuracy, turned, turns
 from diffusion_lab.metrics.classifier import train_classifier as train
 from diffusion_lab.metrics.distances import Gaussian, fit_gaussian
 from diffusion_lab.metrics.keeping import digest_of, found, kept
 from diffusion_lab.metrics.kernels import Reference, cubic, reference_of
 from diffusion_lab.metrics.memorisation import nearest
+from diffusion_lab.pixels import from_bytes, to_grey
 from diffusion_lab.random import permutation
 
 FORMAT = 1
@@ -191,7 +185,9 @@ def held_out_distances(
 def features(net: Classifier, x: Tensor, batch_size: int = 500) -> Tensor:
     """Features ``(N, D)`` of images ``x (N, C, H, W)``, uint8 or in [-1, 1], a batch at a time."""
     batches = x.split(batch_size)
-    return torch.cat([net.features(to_float(b) if b.dtype == torch.uint8 else b) for b in batches])
+    return torch.cat(
+        [net.features(from_bytes(b) if b.dtype == torch.uint8 else b) for b in batches]
+    )
 
 
 def as_seen(samples: Tensor) -> Tensor:
@@ -202,8 +198,7 @@ def as_seen(samples: Tensor) -> Tensor:
     Args:
         samples: float ``(N, C, H, W)``, nominally in [-1, 1].
     """
-    grey = samples.detach().float().cpu().clamp(-1, 1).add(1).mul(127.5).round()
-    return grey.mul(2 / 255).sub(1)
+    return from_bytes(to_grey(samples.detach().float().cpu()))
 
 
 def _network(stored: dict[str, Any], real: RealImages) -> Classifier:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from diffusion_lab.metrics.agreement import agreement
 from diffusion_lab.metrics.classes import classes
-from diffusion_lab.metrics.classifier import to_float
 from diffusion_lab.metrics.distances import frechet_jackknife
 from diffusion_lab.metrics.diversity import (
     pairwise_jackknife,
@@ -25,6 +24,7 @@ from diffusion_lab.metrics.kernels import squared_mmd
 from diffusion_lab.metrics.matching import weights_like
 from diffusion_lab.metrics.memorisation import Nearest, memorisation, nearest
 from diffusion_lab.metrics.neighbours import neighbours
+from diffusion_lab.pixels import from_bytes
 
 MOST_NEIGHBOURS = 2000
 """Samples, and real images, whose neighbours are looked at; time grows with the square."""
@@ -102,7 +102,7 @@ def in_pixels(
         most_groups: of the jackknife; few will do where no interval is wanted.
     """
     count = min(len(images), MOST_PAIRS)
-    test, first = to_float(real.test_images), None if labels is None else labels[:count]
+    test, first = from_bytes(real.test_images), None if labels is None else labels[:count]
     groups = deal(len(images), labels, most_groups)
     return {
         "remaining_variance": remaining_variance_jackknife(

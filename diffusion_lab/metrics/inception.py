@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from diffusion_lab.pixels import nn, to_grey
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -61,7 +63,7 @@ class Inception:
         Raises:
             ValueError: torch-fidelity or Inception's weights cannot be had.
         """
-        grey = samples.clamp(-1, 1).add(1).mul(127.5).round().byte()
+        grey = to_grey(samples).byte()
         real = training[: self.real_images]
         metrics = self._metrics(subset=min(1000, len(grey), len(test), len(real)))
         self._update(metrics, real, True)

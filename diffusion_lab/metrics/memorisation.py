@@ -31,6 +31,7 @@ from diffusion_lab.metrics.intervals import (
     jackknife,
     mean_difference,
 )
+from diffusion_lab.pixels import to_grey
 
 CANDIDATES = 4
 """Nearest images by the fast formula whose distances are then computed without rounding."""
@@ -125,7 +126,7 @@ def nearest(images: Tensor, train: Tensor) -> Nearest:
 def _greys(images: Tensor) -> Tensor:
     """Grey values 0 .. 255 as float32 ``(N, P)``."""
     flat = images.flatten(1)
-    return flat.float() if flat.dtype == torch.uint8 else flat.float().add(1).mul(127.5).round()
+    return flat.float() if flat.dtype == torch.uint8 else to_grey(flat.float())
 
 
 def _exact(x: Tensor, bank: Tensor, places: Tensor) -> Nearest:

@@ -13,12 +13,12 @@ from statistics import fmean
 
 from torch import Tensor
 
-from diffusion_lab.metrics.classifier import to_float
 from diffusion_lab.metrics.distances import frechet
 from diffusion_lab.metrics.features import RealImages, Yardstick
 from diffusion_lab.metrics.image_figures import in_features, in_pixels
 from diffusion_lab.metrics.matching import matched_sets
 from diffusion_lab.metrics.memorisation import NEAR
+from diffusion_lab.pixels import from_bytes
 
 BY_DEFINITION = {"nearest_ratio": 1.0, "copied_share": NEAR, "closer_probability": 0.5}
 """What samples get that are to test images as these are to each other."""
@@ -71,7 +71,7 @@ class PerfectSampler:
             estimates = in_features(stick, stick.test_features[chosen], labels, FEW).estimates
             found |= {name + end_of(number): one.value for name, one in estimates.items()}
         if self.real is not None:
-            images = to_float(self.real.test_images[chosen])
+            images = from_bytes(self.real.test_images[chosen])
             found |= {
                 name: one.value for name, one in in_pixels(images, labels, self.real, FEW).items()
             }

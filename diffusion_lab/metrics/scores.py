@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.metrics.agreement import agreement
-from diffusion_lab.metrics.classifier import to_float
 from diffusion_lab.metrics.distances import frechet
 from diffusion_lab.metrics.diversity import pairwise_distance
 from diffusion_lab.metrics.features import RealImages, Yardstick, as_seen, features
@@ -31,6 +30,7 @@ from diffusion_lab.metrics.image_figures import Estimates, in_features, in_pixel
 from diffusion_lab.metrics.intervals import FEWEST, Estimate, share
 from diffusion_lab.metrics.memorisation import Nearest
 from diffusion_lab.metrics.perfect import PerfectSampler, end_of
+from diffusion_lab.pixels import from_bytes
 
 
 class Scored(NamedTuple):
@@ -98,7 +98,7 @@ class Scorer:
         near = None
         if self.real is not None:
             estimates |= in_pixels(seen, labels, self.real)
-            test = to_float(self.real.test_images)
+            test = from_bytes(self.real.test_images)
             figures["pairwise_distance_test"] = pairwise_distance(test)
             if self.held_out is not None:
                 copies, near = of_copies(seen, labels, self.real, self.held_out)

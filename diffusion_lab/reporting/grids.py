@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from diffusion_lab.files import write_atomically
+from diffusion_lab.pixels import to_grey
 
 BACKGROUND = 24
 INK = 200
@@ -43,9 +44,9 @@ def to_pixels(images: Tensor) -> np.ndarray:
             f"images={tuple(images.shape)}: an image sheet needs (N, 1, H, W) or (N, 3, H, W); "
             "draw points in the plane with diffusion_lab.reporting.points.scatter_image"
         )
-    values = images.detach().float().cpu().movedim(1, -1).numpy()
-    broken = ~np.isfinite(values).all(axis=-1)
-    pixels = np.rint((np.nan_to_num(values).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    values = images.detach().float().cpu().movedim(1, -1)
+    broken = ~values.isfinite().all(-1).numpy()
+    pixels = to_grey(values.nan_to_num()).byte().numpy()
     if images.shape[1] == 1 and not broken.any():
         return pixels[..., 0]
     pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3)).copy()

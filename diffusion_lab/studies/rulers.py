@@ -145,9 +145,9 @@ class ImageRuler:
 
     def training_images(self, index: Tensor) -> Tensor:
         """The training images (N, C, H, W) at positions (N,), float in [-1, 1]."""
-        from diffusion_lab.metrics.classifier import to_float
+        from diffusion_lab.pixels import from_bytes
 
-        return to_float(self._real.images[index])
+        return from_bytes(self._real.images[index])
 
     @cached_property
     def _real(self) -> RealImages:

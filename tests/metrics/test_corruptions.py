@@ -33,7 +33,7 @@ import torch
 from torch.nn import functional as F
 
 from diffusion_lab.data.digits import embedded_digits
-from diffusion_lab.metrics.classifier import Recipe, to_float
+from diffusion_lab.metrics.classifier import Recipe
 from diffusion_lab.metrics.comparison import compare
 from diffusion_lab.metrics.features import (
     SECOND,
@@ -42,6 +42,7 @@ from diffusion_lab.metrics.features import (
     yardstick,
 )
 from diffusion_lab.metrics.scores import Scorer
+from diffusion_lab.pixels import from_bytes
 
 ROWS = [line.split() for line in __doc__.split("copied\n", 1)[1].split("\n\n")[0].splitlines()]
 KINDS = ["noise", "blur", "dropped", "repeated", "copied"]
@@ -61,7 +62,7 @@ def scorer(real, tmp_path_factory):
 
 
 def corrupted(real, kind, strength):
-    x, labels = to_float(real.test_images), real.test_labels
+    x, labels = from_bytes(real.test_images), real.test_labels
     generator = torch.Generator().manual_seed(1)
     share = torch.arange(len(x)) % 4 < strength  # a quarter, a half, three quarters
     if kind == "noise":
@@ -80,12 +81,12 @@ def corrupted(real, kind, strength):
     if kind == "repeated":
         left = (~share).nonzero().squeeze(1)
         return x[torch.where(share, left[torch.arange(300) % len(left)], torch.arange(300))]
-    return torch.where(share.view(-1, 1, 1, 1), to_float(real.images[:300]), x)
+    return torch.where(share.view(-1, 1, 1, 1), from_bytes(real.images[:300]), x)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_figures_notice_what_they_must(real, scorer, kind):
-    clean = to_float(real.test_images)
+    clean = from_bytes(real.test_images)
     scores = [scorer(clean, None), *(scorer(corrupted(real, kind, s), None) for s in (1, 2, 3))]
     for name, *signs in ROWS:
         sign = signs[KINDS.index(kind)]
@@ -104,7 +105,7 @@ def test_figures_notice_what_they_must(real, scorer, kind):
 def test_real_images_lie_within_their_own_intervals(real, scorer):
     """Two halves of the held-out digits: one as samples, against what such sets get on average."""
     chosen = torch.cat([(real.test_labels == k).nonzero().squeeze(1)[:15] for k in range(10)])
-    figures = scorer(to_float(real.test_images[chosen]), real.test_labels[chosen]).figures
+    figures = scorer(from_bytes(real.test_images[chosen]), real.test_labels[chosen]).figures
     for name in ("fd", "kd", "recall", "coverage", "fd2", "vendi", "remaining_variance"):
         assert figures[f"{name}_low"] <= figures[f"{name}_real"] <= figures[f"{name}_high"], name
     for name in ("nearest_ratio", "copied_share", "closer_probability"):
@@ -112,7 +113,7 @@ def test_real_images_lie_within_their_own_intervals(real, scorer):
 
 
 def test_a_score_is_plain_and_names_its_networks(real, scorer):
-    x, labels = to_float(real.test_images), real.test_labels
+    x, labels = from_bytes(real.test_images), real.test_labels
     scored = scorer(x, labels)
     figures = scored.figures
     assert all(v is None or isinstance(v, int | float | str | list) for v in figures.values())
@@ -129,7 +130,7 @@ def test_a_score_is_plain_and_names_its_networks(real, scorer):
 
 
 def test_only_pairs_are_compared(real, scorer):
-    x, labels = to_float(real.test_images), real.test_labels
+    x, labels = from_bytes(real.test_images), real.test_labels
     one = scorer(x[:100], labels[:100])
     same = compare(one, one)
     assert all(value == 0 for value in same.values() if value is not None)

@@ -5,7 +5,7 @@ import torch
 
 from diffusion_lab.data.digits import embedded_digits
 from diffusion_lab.metrics import features as features_module
-from diffusion_lab.metrics.classifier import Recipe, accuracy, augment, to_float, turned
+from diffusion_lab.metrics.classifier import Recipe, accuracy, augment, turned
 from diffusion_lab.metrics.features import (
     RealImages,
     as_seen,
@@ -15,6 +15,7 @@ from diffusion_lab.metrics.features import (
     yardstick,
 )
 from diffusion_lab.metrics.scores import score
+from diffusion_lab.pixels import from_bytes
 
 QUICK = Recipe(steps=80, batch_size=32)
 
@@ -83,7 +84,7 @@ def test_training_is_reproducible_and_leaves_the_callers_randomness(real, tmp_pa
 
 
 def test_scores_of_real_and_of_wrong_images(real, measure):
-    x, labels = to_float(real.test_images), real.test_labels
+    x, labels = from_bytes(real.test_images), real.test_labels
     own = score(measure, x, labels)
     assert own["agreement"] == pytest.approx(measure.test_accuracy)
     assert own["fd_ratio"] == pytest.approx(1.0) and own["fd"] == pytest.approx(own["fd_test"])
@@ -97,7 +98,7 @@ def test_scores_of_real_and_of_wrong_images(real, measure):
 
 
 def test_a_ratio_compares_equal_numbers(measure, real):
-    many = torch.cat([to_float(real.test_images)] * 2)
+    many = torch.cat([from_bytes(real.test_images)] * 2)
     figures = score(measure, many, None)
     assert figures["num_samples"] == 600 and figures["fd_count"] == 300
     assert figures["fd_ratio"] == pytest.approx(1.0)
@@ -112,7 +113,7 @@ def test_samples_that_cannot_be_scored_are_refused(measure):
 
 def test_samples_are_seen_in_256_greys():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    assert torch.allclose(as_seen(to_float(levels)), to_float(levels), atol=1e-6)
+    assert torch.allclose(as_seen(from_bytes(levels)), from_bytes(levels), atol=1e-6)
     x = as_seen(torch.tensor([-3.0, -1.0, 0.003, 1.2]))
     assert x[0] == x[1] == -1 and x[3] == 1
 
@@ -171,7 +172,7 @@ def test_images_without_classes_have_features_by_their_turns(real, tmp_path):
     stick = yardstick(bare, [tmp_path], QUICK)
     assert not stick.reads_classes and stick.net.num_classes == 4
     assert stick.test_accuracy > 0.5, "a guess is right in 25 % of cases"
-    x = to_float(real.test_images)
+    x = from_bytes(real.test_images)
     figures = score(stick, x, None)
     assert figures["fd_ratio"] == pytest.approx(1.0) and figures["agreement"] is None
     assert score(stick, x.flip(-2), None)["fd"] > 2 * figures["fd"]

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from diffusion_lab.metrics import memorisation as module
-from diffusion_lab.metrics.classifier import to_float
 from diffusion_lab.metrics.intervals import deal
 from diffusion_lab.metrics.matching import matched_sets, weights_like
 from diffusion_lab.metrics.memorisation import memorisation, nearest
+from diffusion_lab.pixels import from_bytes
 
 
 def pictures(n, seed=0):
@@ -25,11 +25,11 @@ def test_nearest_is_the_smallest_distance(monkeypatch):
     train, images = pictures(300), pictures(20, 1)
     found = nearest(images, train)
     expected = torch.cdist(
-        to_float(images).flatten(1).double(), to_float(train).flatten(1).double()
+        from_bytes(images).flatten(1).double(), from_bytes(train).flatten(1).double()
     )
     assert found.distance.tolist() == pytest.approx(expected.min(1).values.tolist(), rel=1e-5)
     assert torch.equal(found.index, expected.argmin(1))
-    again = nearest(to_float(images), train)
+    again = nearest(from_bytes(images), train)
     assert torch.equal(again.distance, found.distance), "bytes and floats are the same greys"
 
 
