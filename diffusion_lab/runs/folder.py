@@ -18,11 +18,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.stored import trusted
 from diffusion_lab.config.words import Typed, key_of, quoted, value_of
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.files import read_record
 from diffusion_lab.runs.differences import differences
 from diffusion_lab.runs.leaderboard import FINISHED
+from diffusion_lab.runs.stored_run import typed_over, words_of
 
 _OF_THE_COMMAND = frozenset({"run_dir", "resume"})
 
@@ -75,11 +77,14 @@ def with_sweep_folder(overrides: list[str]) -> list[str]:
 
 
 def with_resume(overrides: list[str]) -> list[str]:
-    """The overrides of the run that is meant, then what is typed now; `resume` made a path.
+    """The words that give the run's configuration, then what is typed now; `resume` made a path.
 
     Raises:
-        ConfigError: There is no such run.
+        ConfigError: There is no such run, or its configuration names what may not be built.
+        CheckpointError: It has no good checkpoint.
     """
+    from diffusion_lab.checkpoints.format import newest_good_checkpoint, read_checkpoint
+
     text = str(value_of("resume", overrides))
     target = _meant_by_auto(overrides) if text == "auto" else Path(text).expanduser()
     now = [word for word in overrides if key_of(word) not in _OF_THE_COMMAND]
@@ -90,11 +95,15 @@ def with_resume(overrides: list[str]) -> list[str]:
         return [*now, quoted("run_dir", str(typed_folder))]
     if not target.exists():
         raise ConfigError(f"resume={text}: there is no such file or folder")
-    folder = run_folder_of(target)
-    typed = {key_of(word) for word in now}
-    before = [word for word in read_overrides(folder) if key_of(word) not in typed]
-    goal = folder if typed_folder in (None, "", "null") else typed_folder
-    return [*before, *now, quoted("run_dir", goal), quoted("resume", target)]
+    stored = read_checkpoint(newest_good_checkpoint(target))["diffusion_lab"]
+    choices = stored["choices"]
+    # The recipe is the run's own; naming it again, to say which run is meant, changes nothing.
+    same = {f"{group}={choices.get(group)}" for group in ("experiment", "budget")}
+    now = [word for word in now if word not in same]
+    before = words_of(stored["config"], choices, trusted(now)) if stored["config"] else []
+    goal = run_folder_of(target) if typed_folder in (None, "", "null") else typed_folder
+    words = typed_over(before, now)
+    return [*words, quoted("run_dir", goal), quoted("resume", target)]
 
 
 def run_folder_of(path: Path) -> Path:
@@ -150,15 +159,6 @@ def summary_of(folder: Path) -> dict[str, Any]:
 def status_of(folder: Path) -> str | None:
     """The status that a run recorded of itself."""
     return summary_of(folder).get("status")
-
-
-def read_overrides(folder: Path) -> list[str]:
-    """What was typed for a run, from its overrides.txt."""
-    file = folder / "overrides.txt"
-    if not file.is_file():
-        return []
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _stamp() -> str:

@@ -1,0 +1,152 @@
+"""The words that give a stored configuration again.
+
+A run goes on with the configuration in its checkpoint: the options that it chose, then every value
+that these do not give. What follows from where a run lies (`${run_dir}`, `${paths...}`) is derived
+anew, Hydra's own node and `trust` are never taken over, and a class has to be one that `conf/`
+names for its role, or of a package that is trusted by what is typed now.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_lab.config.components import stored_errors
+from diffusion_lab.config.composing import raw, settle
+from diffusion_lab.config.groups import options
+from diffusion_lab.config.words import key_of, quoted
+from diffusion_lab.errors import ConfigError
+
+_NOT_TAKEN = frozenset({"run_dir", "resume", "init_from", "paths", "hydra", "sweep", "trust"})
+_DERIVED = frozenset({"local", "paths", "debug", "experiment/budget", "sweep"})
+"""Groups that follow from others or from the machine."""
+_PLACE = re.compile(r"\$\{(run_dir|paths\.\w+)\}")
+
+
+def words_of(
+    config: Mapping[str, Any], choices: Mapping[str, str], trust: Sequence[str] = ()
+) -> list[str]:
+    """Overrides of `train` that compose to a stored configuration.
+
+    Args:
+        config: The resolved configuration of the run.
+        choices: Its chosen options by group; options that no longer exist are left out.
+        trust: Packages that are named now.
+
+    Raises:
+        ConfigError: The configuration names what may not be built, or cannot be composed.
+    """
+    taken = {str(key): value for key, value in config.items() if key not in _NOT_TAKEN}
+    errors = stored_errors(taken, trust)
+    if errors:
+        raise ConfigError("this run cannot be resumed:\n" + "\n".join(errors))
+    chosen = _choices(taken, choices)
+    base = settle(raw("train", [*chosen, "run_dir=stored"]))
+    known = {str(key): base._get_node(key) for key in base if key not in _NOT_TAKEN}
+    changes = [
+        word
+        for key, node in known.items()
+        if key in taken
+        for word in _changes(key, node, taken[key])
+    ]
+    return [*chosen, *_data_dir(config), *changes]
+
+
+def _choices(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]:
+    """Words for the options of a run: those it chose, else those with the same class."""
+    words = {
+        group: option
+        for group, option in choices.items()
+        if group.split("@")[0] not in _DERIVED and option in options(group.split("@")[0])
+    }
+    for name, node in config.items():
+        target = node.get("_target_") if isinstance(node, Mapping) else None
+        if name not in words and target:
+            same = [option for option in options(name) if _target_of(name, option) == target]
+            words |= {name: same[0]} if same else {}
+    words.setdefault("experiment", "null")
+    return [f"{group}={option}" for group, option in words.items()]
+
+
+def _target_of(group: str, option: str) -> str | None:
+    from diffusion_lab.config.groups import CONF
+
+    found = re.search(r"^_target_: *(\S+)", (CONF / group / f"{option}.yaml").read_text(), re.M)
+    return found[1] if found else None
+
+
+def _data_dir(config: Mapping[str, Any]) -> list[str]:
+    """Where the data of the run are, if they are still there."""
+    paths = config.get("paths")
+    place = paths.get("data_dir") if isinstance(paths, Mapping) else None
+    there = isinstance(place, str) and "${" not in place and Path(place).expanduser().is_dir()
+    return [quoted("paths.data_dir", str(place))] if there else []
+
+
+def _changes(path: str, base: Any, stored: Any) -> Iterator[str]:
+    """Words that turn a composed node into the stored one."""
+    if isinstance(base, DictConfig) and not base._is_none() and not base._is_interpolation():
+        if not isinstance(stored, Mapping):
+            yield f"{path}={literal(stored)}"
+            return
+        for key in base:
+            child = base._get_node(key)
+            if key in stored:
+                yield from _changes(f"{path}.{key}", child, stored[key])
+            elif not _is_place(child):
+                yield f"~{path}.{key}"
+        for key in stored:
+            if key not in base:
+                yield f"++{path}.{key}={literal(stored[key])}"
+        return
+    if _is_place(base) or _value(base) == stored:
+        return
+    yield f"{'++' if isinstance(stored, Mapping) else ''}{path}={literal(stored)}"
+
+
+def _is_place(node: Any) -> bool:
+    text = node._value() if hasattr(node, "_value") else node
+    return isinstance(text, str) and bool(_PLACE.search(text))
+
+
+def _value(node: Any) -> Any:
+    if OmegaConf.is_config(node):
+        return OmegaConf.to_container(node, resolve=True)
+    if node is not None and node._is_interpolation():
+        found = node._dereference_node()
+        return _value(found)
+    return node._value() if node is not None else None
+
+
+def literal(value: Any) -> str:
+    """A plain value as Hydra's grammar reads it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        inner = ",".join(f"{_name(key)}:{literal(child)}" for key, child in value.items())
+        return "{" + inner + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(literal, value)) + "]"
+    if isinstance(value, str):
+        escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'")
+        return f"'{escaped}'"
+    return repr(value)
+
+
+def _name(key: Any) -> str:
+    text = str(key)
+    if not re.fullmatch(r"[\w.-]+", text):
+        raise ConfigError(f"a stored configuration has the key {text!r}, which cannot be typed")
+    return text
+
+
+def typed_over(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Words of before whose keys are not typed now, then those typed now."""
+    typed = {key_of(word) for word in now}
+    return [*(word for word in before if key_of(word) not in typed), *now]
