@@ -41,4 +41,5 @@ def test_a_preset_gives_what_it_gave(preset: str, found: dict[str, Any]) -> None
     record = recorded()
     if not is_exact(found, record):
         warnings.warn("this machine rounds otherwise: compared by tolerances", stacklevel=1)
-    assert faults(preset, found, record) == []
+    lines = faults(preset, found, record)
+    assert not lines, "\n".join(lines)

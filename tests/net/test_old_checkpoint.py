@@ -28,4 +28,5 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", STORED)
 def test_a_stored_checkpoint_goes_on(name: str, found: dict[str, Any]) -> None:
-    assert faults(name, found, recorded()) == []
+    lines = faults(name, found, recorded())
+    assert not lines, "\n".join(lines)
