@@ -8,8 +8,6 @@ it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import read_checkpoint
 from diffusion_lab.config.components import stored_errors
-from diffusion_lab.config.words import key_of, quoted, value_of
+from diffusion_lab.config.words import key_of, quoted, trusted, value_of
 from diffusion_lab.errors import ConfigError
 
 OPTION = "from_checkpoint"
@@ -57,11 +55,6 @@ def with_checkpoint(
             front += [] if group in typed else [f"{group}={OPTION}"]
     rest = [word for word in overrides if key_of(word) != "ckpt"]
     return [*front, *rest, quoted("ckpt", path)], checkpoint
-
-
-def trusted(overrides: Sequence[str]) -> list[str]:
-    """The packages that are named by `trust=[...]` among overrides."""
-    return re.findall(r"[\w.]+", value_of("trust", overrides) or "")
 
 
 def _register(group: str, node: Any) -> None:

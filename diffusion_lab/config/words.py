@@ -88,3 +88,8 @@ def quoted(key: str, value: str | Path) -> str:
 def key_of(override: str) -> str:
     """The key path that an override sets: `++a.b=1` -> `a.b`, `grid@x.y=z` -> `grid@x.y`."""
     return override.lstrip("+~").partition("=")[0].strip()
+
+
+def trusted(overrides: Sequence[str]) -> list[str]:
+    """The packages that are named by `trust=[...]` among overrides."""
+    return re.findall(r"[\w.]+", value_of("trust", overrides) or "")

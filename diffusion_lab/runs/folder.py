@@ -18,8 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lab.config.arguments import compose
-from diffusion_lab.config.stored import trusted
-from diffusion_lab.config.words import Typed, key_of, quoted, value_of
+from diffusion_lab.config.words import Typed, key_of, quoted, trusted, value_of
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.files import read_record
 from diffusion_lab.runs.differences import differences

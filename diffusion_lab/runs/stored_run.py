@@ -68,7 +68,6 @@ def _choices(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]
         if name not in words and target:
             same = [option for option in options(name) if _target_of(name, option) == target]
             words |= {name: same[0]} if same else {}
-    words.setdefault("experiment", "null")
     return [f"{group}={option}" for group, option in words.items()]
 
 
@@ -97,7 +96,7 @@ def _changes(path: str, base: Any, stored: Any) -> Iterator[str]:
             child = base._get_node(key)
             if key in stored:
                 yield from _changes(f"{path}.{key}", child, stored[key])
-            elif not _is_place(child):
+            elif not _is_place(child) and _value(child) is not None:  # null: nothing to delete
                 yield f"~{path}.{key}"
         for key in stored:
             if key not in base:
