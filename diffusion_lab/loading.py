@@ -25,10 +25,9 @@ from diffusion_lab.generate.multi_device import Source
 if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule
 
-TRAINING_PARTS = (
-    *("denoiser", "schedule", "parameterization", "objective"),
-    *("sampler", "guidance", "constraint", "optimizer", "lr_scheduler"),
-)
+_OF_MODEL = ("denoiser", "schedule", "parameterization")
+_OF_DRAWING = ("sampler", "guidance", "constraint")
+TRAINING_PARTS = (*_OF_MODEL, "objective", *_OF_DRAWING, "optimizer", "lr_scheduler")
 """Nodes of a configuration that become arguments of the LightningModule's constructor."""
 
 _OF_DIFFUSION = ("data_mean", "data_std", "input_scaling", "matched_prior")
@@ -61,7 +60,7 @@ def restored(
     weights: str = "ema",
     device: str | torch.device | None = None,
     trust: Sequence[str] = (),
-    **drawing: Any,
+    **parts: Any,
 ) -> TrainedModel:
     """The model of a checkpoint that has been read.
 
@@ -70,8 +69,7 @@ def restored(
         weights: See `load`.
         device: See `load`.
         trust: See `load`.
-        drawing: Sampler, guidance or constraint in place of the stored ones, which are then not
-            built.
+        parts: Objects by the name of their node, in place of the stored ones.
     """
     config = checkpoint["diffusion_lab"]["config"]
     if not config:
@@ -79,26 +77,24 @@ def restored(
             "the checkpoint is of a module built by hand and holds no configuration: build the "
             "module and give it weights_of(read_checkpoint(path))"
         )
-    model = build_model(config, trust, **drawing)
+    model = build_model(config, trust, **parts)
     state = weights_of(checkpoint, weights)
     model.load_state_dict({k: v for k, v in state.items() if k.startswith("diffusion.")})
     return model.to(device or "cpu").eval()
 
 
-def source_of(path: str | Path, weights: str, trust: Sequence[str], **drawing: Any) -> Source:
+def source_of(path: str | Path, weights: str, trust: Sequence[str], **parts: Any) -> Source:
     """`restored` as a function of the device, for the processes of other devices."""
-    return partial(_restored_on, str(path), weights, tuple(trust), drawing)
+    return partial(_restored_on, str(path), weights, tuple(trust), parts)
 
 
 def _restored_on(
-    path: str, weights: str, trust: Sequence[str], drawing: Mapping[str, Any], device: str
+    path: str, weights: str, trust: Sequence[str], parts: Mapping[str, Any], device: str
 ) -> TrainedModel:
-    return restored(read_checkpoint(path), weights, device, trust, **drawing)
+    return restored(read_checkpoint(path), weights, device, trust, **parts)
 
 
-def build_model(
-    config: Mapping[str, Any], trust: Sequence[str] = (), **drawing: Any
-) -> TrainedModel:
+def build_model(config: Mapping[str, Any], trust: Sequence[str] = (), **parts: Any) -> TrainedModel:
     """The model that a stored configuration describes, its weights freshly initialised.
 
     Neither objective nor optimizer is built.
@@ -106,29 +102,30 @@ def build_model(
     Args:
         config: Resolved plain data with the nodes of a training.
         trust: Further packages whose classes it may name.
-        drawing: Sampler, guidance or constraint in place of the stored ones.
+        parts: Objects by the name of their node, which are then not built from the configuration.
 
     Raises:
         ConfigError: What may not be built, or a node that is missing.
         ValueError: A value out of range, from the constructor it belongs to.
     """
-    try:
-        model = dict(config["model"])
-        parts = [build(config[p], p, trust) for p in ("denoiser", "schedule", "parameterization")]
-    except KeyError as error:
-        raise ConfigError(f"the configuration has no node {error}") from None
-    diffusion = GaussianDiffusion(*parts, **{k: model[k] for k in _OF_DIFFUSION if k in model})
-    for name in ("sampler", "guidance", "constraint"):
-        if name not in drawing:
-            drawing[name] = build(config.get(name), name, trust)
-    asked = Drawing(
+    missing = [name for name in (*_OF_MODEL, "model") if name not in config]
+    if missing:
+        raise ConfigError(f"the configuration has no {', '.join(missing)}: it is of no model")
+    for name in (*_OF_MODEL, *_OF_DRAWING):
+        if name not in parts:
+            parts[name] = build(config.get(name), name, trust)
+    model = dict(config["model"])
+    diffusion = GaussianDiffusion(
+        *(parts[name] for name in _OF_MODEL), **{k: model[k] for k in _OF_DIFFUSION if k in model}
+    )
+    drawing = Drawing(
         tuple(model["shape"]),
         model.get("num_classes"),
-        clip=bool(model.get("clip_samples")),
-        **drawing,
+        *(parts[name] for name in _OF_DRAWING),
+        bool(model.get("clip_samples")),
     )
     classifier = str(model.get("_target_")).rpartition(".")[2] == _CLASSIFIER
-    return (TrainedClassifier if classifier else TrainedModel)(diffusion, asked, config)
+    return (TrainedClassifier if classifier else TrainedModel)(diffusion, drawing, config)
 
 
 def build_training(config: Mapping[str, Any], *, trust: Sequence[str] = ()) -> DiffusionModule:

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
     from diffusion_lab.generate.model import TrainedModel
 
-_TRAINED = ("schedule", "parameterization", "denoiser", "data")
+_TRAINED = ("schedule", "parameterization", "data")
 """Nodes of the training that a request must fit."""
+_PARTS = ("schedule", "parameterization", "sampler", "guidance", "constraint")
+"""What is built to see whether a request is sound, and then used."""
 ENDINGS = (".png", ".npz", ".gif", ".webp")
 BATCH, BATCH_NUMBERS = 256, 2**16
 """Where `batch_size` is null: images at a time, and more of what has fewer numbers than that."""
@@ -71,7 +73,7 @@ def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
     began = time.perf_counter()
     with torch.no_grad():
         start = _start(cfg, model, labels, count, stored)
-        out = _write(cfg, model, labels, count, start)
+        out = _write(cfg, model, labels, count, start, parts)
     seconds = time.perf_counter() - began
     kind = "point" if _are_points(model) else "image"
     drawn = f"1 {kind}" if count == 1 else f"{count} {kind}s"
@@ -80,7 +82,7 @@ def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
 
 
 def validated(cfg: DictConfig, stored: dict[str, Any]) -> tuple[Tensor | None, dict[str, Any]]:
-    """The class of each sample, and sampler, guidance and constraint.
+    """The class of each sample, and what was built of the model, see `_PARTS`.
 
     Args:
         cfg: A config of `conf/sample.yaml`.
@@ -101,8 +103,10 @@ def validated(cfg: DictConfig, stored: dict[str, Any]) -> tuple[Tensor | None, d
     except (ValueError, TypeError, RuntimeError) as error:
         text = str(error)
         found.append(text if text.startswith("label=") else f"label={shown(cfg.label)}: {text}")
-    refuse(found + _errors(cfg, data.get("shape")))
-    return labels, {name: objects.get(name) for name in ("sampler", "guidance", "constraint")}
+    found += _errors(cfg, data.get("shape"))
+    if found:
+        refuse(found)
+    return labels, {name: objects.get(name) for name in _PARTS}
 
 
 def _labels(cfg: DictConfig, classes: int | None) -> Tensor | None:
@@ -191,6 +195,8 @@ def _start(
     stored: dict[str, Any],
 ) -> Any:
     """Where sampling starts, see `generate.image_inputs`; None for noise."""
+    if cfg.image is None and not cfg.interpolate:
+        return None
     from diffusion_lab.generate.image_inputs import typed_images, typed_start
 
     images = None
@@ -198,7 +204,7 @@ def _start(
         names = list(cfg.image) if OmegaConf.is_list(cfg.image) else str(cfg.image)
         node = {**stored["data"], "data_dir": cfg.paths.data_dir}
         node = node if "data_dir" in stored["data"] else stored["data"]
-        images = typed_images(names, model.shape, lambda: build(node, "data", cfg.trust))
+        images = typed_images(names, model.drawing.shape, lambda: build(node, "data", cfg.trust))
     return typed_start(
         model, count, labels, cfg.seed,
         images=images, time=cfg.start, known=cfg.known, interpolate=cfg.interpolate,
@@ -214,11 +220,16 @@ def _count(cfg: DictConfig) -> int:
 
 
 def _are_points(model: TrainedModel) -> bool:
-    return len(model.shape) == 1
+    return len(model.drawing.shape) == 1
 
 
 def _write(
-    cfg: DictConfig, model: TrainedModel, labels: Tensor | None, count: int, start: Any
+    cfg: DictConfig,
+    model: TrainedModel,
+    labels: Tensor | None,
+    count: int,
+    start: Any,
+    parts: dict[str, Any],
 ) -> Path:
     """Draw and write the kind of file that `out` names."""
     from diffusion_lab.generate.multi_device import Request, draw
@@ -228,16 +239,16 @@ def _write(
 
     out = Path(str(cfg.out)).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
-    size = int(cfg.batch_size or max(BATCH, BATCH_NUMBERS // prod(model.shape)))
+    size = int(cfg.batch_size or max(BATCH, BATCH_NUMBERS // prod(model.drawing.shape)))
     if cfg.strip:
         return save_picture(out, _strip(model, labels, count, cfg.seed, size, cfg.strip))
     if out.suffix.lower() in (".gif", ".webp"):
-        _, states, estimates = _moments(model, labels, count, cfg.seed, size, cfg.frames, start)
+        from diffusion_lab.generate.moments import moments
+
+        _, states, estimates = moments(model, labels, count, cfg.seed, size, cfg.frames, start)
         frames = [*states, estimates[-1]]
         draw = _pictures(cfg, model, labels, frames)
         return save_film(out, map(draw, frames))
-    names = ("sampler", "guidance", "constraint")
-    parts = {name: getattr(model.drawing, name) for name in names}
     source = source_of(cfg.ckpt, cfg.weights, cfg.trust, **parts)
     request = Request(count, labels, cfg.seed, size, start)
     samples = draw(model, source, cfg.devices, request).samples
@@ -263,17 +274,19 @@ def _columns(cfg: DictConfig, model: TrainedModel, count: int) -> int:
     """One class a column where classes cycle, one way a row, else about square."""
     if cfg.interpolate:
         return int(cfg.interpolate)
-    if cfg.label == "all" and model.num_classes:
+    if cfg.label == "all" and model.drawing.num_classes:
         from diffusion_lab.reporting.grids import class_columns
 
-        return min(class_columns(model.num_classes), count)
+        return min(class_columns(model.drawing.num_classes), count)
     return max(1, round(count**0.5))
 
 
 def _strip(
     model: TrainedModel, labels: Tensor | None, count: int, seed: int, size: int, number: int
 ) -> Image:
-    times, states, estimates = _moments(model, labels, count, seed, size, number)
+    from diffusion_lab.generate.moments import moments
+
+    times, states, estimates = moments(model, labels, count, seed, size, number)
     if _are_points(model):
         from diffusion_lab.reporting.points import moments_image
 
@@ -281,43 +294,6 @@ def _strip(
     from diffusion_lab.reporting.strips import strip_image
 
     return strip_image((states, estimates))
-
-
-def _moments(
-    model: TrainedModel,
-    labels: Tensor | None,
-    count: int,
-    seed: int,
-    size: int,
-    number: int,
-    start: Any = None,
-) -> tuple[list[float], list[Tensor], list[Tensor]]:
-    """t, x_t and x0-hat, each (count, *shape), at `number` steps spread over every trajectory."""
-    import torch
-
-    from diffusion_lab.reporting.spread import spread
-
-    sampler = model.drawing.sampler
-    assert sampler is not None, "`loaded` gives the model one"
-    begin = None if start is None else start.time
-    times = sampler.times(model.diffusion.schedule, begin)
-    # Only what is shown is kept: all of 1,000 steps of 100 images would be 600 MB. A pair of times
-    # that rises is forward noise and yields no step.
-    picked = spread(int((times[1:] < times[:-1]).sum()), number)
-    moments: list[float] = []
-    states: list[list[Tensor]] = [[] for _ in picked]
-    estimates: list[list[Tensor]] = [[] for _ in picked]
-    for first in range(0, count, size):
-        n = min(size, count - first)
-        chosen = None if labels is None else labels[: first + n]
-        moments = []
-        steps = model.drawing.trajectory(model.diffusion, n, chosen, seed, first, start)
-        for k, step in enumerate(steps):
-            if k in picked:
-                states[len(moments)].append(step.x_t.float().cpu())
-                estimates[len(moments)].append(step.x0.float().cpu())
-                moments.append(float(step.t.t.mean()))
-    return moments, [torch.cat(parts) for parts in states], [torch.cat(p) for p in estimates]
 
 
 def save_arrays(path: Path, images: Tensor, labels: Tensor | None) -> Path:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diffusion_lab"
-GROUND = {"errors", "files", "random", "pixels"}
+GROUND = {"errors", "files", "random", "pixels", "spread"}
 MATHS = {"diffusion", "sampling", "denoisers"}
 ALLOWED = {
     "errors": set(),
     "files": set(),
     "random": set(),
     "pixels": set(),
+    "spread": set(),
     "diffusion": set(),
     "denoisers": set(),
     "sampling": {"diffusion"},

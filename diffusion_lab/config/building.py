@@ -8,6 +8,7 @@ the user trusts by name (`trust=[my_package]`).
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -102,10 +103,9 @@ def _resolved(node: Any) -> Any:
 
 def _refuse_alias(path: str, target: str, trust: Sequence[str]) -> None:
     """Refuse a trusted path to a foreign thing, as in `lightning.x.os.system`."""
-    from hydra.utils import get_object
-
+    module, _, name = target.rpartition(".")
     try:
-        found = get_object(target)
+        found = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise ConfigError(
             f"{path or 'node'}._target_={target} cannot be imported: {error}"

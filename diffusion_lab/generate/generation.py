@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,30 +95,9 @@ class Drawing:
         start: Start | None = None,
     ) -> Iterator[Step]:
         """Every step of images first .. first + count - 1; `labels` count from image 0."""
-        if (
-            labels is not None
-            and labels.ndim == 2
-            and not isinstance(self.guidance, ClassifierFree)
-        ):
-            raise ValueError(
-                "the label composes classes, which classifier-free guidance alone can do: take "
-                "guidance=cfg"
-            )
-        noise = SampleNoise(seed, first, count)
-        x, time, constraint = (start or Start()).of(model, first, count, noise)
         with evaluating(model):
             yield from sampling.trajectory(
-                model,
-                self._sampler(model),
-                shape=self.shape,
-                num_samples=count,
-                noise=noise,
-                guidance=self.guidance,
-                label=None if labels is None else labels[first:],
-                x=x,
-                start=time,
-                x0_constraint=self.constraint,
-                constraint=constraint,
+                model, **self._arguments(model, count, labels, seed, first, start)
             )
 
     def _batch(
@@ -130,10 +109,43 @@ class Drawing:
         size: int,
         start: Start | None,
     ) -> Tensor:
-        chosen = None if labels is None else labels[: first + size]
-        steps = self.trajectory(model, size, chosen, seed, first, start)
-        x = deque(steps, maxlen=1).pop().x.float()
+        with evaluating(model):
+            arguments = self._arguments(model, size, labels, seed, first, start)
+            x = sampling.sample(model, **arguments).float()
         return x.clamp(-1, 1) if self.clip else x
+
+    def _arguments(
+        self,
+        model: GaussianDiffusion,
+        count: int,
+        labels: Tensor | None,
+        seed: int,
+        first: int,
+        start: Start | None,
+    ) -> dict[str, Any]:
+        """What `sampling.trajectory` is given for images first .. first + count - 1."""
+        if self.sampler is None:
+            raise ValueError("sampler=None: this model has no sampler of its own; give one")
+        composed = labels is not None and labels.ndim == 2
+        if composed and not isinstance(self.guidance, ClassifierFree):
+            raise ValueError(
+                "the label composes classes, which classifier-free guidance alone can do: take "
+                "guidance=cfg"
+            )
+        noise = SampleNoise(seed, first, count)
+        x, time, constraint = (start or Start()).of(model, first, count, noise)
+        return {
+            "sampler": self.sampler,
+            "shape": self.shape,
+            "num_samples": count,
+            "noise": noise,
+            "guidance": self.guidance,
+            "label": None if labels is None else labels[first : first + count],
+            "x": x,
+            "start": time,
+            "x0_constraint": self.constraint,
+            "constraint": constraint,
+        }
 
     def denoised(
         self, model: GaussianDiffusion, x_t: Tensor, t: float | Tensor, label: Label
@@ -150,9 +162,3 @@ class Drawing:
         labels = None if labels is None else labels.to(x_t.device)
         with evaluating(model), torch.no_grad():
             return model(x_t.float(), model.schedule(time), labels).x0
-
-    def _sampler(self, model: GaussianDiffusion) -> Sampler:
-        if self.sampler is None:
-            raise ValueError("sampler=None: this model has no sampler of its own; give one")
-        self.sampler.check(model.schedule)
-        return self.sampler

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from diffusion_lab.reporting.axes import Axis, Box, Tick
-from diffusion_lab.reporting.spread import spread
 from diffusion_lab.runs.records import Point
+from diffusion_lab.spread import spread
 
 BOX = Box(width=440, height=230, left=56, right=10, top=10, bottom=26)
 MOST_POINTS = 160

@@ -9,8 +9,8 @@ from PIL import Image
 
 from diffusion_lab.reporting.grids import BACKGROUND, tiles
 from diffusion_lab.reporting.margins import with_margins
-from diffusion_lab.reporting.spread import spread
 from diffusion_lab.runs.records import caption
+from diffusion_lab.spread import spread
 
 GAP = 2
 CLOUD = 210

@@ -18,9 +18,9 @@ from diffusion_lab.reporting.scoring import (
     number,
     per_class,
 )
-from diffusion_lab.reporting.spread import spread
 from diffusion_lab.reporting.study_tables import differences, study_table
 from diffusion_lab.runs.records import PageRecord, RunFolder, StudyRecord, caption, show
+from diffusion_lab.spread import spread
 
 MOST_GRIDS = 60
 MOST_OF_A_PAGE = 12

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion_lab.reporting.grids import image_grid
 from diffusion_lab.reporting.margins import with_margins
 from diffusion_lab.reporting.points import scatter_image
-from diffusion_lab.reporting.spread import spread
+from diffusion_lab.spread import spread
 
 CLOUD = 150
 """Side of the picture of one cloud of points."""

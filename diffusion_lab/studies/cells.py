@@ -104,7 +104,7 @@ class Cell:
     @cached_property
     def _checked(self) -> tuple[list[str], dict[str, Any]]:
         """Errors of the settings, and what was built to find them."""
-        trained = ("schedule", "parameterization", "denoiser")
+        trained = ("schedule", "parameterization")
         config = {key: self.stored["config"].get(key) for key in trained}
         own = {key: plain(self.cfg.get(key)) for key in (*SETTINGS, "trust")}
         own.pop("label")
@@ -112,8 +112,8 @@ class Cell:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """Sampler, guidance and constraint."""
-        names = ("sampler", "guidance", "constraint")
+        """Schedule, parameterization, sampler, guidance and constraint."""
+        names = ("schedule", "parameterization", "sampler", "guidance", "constraint")
         return {name: self._checked[1].get(name) for name in names}
 
     def faults(self) -> list[str]:

@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.config.sweep_values import combinations
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.reporting.spread import spread
 from diffusion_lab.runs.folder import run_folder_of
+from diffusion_lab.spread import spread
 
 
 class Row(NamedTuple):

@@ -23,8 +23,8 @@ from diffusion_lab.reporting.grids import (
 from diffusion_lab.reporting.margins import with_margins
 from diffusion_lab.reporting.pictures import picture
 from diffusion_lab.reporting.points import scatter_image
-from diffusion_lab.reporting.spread import spread
 from diffusion_lab.reporting.strips import strip_image
+from diffusion_lab.spread import spread
 
 
 class FakeStep(NamedTuple):

@@ -199,7 +199,7 @@ class WandbSink:
         """The loss over the noise level, a line a validation (those of `spread`)."""
         import wandb
 
-        from diffusion_lab.reporting.spread import spread
+        from diffusion_lab.spread import spread
 
         chosen = [self.levels[k] for k in spread(len(self.levels), LINES)]
         chart = wandb.plot.line_series(

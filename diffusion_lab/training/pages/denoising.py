@@ -74,7 +74,7 @@ class DenoisingPage:
     def write(self, model: DiffusionModule, folder: Path) -> Path:
         """Sample once; write the frames and the strip."""
         from diffusion_lab.reporting.grids import image_grid, save_picture
-        from diffusion_lab.reporting.spread import spread
+        from diffusion_lab.spread import spread
 
         label = None if model.num_classes is None else "all"
         drawn = Drawn(self.num_samples, label, self.scale, self.seed, None, None)

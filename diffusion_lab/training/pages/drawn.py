@@ -100,8 +100,8 @@ class StripPage(Drawn):
     def write(self, model: DiffusionModule, folder: Path) -> Path:
         """Sample once and show some of the steps."""
         from diffusion_lab.reporting.grids import save_picture
-        from diffusion_lab.reporting.spread import spread
         from diffusion_lab.reporting.strips import strip_image
+        from diffusion_lab.spread import spread
 
         wanted = set(spread(self.steps_taken(model), self.moments))
         steps = [*self.kept(model, wanted).values()]
@@ -154,8 +154,8 @@ class StepsPage(Drawn):
         """Sample once and draw the state at some of the steps."""
         from diffusion_lab.reporting.grids import save_picture
         from diffusion_lab.reporting.pictures import picture
-        from diffusion_lab.reporting.spread import spread
         from diffusion_lab.reporting.strips import window
+        from diffusion_lab.spread import spread
 
         taken = self.steps_taken(model)
         *wanted, _ = spread(taken + 1, self.moments)
