@@ -24,7 +24,7 @@ ALLOWED = {
     "checkpoints": set(),
     "config": {"checkpoints"},
     "generate": {"sampling", "diffusion"},
-    "runs": {"config"},
+    "runs": {"config", "checkpoints"},
     "reporting": {"runs"},
     "training": {"generate", "reporting", "runs", "checkpoints", "sampling", "diffusion"},
     "loading": {"training", "generate", "config", "checkpoints", "diffusion"},
