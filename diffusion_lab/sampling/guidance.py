@@ -322,7 +322,7 @@ class ClassifierGuidance:
 
     Args:
         classifier: Gives a model whose network maps (x_t (B, *), c_noise (B,)) to logits (B, K),
-            trained on the same schedule (`experiment=noisy_classifier`).
+            trained on the same schedule.
         scale: >= 0; 1 is Bayes' rule.
         unconditional: Hide the label from the diffusion model.
     """
