@@ -19,6 +19,7 @@ from diffusion_lab.denoisers.layers import (
     silu,
     zero_,
 )
+from diffusion_lab.errors import ArgumentError
 
 BlockFactory = Callable[..., nn.Module]
 ResampleFactory = Callable[[int, int], nn.Module]
@@ -56,11 +57,11 @@ class ResBlock(nn.Module):
             activation: Factory of the activations.
 
         Raises:
-            ValueError: dropout out of range.
+            ArgumentError: dropout out of range.
         """
         super().__init__()
         if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout={dropout}: must be at least 0 and below 1")
+            raise ArgumentError("dropout", dropout, "must be at least 0 and below 1")
         self.scale_shift = scale_shift
         self.norm1 = norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -155,9 +156,9 @@ class MaxPool(nn.MaxPool2d):
         """Build the layer.
 
         Raises:
-            ValueError: the width is to change, which pooling cannot do.
+            ArgumentError: the width is to change, which pooling cannot do.
         """
-        _check_same_width("down", in_channels, out_channels)
+        _check_same_width("down", "MaxPool", in_channels, out_channels)
         super().__init__(2)
 
 
@@ -181,9 +182,9 @@ class Bilinear(nn.Module):
         """Build the layer.
 
         Raises:
-            ValueError: the width is to change, which interpolation cannot do.
+            ArgumentError: the width is to change, which interpolation cannot do.
         """
-        _check_same_width("up", in_channels, out_channels)
+        _check_same_width("up", "Bilinear", in_channels, out_channels)
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -191,9 +192,11 @@ class Bilinear(nn.Module):
         return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def _check_same_width(name: str, in_channels: int, out_channels: int) -> None:
+def _check_same_width(name: str, layer: str, in_channels: int, out_channels: int) -> None:
     if in_channels != out_channels:
-        raise ValueError(
-            f"{name}: a layer without weights cannot turn {in_channels} channels into "
-            f"{out_channels}; let blocks change the width (widen_in_blocks=true)"
+        raise ArgumentError(
+            name,
+            layer,
+            f"has no weights to turn {in_channels} channels into {out_channels}; let blocks change "
+            "the width (widen_in_blocks=true)",
         )

@@ -8,8 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lab.denoisers.blocks import ResBlock
-from diffusion_lab.denoisers.embeddings import ConditionEmbedding
-from diffusion_lab.denoisers.layers import ActivationFactory, NormFactory, group_norm, silu
+from diffusion_lab.denoisers.conditioner import Conditioner
+from diffusion_lab.denoisers.layers import (
+    ActivationFactory,
+    NormFactory,
+    check_positive,
+    group_norm,
+    silu,
+)
+from diffusion_lab.errors import ArgumentError
 
 
 class NoiseClassifier(nn.Module):
@@ -46,16 +53,15 @@ class NoiseClassifier(nn.Module):
             activation: Factory of activations (layers.py).
 
         Raises:
-            ValueError: a number out of range, or no classes.
+            ArgumentError: a number out of range, or no classes.
         """
         super().__init__()
         if num_classes is None or num_classes < 1:
-            raise ValueError(f"num_classes={num_classes}: a classifier needs at least 1")
-        if base_channels < 1 or not multipliers or min(multipliers) < 1:
-            raise ValueError("base_channels and multipliers must be at least 1")
+            raise ArgumentError("num_classes", num_classes, "must be at least 1 for a classifier")
+        check_positive(base_channels=base_channels, multipliers=min(multipliers, default=0))
         self.channels, self.num_classes = channels, num_classes
         widths = [base_channels * m for m in multipliers]
-        self.embed = ConditionEmbedding(time_dim, None, activation)
+        self.embed = Conditioner(time_dim, None, activation)
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList(
             ResBlock(inputs, width, time_dim, norm=norm, activation=activation)

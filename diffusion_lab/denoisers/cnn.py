@@ -6,25 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lab.denoisers.blocks import BlockFactory, ResBlock
-from diffusion_lab.denoisers.embeddings import ConditionEmbedding
-from diffusion_lab.denoisers.inputs import with_estimate
+from diffusion_lab.denoisers.conditioner import ConditionedNetwork, Conditions, with_extra
 from diffusion_lab.denoisers.layers import (
     ActivationFactory,
     NormFactory,
+    check_positive,
     group_norm,
     silu,
     zero_,
 )
 
 
-class CNN(nn.Module):
-    """The simplest denoiser of images of any size; it sees 4 * blocks + 5 pixels across.
-
-    Attributes:
-        channels: Channels of the image.
-        num_classes: Number of classes without the null class, or None.
-        self_conditioning: Whether it reads its own last estimate.
-    """
+class CNN(ConditionedNetwork):
+    """The simplest denoiser of images of any size; it sees 4 * blocks + 5 pixels across."""
 
     def __init__(
         self,
@@ -36,6 +30,7 @@ class CNN(nn.Module):
         time_dim: int = 128,
         learned_variance: bool = False,
         self_conditioning: bool = False,
+        conditions: Conditions | None = None,
         block: BlockFactory = ResBlock,
         norm: NormFactory = group_norm,
         activation: ActivationFactory = silu,
@@ -50,21 +45,24 @@ class CNN(nn.Module):
             time_dim: Width of the condition vector; even.
             learned_variance: Twice the channels out; the second half says the variance.
             self_conditioning: Twice the channels in; the second half is the last estimate.
+            conditions: Further conditions (conditioner.py); None for none.
             block: Factory of blocks (blocks.py).
             norm: Factory of norms (layers.py).
             activation: Factory of activations (layers.py).
 
         Raises:
-            ValueError: a number out of range.
+            ArgumentError: a number out of range.
         """
-        super().__init__()
-        for name, value in (("channels", channels), ("width", width), ("blocks", blocks)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
-        self.channels, self.num_classes = channels, num_classes
-        self.embed = ConditionEmbedding(time_dim, num_classes, activation)
-        self.self_conditioning = self_conditioning
-        self.stem = nn.Conv2d(channels * (2 if self_conditioning else 1), width, 3, padding=1)
+        check_positive(channels=channels, width=width, blocks=blocks)
+        super().__init__(
+            channels,
+            num_classes,
+            time_dim,
+            activation,
+            self_conditioning=self_conditioning,
+            conditions=conditions,
+        )
+        self.stem = nn.Conv2d(self.in_channels, width, 3, padding=1)
         self.blocks = nn.ModuleList(
             block(width, width, time_dim, norm=norm, activation=activation) for _ in range(blocks)
         )
@@ -74,17 +72,10 @@ class CNN(nn.Module):
             nn.Conv2d(width, channels * (2 if learned_variance else 1), 3, padding=1)
         )
 
-    def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        label: Tensor | None = None,
-        estimate: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map images (B, channels, H, W) to the same size; arguments as `UNet.forward`."""
-        condition = self.embed(c_noise, label)
-        x = with_estimate(x, estimate, self.self_conditioning)
+        x = with_extra(x, extra)
         h = self.stem(x.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
-            h = block(h, condition)
+            h = block(h, embedding)
         return self.conv_out(self.act(self.norm_out(h)))

@@ -7,12 +7,14 @@ variant, of a size for small images.
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
-from diffusion_lab.denoisers.attention import attend, check_heads
-from diffusion_lab.denoisers.embeddings import ConditionEmbedding, SinusoidalEmbedding
-from diffusion_lab.denoisers.inputs import with_estimate
-from diffusion_lab.denoisers.layers import ActivationFactory, gelu, silu, zero_
+from diffusion_lab.denoisers.attention import attend, check_heads, merge_heads, split_heads
+from diffusion_lab.denoisers.conditioner import ConditionedNetwork, Conditions, with_extra
+from diffusion_lab.denoisers.embeddings import SinusoidalEmbedding
+from diffusion_lab.denoisers.layers import ActivationFactory, check_positive, gelu, silu, zero_
+from diffusion_lab.errors import ArgumentError
 
 
 class DiTBlock(nn.Module):
@@ -40,20 +42,15 @@ class DiTBlock(nn.Module):
         """Map tokens (B, N, width) to the same shape, told the condition (B, time_dim)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.told(condition)[:, None].chunk(6, -1)
         tokens = self.norm1(h) * (1 + scale1) + shift1
-        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        h = h + gate1 * self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+        y = merge_heads(attend(*split_heads(self.qkv(tokens), self.heads)))
+        h = h + gate1 * self.proj(y)
         return h + gate2 * self.mlp(self.norm2(h) * (1 + scale2) + shift2)
 
 
-class DiT(nn.Module):
+class DiT(ConditionedNetwork):
     """The denoiser of square images without convolutions.
 
     The last layer starts at zero, so that an untrained network returns 0.
-
-    Attributes:
-        channels: Channels of the image.
-        num_classes: Number of classes without the null class, or None.
-        self_conditioning: Whether it reads its own last estimate.
     """
 
     def __init__(
@@ -70,6 +67,7 @@ class DiT(nn.Module):
         time_dim: int = 128,
         learned_variance: bool = False,
         self_conditioning: bool = False,
+        conditions: Conditions | None = None,
         activation: ActivationFactory = gelu,
     ):
         """Build the network; cheap, and possible on the meta device.
@@ -86,32 +84,33 @@ class DiT(nn.Module):
             time_dim: Width of the condition vector; even.
             learned_variance: Twice the channels out; the second half says the variance.
             self_conditioning: Twice the channels in; the second half is the last estimate.
+            conditions: Further conditions (conditioner.py); None for none.
             activation: Factory of the MLPs' activation (layers.py).
 
         Raises:
-            ValueError: sizes or numbers that do not fit, with those that do.
+            ArgumentError: sizes or numbers that do not fit, with those that do.
         """
-        super().__init__()
-        for name, value in (("channels", channels), ("patch", patch), ("depth", depth)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
+        check_positive(channels=channels, patch=patch, depth=depth)
         if image_size % patch:
             fit = [str(p) for p in range(1, image_size + 1) if image_size % p == 0]
-            raise ValueError(
-                f"patch={patch}: must divide image_size={image_size}; take one of {', '.join(fit)}"
-            )
+            rule = f"must divide image_size={image_size}; take one of {', '.join(fit)}"
+            raise ArgumentError("patch", patch, rule)
         if width % 4 or width < 4:
-            raise ValueError(f"width={width}: must be a multiple of 4, e.g. 128")
+            raise ArgumentError("width", width, "must be a multiple of 4, e.g. 128")
         if not mlp_ratio > 0:
-            raise ValueError(f"mlp_ratio={mlp_ratio}: must be positive, e.g. 4")
+            raise ArgumentError("mlp_ratio", mlp_ratio, "must be positive, e.g. 4")
         check_heads(heads, width)
-        self.channels, self.num_classes = channels, num_classes
+        super().__init__(
+            channels,
+            num_classes,
+            time_dim,
+            silu,
+            self_conditioning=self_conditioning,
+            conditions=conditions,
+        )
         self.image_size, self.patch = image_size, patch
-        self.self_conditioning = self_conditioning
-        inputs = channels * (2 if self_conditioning else 1)
         self.out_channels = channels * (2 if learned_variance else 1)
-        self.embed = ConditionEmbedding(time_dim, num_classes, silu)
-        self.stem = nn.Linear(inputs * patch**2, width)
+        self.stem = nn.Linear(self.in_channels * patch**2, width)
         self.register_buffer("places", _places(image_size // patch, width), persistent=False)
         self.blocks = nn.ModuleList(
             DiTBlock(width, heads, mlp_ratio, time_dim, activation) for _ in range(depth)
@@ -120,25 +119,17 @@ class DiT(nn.Module):
         self.told_out = zero_(nn.Linear(time_dim, 2 * width))
         self.out = zero_(nn.Linear(width, self.out_channels * patch**2))
 
-    def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        label: Tensor | None = None,
-        estimate: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map images (B, channels, image_size, image_size); arguments as `UNet.forward`."""
-        x = with_estimate(x, estimate, self.self_conditioning)
-        side = self.image_size // self.patch
-        patches = nn.functional.unfold(x, self.patch, stride=self.patch).transpose(1, 2)
-        h = self.stem(patches) + self.places
-        condition = self.embed(c_noise, label)
+        p, side = self.patch, self.image_size // self.patch
+        # Each pixel of a patch over all patches, then a view: the layout decides the last bits.
+        patches = rearrange(with_extra(x, extra), "b c (h p) (w q) -> b (c p q) (h w)", p=p, q=p)
+        h = self.stem(patches.transpose(1, 2)) + self.places
         for block in self.blocks:
-            h = block(h, condition)
-        shift, scale = self.told_out(condition)[:, None].chunk(2, -1)
+            h = block(h, embedding)
+        shift, scale = self.told_out(embedding)[:, None].chunk(2, -1)
         tokens = self.out(self.norm_out(h) * (1 + scale) + shift)
-        tokens = tokens.transpose(1, 2).unflatten(2, (side, side))
-        return nn.functional.pixel_shuffle(tokens, self.patch)
+        return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=side, p=p, q=p)
 
 
 def _places(side: int, width: int) -> Tensor:

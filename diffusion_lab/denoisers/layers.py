@@ -6,9 +6,13 @@ A norm factory takes the number of channels, an activation factory takes nothing
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from torch import nn
 
+from diffusion_lab.errors import ArgumentError
+
+Layer = TypeVar("Layer", bound=nn.Module)
 NormFactory = Callable[[int], nn.Module]
 ActivationFactory = Callable[[], nn.Module]
 
@@ -25,11 +29,11 @@ def group_norm(channels: int, group_size: int = 16, groups: int | None = None) -
         groups: Number of groups instead; the largest divisor of `channels` up to this is taken.
 
     Raises:
-        ValueError: a number is below 1.
+        ArgumentError: a number is below 1.
     """
-    for name, value in (("channels", channels), ("group_size", group_size), ("groups", groups)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
+    check_positive(channels=channels, group_size=group_size)
+    if groups is not None:
+        check_positive(groups=groups)
     if groups is None:
         groups = channels // _largest_divisor(channels, group_size)
     return nn.GroupNorm(_largest_divisor(channels, groups), channels)
@@ -60,7 +64,14 @@ def gelu() -> nn.GELU:
     return nn.GELU(approximate="tanh")
 
 
-def zero_(module: nn.Module) -> nn.Module:
+def check_positive(**numbers: int) -> None:
+    """Refuse an argument below 1 (ArgumentError)."""
+    for name, value in numbers.items():
+        if value < 1:
+            raise ArgumentError(name, value, "must be at least 1")
+
+
+def zero_(module: Layer) -> Layer:
     """Set all parameters of a module to 0 and return it: a residual branch that starts silent."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)

@@ -7,18 +7,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from diffusion_lab.denoisers.embeddings import ConditionEmbedding
-from diffusion_lab.denoisers.inputs import with_estimate
-from diffusion_lab.denoisers.layers import ActivationFactory, silu, zero_
+from diffusion_lab.denoisers.conditioner import ConditionedNetwork, Conditions, with_extra
+from diffusion_lab.denoisers.layers import ActivationFactory, check_positive, silu, zero_
 
 
-class MLP(nn.Module):
+class MLP(ConditionedNetwork):
     """Residual MLP: h <- h + Linear(act(Linear(act(h)) + condition)), for data of any shape.
 
-    Attributes:
-        channels: Numbers in one sample.
-        num_classes: Number of classes without the null class, or None.
-        self_conditioning: Whether it reads its own last estimate.
+    Channels are those of the first dimension of a sample: the numbers of a point.
     """
 
     def __init__(
@@ -31,6 +27,7 @@ class MLP(nn.Module):
         time_dim: int = 128,
         learned_variance: bool = False,
         self_conditioning: bool = False,
+        conditions: Conditions | None = None,
         activation: ActivationFactory = silu,
     ):
         """Build the network.
@@ -44,38 +41,32 @@ class MLP(nn.Module):
             learned_variance: Twice as many numbers out along the first dimension; the second half
                 says the variance.
             self_conditioning: Twice as many in; the second half is the last estimate.
+            conditions: Further conditions (conditioner.py); None for none.
             activation: Factory of activations (layers.py).
 
         Raises:
-            ValueError: a number out of range.
+            ArgumentError: a number out of range.
         """
-        super().__init__()
-        numbers = [("width", width), ("blocks", blocks), ("shape", min(shape, default=0))]
-        for name, value in numbers:
-            if value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
-        size = math.prod(shape)
-        self.channels, self.num_classes = size, num_classes
-        self.embed = ConditionEmbedding(time_dim, num_classes, activation)
-        self.self_conditioning = self_conditioning
+        check_positive(width=width, blocks=blocks, shape=min(shape, default=0))
+        super().__init__(
+            shape[0],
+            num_classes,
+            time_dim,
+            activation,
+            self_conditioning=self_conditioning,
+            conditions=conditions,
+        )
         self.out_shape = (shape[0] * (2 if learned_variance else 1), *shape[1:])
-        self.stem = nn.Linear(size * (2 if self_conditioning else 1), width)
+        self.stem = nn.Linear(self.in_channels * math.prod(shape[1:]), width)
         self.first = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
         self.told = nn.ModuleList(nn.Linear(time_dim, width) for _ in range(blocks))
         self.second = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
         self.act = activation()
         self.out = zero_(nn.Linear(width, math.prod(self.out_shape)))
 
-    def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        label: Tensor | None = None,
-        estimate: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map (B, *shape) to the same shape; the other arguments as in `UNet.forward`."""
-        condition = self.embed(c_noise, label)
-        h = self.stem(with_estimate(x, estimate, self.self_conditioning).flatten(1))
+        h = self.stem(with_extra(x, extra).flatten(1))
         for first, told, second in zip(self.first, self.told, self.second, strict=True):
-            h = h + second(self.act(first(self.act(h)) + told(condition)))
+            h = h + second(self.act(first(self.act(h)) + told(embedding)))
         return self.out(self.act(h)).unflatten(1, self.out_shape)

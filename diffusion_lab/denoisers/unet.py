@@ -31,15 +31,16 @@ from diffusion_lab.denoisers.blocks import (
     ResBlock,
     Upsample,
 )
-from diffusion_lab.denoisers.embeddings import ConditionEmbedding
-from diffusion_lab.denoisers.inputs import with_estimate
+from diffusion_lab.denoisers.conditioner import ConditionedNetwork, Conditions, with_extra
 from diffusion_lab.denoisers.layers import (
     ActivationFactory,
     NormFactory,
+    check_positive,
     group_norm,
     silu,
     zero_,
 )
+from diffusion_lab.errors import ArgumentError
 
 
 class Stage(nn.Module):
@@ -58,15 +59,10 @@ class Stage(nn.Module):
         return x
 
 
-class UNet(nn.Module):
-    """The denoiser of images: (x (B, C, H, W), c_noise (B,), label (B,) | None) -> (B, C', H, W).
+class UNet(ConditionedNetwork):
+    """The denoiser of images (B, C, H, W).
 
     The last convolution starts at zero, so that an untrained network returns 0.
-
-    Attributes:
-        channels: Channels of the image.
-        num_classes: Number of classes without the null class, or None.
-        self_conditioning: Whether it reads its own last estimate.
     """
 
     def __init__(
@@ -92,6 +88,7 @@ class UNet(nn.Module):
         stem: bool = True,
         learned_variance: bool = False,
         self_conditioning: bool = False,
+        conditions: Conditions | None = None,
         out_kernel: int = 3,
         out_norm: bool = True,
         block: BlockFactory = ResBlock,
@@ -126,6 +123,7 @@ class UNet(nn.Module):
             stem: Begin with a 3x3 convolution, or let the first block read the image.
             learned_variance: Twice the channels out; the second half says the variance.
             self_conditioning: Twice the channels in; the second half is the last estimate.
+            conditions: Further conditions (conditioner.py); None for none.
             out_kernel: Side of the last convolution; odd.
             out_norm: Norm and activation in front of it.
             block: Factory of blocks (blocks.py).
@@ -135,12 +133,11 @@ class UNet(nn.Module):
             activation: Factory of activations (layers.py).
 
         Raises:
-            ValueError: sizes, heads or numbers that do not fit, with those that do.
+            ArgumentError: sizes, heads or numbers that do not fit, with those that do.
         """
-        super().__init__()
-        self.unit, sizes = _sizes(image_size, patch, len(multipliers), pad)
+        unit, sizes = _sizes(image_size, patch, len(multipliers), pad)
         attention = sizes[-1:] if attention == "smallest" else attention
-        _check_positive(
+        check_positive(
             channels=channels,
             base_channels=base_channels,
             multipliers=min(multipliers),
@@ -148,16 +145,22 @@ class UNet(nn.Module):
             middle_blocks=middle_blocks,
         )
         if out_kernel < 1 or out_kernel % 2 == 0:
-            raise ValueError(f"out_kernel={out_kernel}: must be odd and at least 1, e.g. 3")
+            raise ArgumentError("out_kernel", out_kernel, "must be odd and at least 1, e.g. 3")
         widths = [base_channels * m for m in multipliers]
         inner = widths[1:] if widen_in_blocks else widths[:-1]  # of encoder stages and their skips
         _check_attention(attention, sizes, [*inner, widths[-1]], heads)
         if decoder_attention:
             _check_attention(attention, sizes, widths, heads)
-        self.channels, self.num_classes = channels, num_classes
-        self.image_size, self.patch, self.pad = image_size, patch, pad
-        self.self_conditioning = self_conditioning
-        self.embed = ConditionEmbedding(time_dim, num_classes, activation, time_hidden)
+        super().__init__(
+            channels,
+            num_classes,
+            time_dim,
+            activation,
+            time_hidden=time_hidden,
+            self_conditioning=self_conditioning,
+            conditions=conditions,
+        )
+        self.image_size, self.patch, self.pad, self.unit = image_size, patch, pad, unit
         make_block = partial(block, norm=norm, activation=activation)
         attend = partial(SelfAttention, heads=heads, norm=norm)
 
@@ -171,7 +174,7 @@ class UNet(nn.Module):
         chosen = range(n) if attention_every_block else [n - 1]
         attended = [chosen if size in attention else () for size in sizes]
         outer = list(range(len(widths) - 1))
-        image = channels * (2 if self_conditioning else 1) * patch**2
+        image = self.in_channels * patch**2
         self.stem = nn.Conv2d(image, widths[0], 3, padding=1) if stem else nn.Identity()
         reads = [widths[0] if stem else image, *widths[1:]]
         self.encoder = nn.ModuleList(stage(reads[i], inner[i], n, attended[i]) for i in outer)
@@ -189,27 +192,19 @@ class UNet(nn.Module):
         self.conv_out = zero_(nn.Conv2d(widths[0], out, out_kernel, padding=out_kernel // 2))
         self.to(memory_format=torch.channels_last)
 
-    def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        label: Tensor | None = None,
-        estimate: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, extra: Tensor | None = None) -> Tensor:
         """Run the network.
 
         Args:
             x: Images (B, channels, H, W) of sides that halve evenly, or any if built with `pad`.
-            c_noise: (B,), what to embed of the noise level.
-            label: (B,) long, `num_classes` meaning none; or None for none at all.
-            estimate: The last x0-hat, shaped like x, for a network with `self_conditioning`.
+            embedding: (B, time_dim), see `condition_inputs`.
+            extra: Further channels (B, *, H, W), see there too.
 
         Returns:
             (B, channels, H, W), twice the channels with `learned_variance`; in the autocast's type
             if one is on.
         """
-        condition = self.embed(c_noise, label)
-        x = with_estimate(x, estimate, self.self_conditioning)
+        x = with_extra(x, extra)
         height, width = x.shape[-2:]
         if self.pad:
             x = F.pad(x, (0, -width % self.unit, 0, -height % self.unit), mode="reflect")
@@ -218,12 +213,12 @@ class UNet(nn.Module):
         h = self.stem(h)
         skips = []
         for stage, down in zip(self.encoder, self.downs, strict=True):
-            h = stage(h, condition)
+            h = stage(h, embedding)
             skips.append(h)
             h = down(h)
-        h = self.middle(h, condition)
+        h = self.middle(h, embedding)
         for up, stage in zip(self.ups, self.decoder, strict=True):
-            h = stage(torch.cat([up(h), skips.pop()], dim=1), condition)
+            h = stage(torch.cat([up(h), skips.pop()], dim=1), embedding)
         h = self.conv_out(self.act(self.norm_out(h)))
         return F.pixel_shuffle(h, self.patch)[..., :height, :width]
 
@@ -231,20 +226,24 @@ class UNet(nn.Module):
 def _sizes(image_size: int, patch: int, levels: int, pad: bool) -> tuple[int, list[int]]:
     """What must divide the image's side; sides of the feature maps from largest to smallest."""
     if levels < 1:
-        raise ValueError("multipliers=[]: needs one number a level, e.g. [1, 2, 4]")
-    _check_positive(image_size=image_size, patch=patch)
+        raise ArgumentError("multipliers", [], "must be one number a level, e.g. [1, 2, 4]")
+    check_positive(image_size=image_size, patch=patch)
     unit = patch * 2 ** (levels - 1)
     below, above = image_size // unit * unit, -(-image_size // unit) * unit
     if pad and above - image_size >= image_size:
-        raise ValueError(
-            f"image_size={image_size}: mirrored edges cannot fill it up to {above}, which patch="
-            f"{patch} and {levels} levels (multipliers) need; take fewer levels"
+        raise ArgumentError(
+            "image_size",
+            image_size,
+            f"is too small: mirrored edges cannot fill it up to {above}, which patch={patch} and "
+            f"{levels} levels (multipliers) need; take fewer levels",
         )
     if above != image_size and not pad:
         near = " or ".join(str(size) for size in (below, above) if size)
-        raise ValueError(
-            f"image_size={image_size}: patch={patch} and {levels} levels (multipliers) divide the "
-            f"image by {unit}; take {near}, fewer levels, or pad=true"
+        raise ArgumentError(
+            "image_size",
+            image_size,
+            f"must be a multiple of {unit}, by which patch={patch} and {levels} levels "
+            f"(multipliers) divide it; take {near}, fewer levels, or pad=true",
         )
     return unit, [above // patch // 2**level for level in range(levels)]
 
@@ -255,13 +254,6 @@ def _check_attention(
     for size in attention:
         if size not in sizes:
             known = ", ".join(map(str, sizes))
-            raise ValueError(
-                f"attention={size}: no feature map has that side; there are {known}, and smallest"
-            )
+            rule = f"must be the side of a feature map; there are {known}, and smallest"
+            raise ArgumentError("attention", size, rule)
         check_heads(heads, widths[list(sizes).index(size)])
-
-
-def _check_positive(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")

@@ -5,8 +5,9 @@ Time runs from t = 0 (data) to t = 1 (noise) and everything is
     x_t = alpha(t) x0 + sigma(t) eps,    eps ~ N(0, I).
 
 Read in this order: `gaussian` (the algebra of levels), `parameterizations` (what a network
-predicts), `model` (network -> x0-hat), one class of `schedules`, then `sampling.sampler`. Training
-is `objectives`, made of `times`, `weights`, `couplings` and, for a learned variance, `bound`.
+predicts), `conditions` (what a model is asked), `model` (network -> x0-hat), one class of
+`schedules`, then `sampling.sampler`. Training is `objectives`, made of `terms`, `times`, `weights`,
+`couplings` and, for a learned variance, `bound`.
 
 How the symbols are called elsewhere:
 

@@ -19,8 +19,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import Level, along, combine, marginal, posterior, transition
-from diffusion_lab.diffusion.model import Denoised
+from diffusion_lab.diffusion.model import Denoised, DenoiseFn
 from diffusion_lab.diffusion.noise import Noise
 
 BIN = 2.0 / 255.0
@@ -32,7 +33,7 @@ one, or a function (s, t) -> log variance, float64 of the levels' shape."""
 
 
 def log_variance(s: Level, t: Level, fraction: float | Tensor, like: Tensor) -> Tensor | float:
-    """F log large + (1 - f) log small, the variance of a reverse step from t to s.
+    """Log variance f log large + (1 - f) log small of a reverse step from t to s.
 
     Args:
         s: Level the step ends at, shape () or (B,).
@@ -47,7 +48,7 @@ def log_variance(s: Level, t: Level, fraction: float | Tensor, like: Tensor) -> 
 
 
 def bound_terms(
-    denoise: Callable[[Tensor, Level], Denoised],
+    denoise: DenoiseFn,
     x0: Tensor,
     path: Sequence[Level],
     noise: Noise,
@@ -59,7 +60,7 @@ def bound_terms(
     """All terms of the bound, one draw of noise for each; their sum bounds -log p(x0).
 
     Args:
-        denoise: (x_t, level) -> the model's answer.
+        denoise: The model, its conditions inside.
         x0: Clean images (B, *).
         path: S + 1 levels of shape (), from the prior's to one of sigma = 0.
         noise: Noises each step's x_t.
@@ -80,12 +81,12 @@ def bound_terms(
     terms = [prior_term(x0, path[0], *prior)]
     for t, s in pairwise(path):
         x_t = marginal(x0, noise.normal(x0), t)
-        terms.append(bound_term(x0, x_t, s, t, denoise(x_t, t), variance, grey))
+        terms.append(bound_term(x0, x_t, s, t, denoise(Query(x_t, t)), variance, grey))
     return torch.stack(terms, dim=1)
 
 
 def bounds_by_end(
-    denoise: Callable[[Tensor, Level], Denoised],
+    denoise: DenoiseFn,
     x0: Tensor,
     path: Sequence[Level],
     noise: Noise,
@@ -106,7 +107,7 @@ def bounds_by_end(
     clean, bounds = path[-1], list[Tensor]()
     for t, s in pairwise(path):
         x_t = marginal(x0, noise.normal(x0), t)
-        denoised = denoise(x_t, t)
+        denoised = denoise(Query(x_t, t))
         bounds.append(total + bound_term(x0, x_t, clean, t, denoised, variance, grey))
         if s.sigma > 0:
             total = total + bound_term(x0, x_t, s, t, denoised, variance, grey)
@@ -154,9 +155,7 @@ def _log_variance(x0: Tensor, s: Level, t: Level, denoised: Denoised, fraction: 
         return along(fraction(s, t), x0) * torch.ones_like(x0)
     f = denoised.variance_fraction if fraction is None else fraction
     if f is None:
-        raise ValueError(
-            "this network learned no variance: build it with denoiser.learned_variance=true"
-        )
+        raise ValueError("this network learned no variance: build it with learned_variance=true")
     log_var = log_variance(s, t, f, x0)
     return torch.as_tensor(log_var, dtype=x0.dtype, device=x0.device).expand_as(x0)
 

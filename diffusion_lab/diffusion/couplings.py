@@ -21,7 +21,7 @@ class Independent(Coupling):
     """As drawn: image and noise know nothing of each other."""
 
     def __call__(self, x0: Tensor, eps: Tensor, label: Tensor | None = None) -> Tensor:
-        """Eps itself."""
+        """The noise as it is."""
         return eps
 
 
@@ -35,7 +35,7 @@ class OptimalTransport(Coupling):
     """
 
     def __call__(self, x0: Tensor, eps: Tensor, label: Tensor | None = None) -> Tensor:
-        """Eps, permuted within classes; exact (Hungarian method, B^3 at worst)."""
+        """The noise, permuted within classes; exact (Hungarian method, B^3 at worst)."""
         order = torch.arange(len(x0))
         groups = torch.zeros(len(x0), dtype=torch.long) if label is None else label.cpu()
         for group in sorted(set(groups.tolist())):

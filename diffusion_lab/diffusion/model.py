@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import Level, combine
+from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.parameterizations import Parameterization
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.errors import ArgumentError
 
 LARGEST_TERMINAL_ALPHA = 0.05
 """Amplitude of the signal at t = 1 above which a standard normal start is called wrong."""
@@ -30,16 +34,31 @@ class Denoised(NamedTuple):
     variance_fraction: Tensor | None = None
 
 
+DenoiseFn = Callable[[Query], Denoised]
+"""What a sampler asks: a model with its guidance and the constraint on x0-hat inside."""
+
+
 class GaussianDiffusion(nn.Module):
     """Wraps a denoiser network into a model of x0 given x_t.
 
-    The network contract: (x (B, *), c_noise (B,), label (B,) long or None, **extra) -> (B, *). It
-    knows nothing of diffusion; this class scales its input, tells it the noise level and turns
-    its output F into x0-hat = (b x_t - sigma F) / D (see `parameterizations`). A network with
-    twice the channels of its input says, in the second half, v in [-1, 1]: the log variance of a
-    step of DDPM lies the fraction (v + 1) / 2 of the way from the smallest to the largest (Nichol &
-    Dhariwal, arXiv 2102.09672, eq. 15). One with `self_conditioning` takes its last x0-hat as
-    `estimate` (Chen et al., "Analog Bits", arXiv 2208.04202, section 3.2).
+    A network knows nothing of diffusion; this class scales its input, gives it a number for the
+    noise level (c_noise) and turns its output F into x0-hat = (b x_t - sigma F) / D (see
+    `parameterizations`). It is called in one of two ways, both in `_output`:
+
+    - A network of this package, or any other with a method `condition_inputs`, maps
+      (x (B, *), embedding (B, E), extra channels or None) -> (B, *). The method makes the last two
+      of (x, c_noise (B,), label) and of what is given by name, see below.
+    - A network of another library maps (x (B, *), c_noise (B,), label (B,) int64 or None) ->
+      (B, *), with the number `num_classes` for the null class.
+
+    By name come `vector`, `image` and `estimate` where the condition has them, and `to`, the
+    c_noise of where the sampler goes, for a network with `two_times`. One with `self_conditioning`
+    always gets an `estimate`, its last x0-hat or 0 (Chen et al., "Analog Bits", arXiv 2208.04202,
+    section 3.2).
+
+    A network with twice the channels of its input says, in the second half, v in [-1, 1]: the log
+    variance of a step of DDPM lies the fraction (v + 1) / 2 of the way from the smallest to the
+    largest (Nichol & Dhariwal, arXiv 2102.09672, eq. 15).
 
     Args:
         denoiser: The network.
@@ -68,7 +87,7 @@ class GaussianDiffusion(nn.Module):
     ) -> None:
         super().__init__()
         if not data_std > 0:
-            raise ValueError(f"data_std={data_std} must be positive")
+            raise ArgumentError("data_std", data_std, "must be positive")
         parameterization.check(schedule)
         self.denoiser = denoiser
         self.schedule = schedule
@@ -78,22 +97,11 @@ class GaussianDiffusion(nn.Module):
         self.input_scaling = input_scaling
         self.matched_prior = matched_prior
 
-    def forward(
-        self, x_t: Tensor, level: Level, label: Tensor | None = None, **cond: Tensor
-    ) -> Denoised:
-        """x0-hat of x_t (B, *) at a level of shape () or (B,); sigma > 0.
-
-        Args:
-            x_t: Noisy images.
-            level: One level for all, or one an image.
-            label: Class numbers (B,); `num_classes` of the denoiser is the null class, and None
-                is the null class for all.
-            cond: Further conditioning, handed to the network.
-        """
-        x = self._centred(x_t, level.alpha)
-        c_noise = self.schedule.conditioning(level).to(x.device, torch.float32)
-        scaled = combine((self._c_in(level), x)) if self.input_scaling else x
-        raw = self.denoiser(scaled, c_noise.expand(len(x)), label, **cond).to(x.dtype)
+    def forward(self, query: Query) -> Denoised:
+        """x0-hat of `query.x` (B, *) at the level `query.at`, where sigma > 0."""
+        level = query.at
+        x = self._centred(query.x, level.alpha)
+        raw = self._output(query, combine((self._c_in(level), x)) if self.input_scaling else x)
         fraction = None
         if raw.shape[1] == 2 * x.shape[1]:
             raw, v = raw.chunk(2, dim=1)
@@ -104,9 +112,33 @@ class GaussianDiffusion(nn.Module):
         return Denoised(x0 + self.data_mean if self.data_mean else x0, raw, fraction)
 
     @property
+    def num_classes(self) -> int | None:
+        """Classes of the network without the null class; None where it has none."""
+        return getattr(self.denoiser, "num_classes", None)
+
+    @property
     def self_conditioning(self) -> bool:
         """Whether the network takes its last x0-hat as `estimate`."""
         return bool(getattr(self.denoiser, "self_conditioning", False))
+
+    def self_conditioned(self, query: Query, share: float, noise: Noise) -> Query:
+        """A training query with the model's own x0-hat as its estimate, without a gradient.
+
+        Args:
+            query: Noised images, without an estimate.
+            share: Of the images that get one; the others get 0. The paper's 0.5.
+            noise: Which images, one number each.
+
+        Returns:
+            The query; as it was for a network that takes no estimate.
+        """
+        if not self.self_conditioning:
+            return query
+        with torch.no_grad():
+            first: Tensor = self(query).x0
+        chosen = noise.uniform(len(query.x)) < share
+        estimate = combine((chosen.double(), first))
+        return query._replace(given=query.given._replace(estimate=estimate))
 
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """F = a (x0 - data_mean) + b eps: what `raw` is trained towards."""
@@ -134,8 +166,37 @@ class GaussianDiffusion(nn.Module):
             f"the schedule ends with {float(level.alpha):.3g} of the signal's amplitude left "
             f"(terminal SNR {float(level.alpha / level.sigma) ** 2:.2g}, "
             f"{float(level.log_snr) * 4.342944819:.0f} dB), but sampling starts from pure noise: "
-            "more or scaled steps, schedule=zero_terminal or model.matched_prior=true cure it"
+            "more or scaled steps, a zero-terminal schedule or matched_prior=true cure it"
         )
+
+    def _output(self, query: Query, x: Tensor) -> Tensor:
+        """The network's output for the scaled input x, of x's dtype."""
+        c_noise, given = self._c_noise(query.at, x), query.given
+        named = {"vector": given.vector, "image": given.image, "estimate": given.estimate}
+        if self.self_conditioning and given.estimate is None:
+            named["estimate"] = torch.zeros_like(x)
+        if getattr(self.denoiser, "two_times", False):
+            named["to"] = c_noise if query.to is None else self._c_noise(query.to, x)
+        named = {name: part for name, part in named.items() if part is not None}
+        condition_inputs = getattr(self.denoiser, "condition_inputs", None)
+        if condition_inputs is None:
+            output: Tensor = self.denoiser(x, c_noise, given.label, **named)
+        else:
+            output = self.denoiser(x, *condition_inputs(x, c_noise, given.label, **named))
+        return output.to(x.dtype)
+
+    def _c_noise(self, level: Level, x: Tensor) -> Tensor:
+        """The number that tells the network a level, (B,): float32, or float64 where x is.
+
+        Where that is not finite, as ln sigma of data, it is the number of the cleanest trained
+        level.
+        """
+        number = self.schedule.conditioning(level)
+        if not level.sigma.all():
+            cleanest = self.schedule.conditioning(self.schedule(self.schedule.t_min))
+            number = torch.where(number.isfinite(), number, cleanest)
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return number.to(x.device, dtype).expand(len(x))
 
     def _centred(self, x_t: Tensor, alpha: Tensor) -> Tensor:
         if not self.data_mean:

@@ -1,36 +1,139 @@
-r"""Training objectives: which t, which weight, which error, which pairing.
+r"""Training objectives: the loss of each image of a batch.
 
-The loss of one image is  weight(t) * mean over its pixels of error(F, F*),  with t drawn by the
-time law (`times`), eps ~ N(0, I) paired with x0 by the coupling (`couplings`) and
-x_t = alpha x0 + sigma eps. Weights and errors are in `weights`.
+`Objective` is all that a training loop knows, and what a new kind of training writes: a loss of two
+times, of a teacher, with parameters of its own. Those here noise each image once: its time t is
+drawn by the time law (`times`), eps ~ N(0, I) is paired with x0 by the coupling (`couplings`),
+x_t = alpha x0 + sigma eps, and the loss is a function of the model's answer (`terms`).
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from diffusion_lab.diffusion.bound import bound_term
+from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.couplings import Coupling, Independent
-from diffusion_lab.diffusion.gaussian import Level, combine, marginal
-from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
+from diffusion_lab.diffusion.gaussian import combine, marginal
+from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.diffusion.terms import BoundTerm, Error, Noised, RegressionTerm, Sum, Term
 from diffusion_lab.diffusion.times import TimeLaw
-from diffusion_lab.diffusion.weights import (
-    AbsoluteError,
-    ConstantWeight,
-    HuberError,
-    SquaredError,
-    Weight,
-)
+from diffusion_lab.diffusion.weights import Weight
+from diffusion_lab.errors import ArgumentError
 
 
-class Objective:
-    """A training loss: time law, weight, error and coupling.
+class Batch(NamedTuple):
+    """What is trained on.
+
+    Attributes:
+        x0: Clean images (B, *).
+        given: Their conditions, some of which the training has dropped.
+    """
+
+    x0: Tensor
+    given: Condition = Condition()
+
+
+class TrainContext(NamedTuple):
+    """What an objective may use beside the batch.
+
+    Attributes:
+        noise: All random numbers of this step come from here.
+        step: Optimizer steps done.
+        average: The model with averaged weights, where the training keeps them.
+        teacher: A trained model to distil from, where there is one.
+    """
+
+    noise: Noise
+    step: int = 0
+    average: GaussianDiffusion | None = None
+    teacher: GaussianDiffusion | None = None
+
+
+class Objective(nn.Module, ABC):
+    """A training loss. A module: its parameters are trained, averaged and stored with the model's.
+
+    What is learned otherwise, such as how often to train each time, is no parameter; it goes by
+    `learned_state`.
+    """
+
+    @abstractmethod
+    def forward(self, model: GaussianDiffusion, batch: Batch, ctx: TrainContext) -> Tensor:
+        """Loss of each image, (B,)."""
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse a schedule that cannot be trained so (ValueError)."""
+
+    def learned_state(self) -> dict[str, Any]:
+        """What was learned beside parameters: plain containers and tensors, {} for nothing."""
+        return {}
+
+    def load_learned_state(self, state: dict[str, Any]) -> None:
+        """Go on from it."""
+
+
+class Denoising(Objective):
+    """A term of the model's answer at one time an image.
+
+    Args:
+        time: Which times are trained.
+        term: The loss there.
+        coupling: Which noise meets which image; None is independent.
+        estimate_share: Share of images in [0, 1] that a self-conditioning network is trained on
+            with an estimate of its own; the paper's 0.5.
+
+    Raises:
+        ArgumentError: A number out of range.
+    """
+
+    def __init__(
+        self,
+        time: TimeLaw,
+        term: Term,
+        coupling: Coupling | None = None,
+        estimate_share: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not 0 <= estimate_share <= 1:
+            raise ArgumentError("estimate_share", estimate_share, "must lie in [0, 1]")
+        self.time = time
+        self.term = term
+        self.coupling = Independent() if coupling is None else coupling
+        self.estimate_share = estimate_share
+
+    def forward(self, model: GaussianDiffusion, batch: Batch, ctx: TrainContext) -> Tensor:
+        """Loss of each image, (B,)."""
+        (x0, given), schedule, noise = batch, model.schedule, ctx.noise
+        t = self.time(schedule, noise, len(x0))
+        level = schedule(t)
+        eps = self.coupling(x0, noise.normal(x0), given.label)
+        x_t = marginal(x0, eps, level)
+        query = model.self_conditioned(Query(x_t, level, given=given), self.estimate_share, noise)
+        loss: Tensor = self.term(model, Noised(x0, eps, x_t, level, model(query)))
+        importance = self.time.importance(schedule, t)
+        if model.training:
+            self.time.observe(schedule, t, loss)
+        return loss if importance is None else combine((importance, loss))
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse what the term or the time law does (ValueError)."""
+        self.term.check(schedule)
+        self.time.check(schedule)
+
+    def learned_state(self) -> dict[str, Any]:
+        """What the time law learned."""
+        return self.time.state_dict()
+
+    def load_learned_state(self, state: dict[str, Any]) -> None:
+        """Hand the time law its own."""
+        self.time.load_state_dict(state)
+
+
+class Regression(Denoising):
+    """A weighted error of the network's output; with `bound_weight`, L_hybrid.
 
     Args:
         time: Which times are trained.
@@ -40,112 +143,30 @@ class Objective:
         bound_weight: Factor >= 0 on the variational bound (bits per dimension, all T steps), which
             is what trains a learned variance; its mean is held fixed there. 0.001 is L_hybrid of
             Nichol & Dhariwal (arXiv 2102.09672, section 3.1).
-        estimate_share: Share of images in [0, 1] that a self-conditioning network is trained on
-            with an estimate of its own; the paper's 0.5.
+        estimate_share: See `Denoising`.
 
     Raises:
-        ValueError: a number out of range.
+        ArgumentError: A number out of range.
     """
 
     def __init__(
         self,
         time: TimeLaw,
         weight: Weight,
-        error: SquaredError | AbsoluteError | HuberError,
+        error: Error,
         coupling: Coupling | None = None,
         bound_weight: float = 0.0,
         estimate_share: float = 0.5,
     ) -> None:
         if not bound_weight >= 0:
-            raise ValueError(f"objective.bound_weight={bound_weight} must be at least 0")
-        if not 0 <= estimate_share <= 1:
-            raise ValueError(f"objective.estimate_share={estimate_share} must lie in [0, 1]")
-        self.time = time
-        self.weight = weight
-        self.error = error
-        self.coupling = Independent() if coupling is None else coupling
-        self.bound_weight = bound_weight
-        self.estimate_share = estimate_share
-
-    def __call__(
-        self,
-        model: GaussianDiffusion,
-        x0: Tensor,
-        noise: Noise,
-        label: Tensor | None = None,
-        **cond: Tensor,
-    ) -> Tensor:
-        """Loss of each image, shape (B,), for x0 (B, *)."""
-        schedule = model.schedule
-        t = self.time(schedule, noise, len(x0))
-        level = schedule(t)
-        eps = self.coupling(x0, noise.normal(x0), label)
-        x_t = marginal(x0, eps, level)
-        if model.self_conditioning:
-            cond["estimate"] = self._estimate(model, x_t, level, noise, label, **cond)
-        loss = self.loss(model, x0, eps, x_t, level, model(x_t, level, label, **cond))
-        importance = self.time.importance(schedule, t)
-        if model.training:
-            self.time.observe(schedule, t, loss)
-        return loss if importance is None else combine((importance, loss))
-
-    def loss(
-        self,
-        model: GaussianDiffusion,
-        x0: Tensor,
-        eps: Tensor,
-        x_t: Tensor,
-        level: Level,
-        denoised: Denoised,
-    ) -> Tensor:
-        """Loss of each image, (B,), given the model's answer at x_t (B, *)."""
-        assert denoised.raw is not None
-        error = self.error(denoised.raw, model.target(x0, eps, level)).flatten(1).mean(1)
-        loss = combine((self.weight.on_target(level, model.parameterization), error))
-        if not self.bound_weight:
-            return loss
-        fixed = denoised._replace(x0=denoised.x0.detach())
-        bits = all_steps(model.schedule, x0, x_t, level, fixed, None)
-        return loss + self.bound_weight * bits
-
-    def _estimate(
-        self,
-        model: GaussianDiffusion,
-        x_t: Tensor,
-        level: Level,
-        noise: Noise,
-        label: Tensor | None,
-        **cond: Tensor,
-    ) -> Tensor:
-        """The model's own x0-hat for a share of the images and 0 for the rest, no gradient."""
-        with torch.no_grad():
-            first = model(x_t, level, label, estimate=torch.zeros_like(x_t), **cond).x0
-        told = noise.uniform(len(x_t)) < self.estimate_share
-        return combine((told.double(), first))
-
-    def check(self, schedule: Schedule) -> None:
-        """Refuse a schedule that cannot be trained so.
-
-        Raises:
-            ValueError: a bound in continuous time, or what the time law refuses.
-        """
-        if self.bound_weight and schedule.steps is None:
-            raise ValueError(
-                "objective: the variational bound adds up discrete steps; set schedule.steps, e.g. "
-                "1000, or objective.bound_weight=0"
-            )
-        self.time.check(schedule)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the time law learned."""
-        return self.time.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from it."""
-        self.time.load_state_dict(state)
+            raise ArgumentError("bound_weight", bound_weight, "must be at least 0")
+        term: Term = RegressionTerm(weight, error)
+        if bound_weight:
+            term = Sum([term, BoundTerm(fixed_mean=True)], [1.0, bound_weight])
+        super().__init__(time, term, coupling, estimate_share)
 
 
-class VariationalBound(Objective):
+class VariationalBound(Denoising):
     """The full variational bound in bits per dimension, one step drawn at a time.
 
     Ho et al. (arXiv 2006.11239, eq. 5) without the prior's term, which has nothing to learn. Its
@@ -155,7 +176,7 @@ class VariationalBound(Objective):
         time: Which steps are trained; their probability is made up for only by `ImportanceTime`.
         variance_fraction: Of the reverse steps: 0 small, 1 large, None learned by the network.
         coupling: Which noise meets which image; None is independent.
-        estimate_share: See `Objective`.
+        estimate_share: See `Denoising`.
     """
 
     def __init__(
@@ -165,32 +186,4 @@ class VariationalBound(Objective):
         coupling: Coupling | None = None,
         estimate_share: float = 0.5,
     ) -> None:
-        super().__init__(time, ConstantWeight(), SquaredError(), coupling, 1.0, estimate_share)
-        self.variance_fraction = variance_fraction
-
-    def loss(
-        self,
-        model: GaussianDiffusion,
-        x0: Tensor,
-        eps: Tensor,
-        x_t: Tensor,
-        level: Level,
-        denoised: Denoised,
-    ) -> Tensor:
-        """T times the term of each image's step, bits per dimension, (B,)."""
-        return all_steps(model.schedule, x0, x_t, level, denoised, self.variance_fraction)
-
-
-def all_steps(
-    schedule: Schedule,
-    x0: Tensor,
-    x_t: Tensor,
-    level: Level,
-    denoised: Denoised,
-    fraction: float | None,
-) -> Tensor:
-    """T times the bound's term at each image's own step, bits per dimension, (B,)."""
-    assert schedule.steps is not None, "`check` refuses continuous time"
-    below = schedule((level.t - 1.0 / schedule.steps).clamp_min(0.0))
-    terms = bound_term(x0, x_t, below, level, denoised, fraction)
-    return terms * (schedule.steps / math.log(2))
+        super().__init__(time, BoundTerm(variance_fraction), coupling, estimate_share)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import Level
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.errors import ArgumentError
 
 
 class Parameterization(ABC):
@@ -48,7 +49,7 @@ class Parameterization(ABC):
             raise ValueError(
                 f"{type(self).__name__} cannot be used with {type(schedule).__name__}: at "
                 f"t = {float(level.t[zero][0]):g} alpha is 0, so predicting the noise says nothing "
-                "of the image. Choose parameterization=v, velocity or x0"
+                "of the image. Predict v, velocity or x0"
             )
 
 
@@ -95,8 +96,8 @@ class EDM(Parameterization):
 
         x0 = c_skip x_t + c_out F,  c_skip = alpha data_std^2 / q^2,  c_out = sigma data_std / q,
 
-    which at alpha = 1 are theirs. Use it with `model.input_scaling=true` (c_in = 1 / q) and centred
-    data (`model.data_mean`): the derivation supposes a mean of 0.
+    which at alpha = 1 are theirs. Use it with the model's `input_scaling` (c_in = 1 / q) and
+    centred data (its `data_mean`): the derivation supposes a mean of 0.
 
     Args:
         data_std: Standard deviation of the (centred) data, > 0.
@@ -104,7 +105,9 @@ class EDM(Parameterization):
 
     def __init__(self, data_std: float) -> None:
         if not data_std > 0:
-            raise ValueError(f"data_std={data_std} must be positive; MNIST in [-1, 1] has 0.616")
+            raise ArgumentError(
+                "data_std", data_std, "must be positive; MNIST in [-1, 1] has 0.616"
+            )
         self.data_std = data_std
 
     def weights(self, level: Level) -> tuple[Tensor, Tensor]:

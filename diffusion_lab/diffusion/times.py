@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.errors import ArgumentError
 
 
 class TimeLaw(ABC):
@@ -69,7 +70,7 @@ class LogitNormalTime(TimeLaw):
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         if not std > 0:
-            raise ValueError(f"std={std} must be positive; the paper takes 1")
+            raise ArgumentError("std", std, "must be positive; the paper takes 1")
         self.mean = mean
         self.std = std
 
@@ -90,7 +91,7 @@ class LogNormalSigma(TimeLaw):
 
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
         if not std > 0:
-            raise ValueError(f"std={std} must be positive; the paper takes 1.2")
+            raise ArgumentError("std", std, "must be positive; the paper takes 1.2")
         self.mean = mean
         self.std = std
 
@@ -163,16 +164,17 @@ class ImportanceTime(TimeLaw):
 
     def __init__(self, bins: int = 100, history: int = 10, uniform: float = 0.001) -> None:
         if bins < 1 or history < 1:
-            raise ValueError(f"bins={bins} and history={history} must be at least 1")
+            name, value = ("bins", bins) if bins < 1 else ("history", history)
+            raise ArgumentError(name, value, "must be at least 1")
         if not 0 < uniform <= 1:
-            raise ValueError(f"uniform={uniform} must be above 0 and at most 1; the paper's 0.001")
+            raise ArgumentError("uniform", uniform, "must be above 0 and at most 1; e.g. 0.001")
         self.uniform = uniform
         self.losses = torch.zeros(bins, history, dtype=torch.float64)
         self.counts = torch.zeros(bins, dtype=torch.long)
 
     @property
     def probabilities(self) -> Tensor:
-        """P of each interval, float64 (bins,), adding up to 1."""
+        """Probability p of each interval, float64 (bins,), adding up to 1."""
         bins, history = self.losses.shape
         even = torch.full((bins,), 1.0 / bins, dtype=torch.float64)
         if bool((self.counts < history).any()) or not bool(self.losses.any()):
@@ -201,8 +203,8 @@ class ImportanceTime(TimeLaw):
         """
         bins = len(self.counts)
         if schedule.steps is not None and schedule.steps % bins:
-            raise ValueError(
-                f"objective.time.bins={bins} must divide schedule.steps={schedule.steps}"
+            raise ArgumentError(
+                "bins", bins, f"must divide the steps of the schedule, {schedule.steps}"
             )
 
     def observe(self, schedule: Schedule, t: Tensor, loss: Tensor) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import Level
 from diffusion_lab.diffusion.parameterizations import Parameterization
+from diffusion_lab.errors import ArgumentError
 
 
 class Weight(ABC):
@@ -58,7 +59,7 @@ class MinSNR(Weight):
 
     def __init__(self, gamma: float = 5.0) -> None:
         if not gamma > 0:
-            raise ValueError(f"gamma={gamma} must be positive; the paper takes 5")
+            raise ArgumentError("gamma", gamma, "must be positive; the paper takes 5")
         self.gamma = gamma
 
     def on_x0(self, level: Level) -> Tensor:
@@ -78,8 +79,10 @@ class P2(Weight):
     """
 
     def __init__(self, gamma: float = 1.0, k: float = 1.0) -> None:
-        if not gamma >= 0 or not k > 0:
-            raise ValueError(f"gamma={gamma} must be at least 0 and k={k} above 0; e.g. 1, 1")
+        if not gamma >= 0:
+            raise ArgumentError("gamma", gamma, "must be at least 0; the paper takes 1")
+        if not k > 0:
+            raise ArgumentError("k", k, "must be positive; the paper takes 1")
         self.gamma, self.k = gamma, k
 
     def on_x0(self, level: Level) -> Tensor:
@@ -117,7 +120,9 @@ class EDMWeight(Weight):
 
     def __init__(self, data_std: float) -> None:
         if not data_std > 0:
-            raise ValueError(f"data_std={data_std} must be positive; MNIST in [-1, 1] has 0.616")
+            raise ArgumentError(
+                "data_std", data_std, "must be positive; MNIST in [-1, 1] has 0.616"
+            )
         self.data_std = data_std
 
     def on_x0(self, level: Level) -> Tensor:
@@ -150,7 +155,7 @@ class HuberError:
 
     def __init__(self, delta: float = 1.0) -> None:
         if not delta > 0:
-            raise ValueError(f"delta={delta} must be positive")
+            raise ArgumentError("delta", delta, "must be positive")
         self.delta = delta
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:

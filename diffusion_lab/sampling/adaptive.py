@@ -2,17 +2,19 @@ r"""The probability flow ODE with steps as long as a tolerance allows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import Level, combine
-from diffusion_lab.diffusion.noise import Noise
+from diffusion_lab.diffusion.model import DenoiseFn
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.errors import ArgumentError
 from diffusion_lab.sampling.grids import Grid
 from diffusion_lab.sampling.ode import Frame, FrameSampler
-from diffusion_lab.sampling.sampler import DenoiseFn, Step
+from diffusion_lab.sampling.sampler import Here, Step
 
 Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
@@ -47,9 +49,10 @@ class Adaptive(FrameSampler):
     ) -> None:
         super().__init__(1 if steps is None else steps, grid, frame)
         if not (rtol > 0 and atol > 0):
-            raise ValueError(f"sampler.rtol={rtol} and sampler.atol={atol} must be positive")
+            name, value = ("atol", atol) if rtol > 0 else ("rtol", rtol)
+            raise ArgumentError(name, value, "must be positive")
         if max_calls < 10:
-            raise ValueError(f"sampler.max_calls={max_calls} must be at least 10")
+            raise ArgumentError("max_calls", max_calls, "must be at least 10")
         self.rtol, self.atol, self.max_calls = rtol, atol, max_calls
 
     def times(self, schedule: Schedule, start: float | None = None) -> Tensor:
@@ -58,24 +61,15 @@ class Adaptive(FrameSampler):
         end = torch.tensor([schedule.t_min], dtype=torch.float64)
         return torch.cat((times[:-1][times[:-1] > schedule.t_min], end, times[-1:]))
 
-    def step(
-        self,
-        denoise: DenoiseFn,
-        schedule: Schedule,
-        x: Tensor,
-        t: Level,
-        s: Level,
-        past: Sequence[Step],
-        noise: Noise,
-    ) -> Step:
+    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
         """From t to s in as many steps of its own as each image needs.
 
         Raises:
             RuntimeError: `max_calls` do not suffice; names the tolerance.
         """
-        (c_t, tau_t), (c_s, end) = self.frame(t), self.frame(s)
-        tau = tau_t.expand(len(x)).clone()
-        z, h = combine((1.0 / c_t, x)), (end - tau) / 4
+        (c_t, tau_t), (c_s, end) = self.frame(here.t), self.frame(s)
+        tau = tau_t.expand(len(here.x)).clone()
+        z, h = combine((1.0 / c_t, here.x)), (end - tau) / 4
         calls = 0
 
         def slope(z: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,12 +78,12 @@ class Adaptive(FrameSampler):
             calls += 1
             if calls > self.max_calls:
                 raise RuntimeError(
-                    f"sampler.max_calls={self.max_calls} network calls were not enough for "
+                    f"max_calls={self.max_calls} network calls were not enough for "
                     f"rtol={self.rtol:g}, atol={self.atol:g}: raise one of them"
                 )
-            level = self.frame.level_at(schedule, tau)
+            level = self.frame.level_at(here.schedule, tau)
             state = combine((self.frame(level)[0], z))
-            x0 = denoise(state, level).x0
+            x0 = denoise(Query(state, level)).x0
             return self.frame.slope(state, x0, level), state, x0
 
         first, _, _ = slope(z, tau)

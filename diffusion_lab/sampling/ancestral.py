@@ -13,8 +13,6 @@ Euler-ancestral are therefore names of DDIM(0) and DDIM(1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -26,11 +24,11 @@ from diffusion_lab.diffusion.gaussian import (
     posterior,
     transition,
 )
-from diffusion_lab.diffusion.model import Denoised
-from diffusion_lab.diffusion.noise import Noise
+from diffusion_lab.diffusion.model import Denoised, DenoiseFn
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.errors import ArgumentError
 from diffusion_lab.sampling.grids import Grid
-from diffusion_lab.sampling.sampler import DenoiseFn, Sampler, Step
+from diffusion_lab.sampling.sampler import Here, Sampler, Step
 
 
 class DDPM(Sampler):
@@ -50,7 +48,7 @@ class DDPM(Sampler):
         steps: Steps; None is all of the schedule.
         grid: Times visited.
         variance_fraction: f in [0, 1]; 0 is fixed small, 1 fixed large, None the one that the
-            network learned (`denoiser.learned_variance=true`).
+            network learned (`learned_variance=True`).
         noise_scale: Factor on the added standard deviation, in [0, 1]; 1 is DDPM.
     """
 
@@ -63,46 +61,42 @@ class DDPM(Sampler):
     ) -> None:
         super().__init__(steps, grid)
         if variance_fraction is not None and not 0 <= variance_fraction <= 1:
-            raise ValueError(
-                f"sampler.variance_fraction={variance_fraction} must be in [0, 1]: 0 is fixed "
-                "small, 1 is fixed large (or null, the learned one)"
+            raise ArgumentError(
+                "variance_fraction",
+                variance_fraction,
+                "must be in [0, 1]: 0 is fixed small, 1 is fixed large (or null, the learned one)",
             )
         if not 0 <= noise_scale <= 1:
-            raise ValueError(
-                f"sampler.noise_scale={noise_scale} must be in [0, 1]: 1 is DDPM, 0 its mean alone"
+            raise ArgumentError(
+                "noise_scale", noise_scale, "must be in [0, 1]: 1 is DDPM, 0 its mean alone"
             )
         self.variance_fraction = variance_fraction
         self.noise_scale = noise_scale
 
-    def step(
-        self,
-        denoise: DenoiseFn,
-        schedule: Schedule,
-        x: Tensor,
-        t: Level,
-        s: Level,
-        past: Sequence[Step],
-        noise: Noise,
-    ) -> Step:
+    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
         """Posterior mean at x0-hat, then noise."""
-        denoised = denoise(x, t)
+        x, t = here.x, here.t
+        denoised = here.ask(denoise, s)
         c_t, c_0, small = posterior(s, t)
         mean = combine((c_t, x), (c_0, denoised.x0))
         large = transition(s, t)[1].log()
         if self.variance_fraction is None:
-            added = _learned_std(denoised, small.log(), large) * noise.normal(x)
+            added = _learned_std(denoised, small.log(), large) * here.noise.normal(x)
         else:
             f = self.variance_fraction
-            added = combine((torch.exp(0.5 * (f * large + (1 - f) * small.log())), noise.normal(x)))
+            std = torch.exp(0.5 * (f * large + (1 - f) * small.log()))
+            added = combine((std, here.noise.normal(x)))
         return Step(s, combine((1.0, mean), (self.noise_scale, added)), t, x, denoised.x0)
 
 
 def _learned_std(denoised: Denoised, small: Tensor, large: Tensor) -> Tensor:
     """Standard deviation (B, *) at the learned fraction between two log variances, shape ()."""
     if denoised.variance_fraction is None:
-        raise ValueError(
-            "sampler.variance_fraction=null is the learned one, but this network learned none: "
-            "train it with denoiser.learned_variance=true, or take 0 or 1"
+        raise ArgumentError(
+            "variance_fraction",
+            None,
+            "is the learned one, but this network learned none: build it with "
+            "learned_variance=true, or take 0 or 1",
         )
     return torch.exp(0.5 * (float(small) + float(large - small) * denoised.variance_fraction))
 
@@ -121,27 +115,19 @@ class DDIM(Sampler):
     ) -> None:
         super().__init__(steps, grid)
         if not 0 <= eta <= 1:
-            raise ValueError(f"sampler.eta={eta} must be in [0, 1]: 0 is deterministic, 1 is DDPM")
+            raise ArgumentError("eta", eta, "must be in [0, 1]: 0 is deterministic, 1 is DDPM")
         self.eta = eta
 
-    def step(
-        self,
-        denoise: DenoiseFn,
-        schedule: Schedule,
-        x: Tensor,
-        t: Level,
-        s: Level,
-        past: Sequence[Step],
-        noise: Noise,
-    ) -> Step:
+    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
         """Keep x0-hat and eps-hat, exchange the share c of the noise for fresh noise."""
-        x0 = denoise(x, t).x0
+        x, t = here.x, here.t
+        x0 = here.ask(denoise, s).x0
         eps = eps_from(x, x0, t)
         if self.eta == 0:
             return Step(s, marginal(x0, eps, s), t, x, x0)
         c = self.eta * posterior(s, t)[2].sqrt()
         kept = (s.sigma**2 - c**2).clamp_min(0.0).sqrt()
-        x_s = combine((s.alpha, x0), (kept, eps), (c, noise.normal(x)))
+        x_s = combine((s.alpha, x0), (kept, eps), (c, here.noise.normal(x)))
         return Step(s, x_s, t, x, x0)
 
 
@@ -162,16 +148,8 @@ class DDIMInversion(Sampler):
         """The grid without its 0, rising."""
         return super().times(schedule, start)[:-1].flip(0)
 
-    def step(
-        self,
-        denoise: DenoiseFn,
-        schedule: Schedule,
-        x: Tensor,
-        t: Level,
-        s: Level,
-        past: Sequence[Step],
-        noise: Noise,
-    ) -> Step:
+    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
         """Keep x0-hat and eps-hat, go up to s."""
-        x0 = denoise(x, t).x0
+        x, t = here.x, here.t
+        x0 = here.ask(denoise, s).x0
         return Step(s, marginal(x0, eps_from(x, x0, t), s), t, x, x0)

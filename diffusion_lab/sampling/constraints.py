@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import Level, marginal
 from diffusion_lab.diffusion.noise import Noise
+from diffusion_lab.errors import ArgumentError
 
 
 class Clip:
@@ -19,7 +20,7 @@ class Clip:
 
     def __init__(self, low: float = -1.0, high: float = 1.0) -> None:
         if not low < high:
-            raise ValueError(f"constraint.low={low} must be below constraint.high={high}")
+            raise ArgumentError("low", low, f"must be below high={high}")
         self.low = low
         self.high = high
 
@@ -40,7 +41,7 @@ class DynamicThreshold:
 
     def __init__(self, quantile: float = 0.995) -> None:
         if not 0 < quantile <= 1:
-            raise ValueError(f"constraint.quantile={quantile} must be above 0 and at most 1")
+            raise ArgumentError("quantile", quantile, "must be above 0 and at most 1")
         self.quantile = quantile
 
     def __call__(self, x0: Tensor, level: Level) -> Tensor:

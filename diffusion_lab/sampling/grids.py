@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.errors import ArgumentError
 
 DEFAULT_CONTINUOUS_STEPS = 1000
 """Steps of a sampler whose `steps` is null on a schedule whose time is continuous."""
@@ -46,14 +47,14 @@ class Grid(ABC):
         """
         start = schedule.t_max if start is None else start
         if schedule.steps is None and not start > schedule.t_min:
-            raise ValueError(
-                f"start={start:g} must lie above the schedule's cleanest time, {schedule.t_min:g}"
+            raise ArgumentError(
+                "start", start, f"must lie above the schedule's cleanest time, {schedule.t_min:g}"
             )
         steps = self.count(schedule, steps, start)
         available = None if schedule.steps is None else round(start * schedule.steps)
         if steps < 1 or (available is not None and steps > available):
             most = "" if available is None else f" and at most {available}, the schedule's steps"
-            raise ValueError(f"sampler.steps={steps} must be at least 1{most}")
+            raise ArgumentError("steps", steps, f"must be at least 1{most}")
         times = self.visited(schedule, steps, start)
         return torch.cat((times, torch.zeros(1, dtype=torch.float64)))
 
@@ -107,7 +108,7 @@ class UniformLogSNR(Grid):
 
     def __init__(self, margin: float = 1e-2) -> None:
         if not 0 < margin < 1:
-            raise ValueError(f"margin={margin} must be between 0 and 1")
+            raise ArgumentError("margin", margin, "must be between 0 and 1")
         self.margin = margin
 
     def visited(self, schedule: Schedule, steps: int, start: float) -> Tensor:
@@ -117,9 +118,11 @@ class UniformLogSNR(Grid):
         if not bool(torch.isfinite(schedule(start).log_snr)):
             first, steps = start - self.margin, steps - 1
             if schedule.steps is None and not first > schedule.t_min:
-                raise ValueError(
-                    f"sampler.grid.margin={self.margin:g} must be smaller: it leaves no time "
-                    f"between the start {start:g} and the cleanest, {schedule.t_min:g}"
+                raise ArgumentError(
+                    "margin",
+                    self.margin,
+                    f"must be smaller: it leaves no time between the start {start:g} and the "
+                    f"cleanest, {schedule.t_min:g}",
                 )
         else:
             times = []
@@ -155,9 +158,12 @@ class Karras(Grid):
 
     def __init__(self, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
         if not rho > 0 or not 0 < sigma_min < sigma_max:
-            raise ValueError(
-                f"rho={rho}, sigma_min={sigma_min}, sigma_max={sigma_max}: rho > 0 and "
-                "0 < sigma_min < sigma_max are needed; the paper takes 7, 0.002 and 80"
+            name, value = ("sigma_min", sigma_min) if rho > 0 else ("rho", rho)
+            raise ArgumentError(
+                name,
+                value,
+                f"does not fit: rho > 0 and 0 < sigma_min < sigma_max={sigma_max} are needed; the "
+                "paper takes 7, 0.002 and 80",
             )
         self.rho, self.sigma_min, self.sigma_max = rho, sigma_min, sigma_max
 
@@ -167,9 +173,11 @@ class Karras(Grid):
         noisiest, cleanest = (ends.sigma / ends.alpha).tolist()
         high, low = min(noisiest, self.sigma_max), max(cleanest, self.sigma_min)
         if steps > 1 and not low < high:
-            raise ValueError(
-                f"sampler.grid: no levels between sigma_min={self.sigma_min:g} and the start's "
-                f"sigma / alpha, {noisiest:g}; take a smaller sigma_min"
+            raise ArgumentError(
+                "sigma_min",
+                self.sigma_min,
+                f"must be smaller: there are no levels between it and the start's sigma / alpha, "
+                f"{noisiest:g}",
             )
         first = torch.tensor([start] if noisiest > high * (1 + 1e-9) else [], dtype=torch.float64)
         ramp = torch.linspace(0, 1, steps - len(first), dtype=torch.float64)
@@ -185,24 +193,25 @@ class Listed(Grid):
     """Times written out one by one; a rise between two is forward noise (see `RePaint`).
 
     Args:
-        times: In (0, 1], without the final 0; at least one. Set `sampler.steps` to null or their
-            number. On a discrete schedule each is the node k/T it lies nearest to.
+        times: In (0, 1], without the final 0; at least one. The sampler's `steps` is
+            None or their number. On a discrete schedule each is the node k/T it lies nearest to.
     """
 
     def __init__(self, times: Sequence[float]) -> None:
         if not times or not all(0 < t <= 1 for t in times):
-            raise ValueError(
-                f"times={list(times)} must be a list of times above 0 and at most 1 (1 is noise), "
-                "e.g. [1, 0.8, 0.5, 0.2]"
+            raise ArgumentError(
+                "times",
+                list(times),
+                "must be a list of times above 0 and at most 1 (1 is noise), e.g. [1, 0.8, 0.5, "
+                "0.2]",
             )
         self.listed = torch.tensor([float(t) for t in times], dtype=torch.float64)
 
     def count(self, schedule: Schedule, steps: int | None, start: float) -> int:
         """1, which every schedule has: the list decides."""
         if steps not in (None, len(self.listed)):
-            raise ValueError(
-                f"sampler.steps={steps} must be null or {len(self.listed)}, the number of listed "
-                "times"
+            raise ArgumentError(
+                "steps", steps, f"must be null or {len(self.listed)}, the number of listed times"
             )
         return 1
 
@@ -210,7 +219,7 @@ class Listed(Grid):
         """As listed; at nodes where discrete, equal neighbours once."""
         snapped = schedule.snap(self.listed[self.listed <= start + 1e-9])
         if not len(snapped):
-            raise ValueError(f"start={start}: all listed times lie above it")
+            raise ArgumentError("start", start, "must not lie below all of the listed times")
         fresh = torch.cat((torch.ones(1, dtype=torch.bool), snapped.diff() != 0))
         return snapped[fresh]
 
@@ -229,7 +238,8 @@ class RePaint(Grid):
 
     def __init__(self, base: Grid | None = None, jump: int = 5, repeats: int = 3) -> None:
         if jump < 1 or repeats < 1:
-            raise ValueError(f"jump={jump} and repeats={repeats} must be at least 1")
+            name, value = ("jump", jump) if jump < 1 else ("repeats", repeats)
+            raise ArgumentError(name, value, "must be at least 1")
         self.base = Trailing() if base is None else base
         self.jump, self.repeats = jump, repeats
 

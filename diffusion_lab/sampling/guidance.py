@@ -8,32 +8,24 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from diffusion_lab.diffusion.conditions import Condition, Query, with_each
 from diffusion_lab.diffusion.gaussian import Level, along, combine
-from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
-from diffusion_lab.sampling.sampler import DenoiseFn
+from diffusion_lab.diffusion.model import Denoised, DenoiseFn, GaussianDiffusion
+from diffusion_lab.errors import ArgumentError
+from diffusion_lab.sampling.sampler import Model
 
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def null_label(model: GaussianDiffusion, label: Tensor) -> Tensor:
-    """The null class, row `num_classes` of the network's label table, shaped like `label`."""
-    classes = getattr(model.denoiser, "num_classes", None)
-    if classes is None:
-        raise ValueError(
-            "a label was given, but this model was trained without classes: leave label out"
-        )
-    return torch.full_like(label, int(classes))
-
-
 def checked_scale(scale: float) -> float:
-    """The scale, if it is a finite number; else a ValueError."""
+    """The scale, if it is a finite number; else an ArgumentError."""
     if not math.isfinite(scale):
-        raise ValueError(f"guidance.scale={scale} must be a finite number; 1 is no guidance")
+        raise ArgumentError("scale", scale, "must be a finite number; 1 is no guidance")
     return scale
 
 
@@ -57,9 +49,10 @@ class Interval(Strength):
 
     def __init__(self, low: float = 0.2, high: float = 0.8) -> None:
         if not 0 <= low < high <= 1:
-            raise ValueError(
-                f"guidance.strength.low={low}, guidance.strength.high={high}: 0 <= low < high <= 1 "
-                "is needed (0 is data, 1 is noise)"
+            raise ArgumentError(
+                "low",
+                low,
+                f"must be at least 0 and below high={high}, at most 1 (0 is data, 1 is noise)",
             )
         self.low, self.high = low, high
 
@@ -80,7 +73,7 @@ class PowerCosine(Strength):
 
     def __init__(self, power: float = 1.0) -> None:
         if not power > 0:
-            raise ValueError(f"guidance.strength.power={power} must be positive")
+            raise ArgumentError("power", power, "must be positive")
         self.power = power
 
     def __call__(self, level: Level) -> Tensor:
@@ -127,7 +120,7 @@ class Rescaled(Rule):
 
     def __init__(self, share: float = 0.7) -> None:
         if not 0 <= share <= 1:
-            raise ValueError(f"guidance.rule.share={share} must lie in [0, 1]")
+            raise ArgumentError("share", share, "must lie in [0, 1]")
         self.share = share
 
     def fresh(self) -> Combine:
@@ -159,9 +152,9 @@ class Projected(Rule):
         self, parallel: float = 0.0, radius: float | None = None, momentum: float = 0.0
     ) -> None:
         if radius is not None and not radius > 0:
-            raise ValueError(f"guidance.rule.radius={radius} must be positive, or null for none")
+            raise ArgumentError("radius", radius, "must be positive, or null for none")
         if not -1 < momentum < 1:
-            raise ValueError(f"guidance.rule.momentum={momentum} must lie between -1 and 1")
+            raise ArgumentError("momentum", momentum, "must lie between -1 and 1")
         self.parallel, self.radius, self.momentum = parallel, radius, momentum
 
     def fresh(self) -> Combine:
@@ -209,88 +202,70 @@ class ClassifierFree:
         self.strength = strength
         self.rule = Extrapolate() if rule is None else rule
 
-    def __call__(
-        self, model: GaussianDiffusion, label: Tensor | None = None, **cond: Tensor
-    ) -> DenoiseFn:
-        """A guided denoiser; label None is unconditional."""
-        if label is None:
-            return lambda x_t, level: model(x_t, level, None, **cond)
-        if label.ndim == 2:
-            if not isinstance(self.rule, Extrapolate):
-                raise ValueError(
-                    f"guidance.rule={type(self.rule).__name__}: composed labels add up score "
-                    "differences, which this rule does not define; take guidance=cfg"
-                )
-            return self._composed(model, label, **cond)
-        null = null_label(model, label)
+    def __call__(self, model: Model) -> DenoiseFn:
+        """A guided denoiser; a query without conditions is unconditional."""
         rule = self.rule.fresh()
 
-        def guided(x_t: Tensor, level: Level) -> Denoised:
-            scale = scale_at(self.scale, self.strength, level)
+        def guided(query: Query) -> Denoised:
+            given = query.given
+            if given.empty:
+                return model(query)
+            if given.label is not None and given.label.ndim == 2:
+                return self._composed(model, query, given.label)
+            scale = scale_at(self.scale, self.strength, query.at)
             if bool((scale == 1).all()):
-                return model(x_t, level, label, **cond)  # type: ignore[no-any-return]
+                return model(query)
+            null = given.null(model.num_classes)
             if bool((scale == 0).all()):
-                return model(x_t, level, null, **cond)  # type: ignore[no-any-return]
-            c, u = _together(model, x_t, level, (label, null), **cond)
+                return model(query._replace(given=null))
+            c, u = _together(model, query, (given, null))
             plain = along((scale == 1).double(), c.x0) * torch.ones_like(c.x0)
             x0 = torch.where(plain > 0, c.x0, rule(u.x0, c.x0, scale))
             return c._replace(x0=x0)
 
         return guided
 
-    def _composed(self, model: GaussianDiffusion, label: Tensor, **cond: Tensor) -> DenoiseFn:
-        """Rows of classes, some negated."""
+    def _composed(self, model: Model, query: Query, label: Tensor) -> Denoised:
+        """The answer to rows of classes (B, K), some of them negated."""
+        if not isinstance(self.rule, Extrapolate):
+            raise ArgumentError(
+                "rule",
+                type(self.rule).__name__,
+                "defines no sum of score differences, which composed labels are; take Extrapolate",
+            )
         rows = label.unbind(1)
-        classes = [torch.where(row < 0, ~row, row) for row in rows]
-        null = null_label(model, rows[0])
-
-        def composed(x_t: Tensor, level: Level) -> Denoised:
-            *parts, u = _together(model, x_t, level, (*classes, null), **cond)
-            scale = scale_at(self.scale, self.strength, level)
-            x0 = u.x0
-            for row, part in zip(rows, parts, strict=True):
-                sign = torch.where(row < 0, -1.0, 1.0).double().cpu()
-                x0 = combine((1.0, x0), (sign * scale, part.x0 - u.x0))
-            return u._replace(x0=x0)
-
-        return composed
+        classes = [query.given._replace(label=torch.where(row < 0, ~row, row)) for row in rows]
+        null = classes[0].null(model.num_classes)
+        *parts, u = _together(model, query, (*classes, null))
+        scale = scale_at(self.scale, self.strength, query.at)
+        x0 = u.x0
+        for row, part in zip(rows, parts, strict=True):
+            sign = torch.where(row < 0, -1.0, 1.0).double().cpu()
+            x0 = combine((1.0, x0), (sign * scale, part.x0 - u.x0))
+        return u._replace(x0=x0)
 
 
-def _together(
-    model: GaussianDiffusion,
-    x_t: Tensor,
-    level: Level,
-    labels: tuple[Tensor, ...],
-    **cond: Tensor,
-) -> list[Denoised]:
-    """The model's answers to each label (B,), in one call."""
-    n = len(labels)
-    if level.t.ndim:
-        level = Level(*(part.repeat(n) for part in level))
-    repeated = {name: torch.cat([value] * n) for name, value in cond.items()}
-    answer = model(torch.cat([x_t] * n), level, torch.cat(labels), **repeated)
-    x0, raw, fraction = (None if part is None else part.chunk(n) for part in answer)
-    assert x0 is not None
-    return [
-        Denoised(x0[i], None if raw is None else raw[i], None if fraction is None else fraction[i])
-        for i in range(n)
-    ]
+def _together(model: Model, query: Query, givens: Sequence[Condition]) -> list[Denoised]:
+    """The model's answers to the query under each condition, in one call."""
+    answer, n = model(with_each(query, givens)), len(givens)
+    parts = [[None] * n if part is None else list(part.chunk(n)) for part in answer]
+    return [Denoised(*same) for same in zip(*parts, strict=True)]
 
 
-def refuse_other_schedule(model: GaussianDiffusion, other: GaussianDiffusion, name: str) -> None:
-    """Refuse a second model whose noise levels, or what it is told of them, are others.
+def refuse_other_schedule(model: Model, other: GaussianDiffusion, name: str) -> None:
+    """Refuse a second model, the argument `name`, whose noise levels or c_noise are others.
 
     Raises:
-        ValueError: naming the argument.
+        ValueError: Levels or conditioning differ.
     """
     ours, theirs = (
         m.schedule(torch.linspace(0.1, 1, 10, dtype=torch.float64)) for m in (model, other)
     )
-    told = model.schedule.conditioning(ours), other.schedule.conditioning(theirs)
+    numbers = model.schedule.conditioning(ours), other.schedule.conditioning(theirs)
     same = torch.allclose(ours.sigma, theirs.sigma) and torch.allclose(ours.alpha, theirs.alpha)
-    if not same or not torch.allclose(*told):
+    if not same or not torch.allclose(*numbers):
         raise ValueError(
-            f"{name}: the second model was trained on another schedule, so that its noise levels "
+            f"{name}: this second model was trained on another schedule, so that its noise levels "
             "mean something else; train it with the schedule of the first"
         )
 
@@ -317,25 +292,23 @@ class AutoGuidance:
         self.strength = strength
         self.scale = checked_scale(scale)
 
-    def __call__(
-        self, model: GaussianDiffusion, label: Tensor | None = None, **cond: Tensor
-    ) -> DenoiseFn:
+    def __call__(self, model: Model) -> DenoiseFn:
         """A guided denoiser.
 
         Raises:
             ValueError: the two models have different schedules.
         """
         weak = self.weak()
-        refuse_other_schedule(model, weak, "guidance.weak")
+        refuse_other_schedule(model, weak, "weak")
 
-        def guided(x_t: Tensor, level: Level) -> Denoised:
-            strong = model(x_t, level, label, **cond)
-            scale = scale_at(self.scale, self.strength, level)
+        def guided(query: Query) -> Denoised:
+            strong = model(query)
+            scale = scale_at(self.scale, self.strength, query.at)
             if bool((scale == 1).all()):
-                return strong  # type: ignore[no-any-return]
-            other = weak.to(x_t.device).eval()(x_t, level, label, **cond)
+                return strong
+            other = weak.to(query.x.device).eval()(query)
             x0 = extrapolated(other.x0, strong.x0, scale)
-            return strong._replace(x0=x0)  # type: ignore[no-any-return]
+            return strong._replace(x0=x0)
 
         return guided
 
@@ -349,7 +322,7 @@ class ClassifierGuidance:
 
     Args:
         classifier: Gives a model whose network maps (x_t (B, *), c_noise (B,)) to logits (B, K),
-            trained on the same schedule (`experiment=noisy_classifier`).
+            trained on the same schedule.
         scale: >= 0; 1 is Bayes' rule.
         unconditional: Hide the label from the diffusion model.
     """
@@ -361,21 +334,24 @@ class ClassifierGuidance:
         unconditional: bool = True,
     ) -> None:
         if not checked_scale(scale) >= 0:
-            raise ValueError(f"guidance.scale={scale} must be at least 0; 1 is Bayes' rule")
+            raise ArgumentError("scale", scale, "must be at least 0; 1 is Bayes' rule")
         self.classifier = classifier
         self.scale = scale
         self.unconditional = unconditional
 
-    def __call__(
-        self, model: GaussianDiffusion, label: Tensor | None = None, **cond: Tensor
-    ) -> DenoiseFn:
-        """A guided denoiser; label None is the model without guidance."""
-        told = None if self.unconditional else label
-        classifier = self.classifier()
-        refuse_other_schedule(model, classifier, "guidance.classifier")
+    def __call__(self, model: Model) -> DenoiseFn:
+        """A guided denoiser; without a label it is the model without guidance.
 
-        def guided(x_t: Tensor, level: Level) -> Denoised:
-            denoised: Denoised = model(x_t, level, told, **cond)
+        Raises:
+            ValueError: the two models have different schedules.
+        """
+        classifier = self.classifier()
+        refuse_other_schedule(model, classifier, "classifier")
+
+        def guided(query: Query) -> Denoised:
+            x_t, level, label = query.x, query.at, query.given.label
+            told = query.given._replace(label=None) if self.unconditional else query.given
+            denoised = model(query._replace(given=told))
             if label is None or not self.scale:
                 return denoised
             network = classifier.denoiser.to(x_t.device).eval()
@@ -392,7 +368,7 @@ class ClassifierGuidance:
 def log_probability_gradient(
     classifier: nn.Module, x_t: Tensor, c_noise: Tensor, label: Tensor
 ) -> Tensor:
-    """Grad of log p(label | x_t) with respect to x_t, (B, *); label (B,)."""
+    """Gradient of log p(label | x_t) with respect to x_t, (B, *); label (B,)."""
     with torch.enable_grad():
         x = x_t.detach().requires_grad_(True)
         log_p = classifier(x, c_noise, None).log_softmax(1).gather(1, label.view(-1, 1)).sum()

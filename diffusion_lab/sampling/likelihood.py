@@ -27,12 +27,14 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.bound import BIN, normal_log_density
+from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import Level, combine, levels
-from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
+from diffusion_lab.diffusion.model import Denoised, DenoiseFn, GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.errors import ArgumentError
 from diffusion_lab.sampling.ode import RK4, Frame, FrameSampler, Straight
-from diffusion_lab.sampling.sampler import DenoiseFn
+from diffusion_lab.sampling.sampler import Here
 
 GREY_OFFSET = -math.log(BIN)
 """Nats per dimension from the density of dequantised images to the probability of grey values:
@@ -75,7 +77,7 @@ class Hutchinson(Divergence):
 
     def __init__(self, like: Tensor, noise: Noise, probes: int = 1) -> None:
         if probes < 1:
-            raise ValueError(f"probes={probes} must be at least 1")
+            raise ArgumentError("probes", probes, "must be at least 1")
         drawn = [noise.normal(like).flatten(1) for _ in range(probes)]
         self.signs = [torch.where(v < 0, -torch.ones_like(v), torch.ones_like(v)) for v in drawn]
 
@@ -125,7 +127,7 @@ def flow_path(schedule: Schedule, steps: int, margin: float = 1e-2) -> list[Leve
     if not float(schedule(start).alpha) > 0:
         first, start, steps = [torch.tensor([start]).double()], start - margin, steps - 1
     if steps < 1:
-        raise ValueError(f"steps={steps + len(first)} must be at least {1 + len(first)}")
+        raise ArgumentError("steps", steps + len(first), f"must be at least {1 + len(first)}")
     ends = schedule(torch.tensor([start, schedule.t_min], dtype=torch.float64)).log_snr
     even = torch.linspace(float(ends[0]), float(ends[1]), steps + 1, dtype=torch.float64)
     times = schedule.time_of(even)
@@ -148,7 +150,7 @@ def flow_terms(
     """-log p(x0) under the probability flow ODE, split by the levels of a path.
 
     Args:
-        denoise: (x_t, level) -> the model's answer; its x0 must be differentiable in x_t.
+        denoise: The model, its conditions inside; its x0 must be differentiable in x_t.
         schedule: Of the model.
         x0: Data (B, *), as real numbers (see `dequantised`).
         path: Levels of shape (), from noise to data, all of sigma > 0; see `flow_path`.
@@ -179,7 +181,7 @@ def flow_terms(
     with torch.no_grad():
         for low, high in pairwise(rising):
             before = y[:, -1]
-            y = moving.step(slope, schedule, y, low, high, (), noise).x
+            y = moving.step(slope, Here(y, low, (), schedule, noise), high).x
             stretch = math.log(float(frame(high)[0] / frame(low)[0]))
             changes.append((before - y[:, -1]) / root - stretch)
         changes[0] = changes[0] - math.log(float(begin.alpha))
@@ -192,16 +194,17 @@ def flow_terms(
 def _augmented(
     denoise: DenoiseFn, frame: Frame, divergence: Divergence, shape: Sequence[int]
 ) -> DenoiseFn:
-    """(y, level) -> dy/dtau in the place of x0, of y = (z, integral of the divergence / sqrt(d)).
+    """Gives dy/dtau in the place of x0, of y = (z, integral of the divergence / sqrt(d)).
 
     So scaled, an adaptive solver's error of the integral counts as that of nats per dimension does.
     """
 
-    def slope(y: Tensor, level: Level) -> Denoised:
+    def slope(query: Query) -> Denoised:
+        level = query.at
         with torch.enable_grad():
-            z = y[:, :-1].detach().requires_grad_()
+            z = query.x[:, :-1].detach().requires_grad_()
             x = combine((frame(level)[0], z)).reshape(-1, *shape)
-            moved = frame.slope(x, denoise(x, level).x0, level).flatten(1)
+            moved = frame.slope(x, denoise(Query(x, level)).x0, level).flatten(1)
             trace = divergence(moved, z)
         grown = trace[:, None] / math.sqrt(z.shape[1])
         return Denoised(torch.cat((moved, grown), dim=1).detach())

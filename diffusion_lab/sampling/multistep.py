@@ -17,11 +17,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import Level, combine, eps_from, marginal
-from diffusion_lab.diffusion.noise import Noise
-from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.diffusion.model import DenoiseFn
+from diffusion_lab.errors import ArgumentError
 from diffusion_lab.sampling.grids import Grid
-from diffusion_lab.sampling.sampler import DenoiseFn, Sampler, Step
+from diffusion_lab.sampling.sampler import Here, Sampler, Step
 
 
 def _lambda(level: Level) -> float:
@@ -41,25 +42,17 @@ class DPMSolver2S(Sampler):
     is DDIM's.
     """
 
-    def step(
-        self,
-        denoise: DenoiseFn,
-        schedule: Schedule,
-        x: Tensor,
-        t: Level,
-        s: Level,
-        past: Sequence[Step],
-        noise: Noise,
-    ) -> Step:
+    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
         """x0-hat at the middle stands for the whole step."""
-        x0 = denoise(x, t).x0
+        x, t, schedule = here.x, here.t, here.schedule
+        x0 = here.ask(denoise).x0
         h = _lambda(s) - _lambda(t)
         if math.isinf(h):
             return Step(s, _moved(x, x0, t, s), t, x, x0)
         log_snr = torch.tensor(2 * _lambda(t) + h, dtype=torch.float64)
         middle = schedule(schedule.time_of(log_snr))
         state = _moved(x, x0, t, middle)
-        x0 = denoise(state, middle).x0
+        x0 = denoise(Query(state, middle)).x0
         return Step(s, _moved(x, x0, t, s), middle, state, x0)
 
 
@@ -98,37 +91,29 @@ class DPMSolverMultistep(Sampler):
     ) -> None:
         super().__init__(steps, grid)
         if order not in (1, 2, 3):
-            raise ValueError(f"sampler.order={order} must be 1, 2 or 3")
+            raise ArgumentError("order", order, "must be 1, 2 or 3")
         if not eta >= 0:
-            raise ValueError(f"sampler.eta={eta} must be at least 0: 0 is deterministic, 1 is DDPM")
+            raise ArgumentError("eta", eta, "must be at least 0: 0 is deterministic, 1 is DDPM")
         if rule not in ("midpoint", "heun"):
-            raise ValueError(f"sampler.rule={rule} must be midpoint or heun")
+            raise ArgumentError("rule", rule, "must be midpoint or heun")
         self.memory = order - 1
         self.eta = eta
         self.rule = rule
 
-    def step(
-        self,
-        denoise: DenoiseFn,
-        schedule: Schedule,
-        x: Tensor,
-        t: Level,
-        s: Level,
-        past: Sequence[Step],
-        noise: Noise,
-    ) -> Step:
+    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
         """Extrapolate x0-hat in lambda, integrate it exactly, add noise."""
-        x0 = denoise(x, t).x0
+        x, t = here.x, here.t
+        x0 = here.ask(denoise).x0
         h = _lambda(s) - _lambda(t)
         decay = self.eta * h if self.eta else 0.0
         whole = h + decay
         terms = [
             (s.sigma / t.sigma * math.exp(-decay), x),
             (-s.alpha * math.expm1(-whole), x0),
-            *((s.alpha * c, d) for c, d in self._slopes(x0, t, h, whole, past)),
+            *((s.alpha * c, d) for c, d in self._slopes(x0, t, h, whole, here.past)),
         ]
         if self.eta:
-            terms.append((s.sigma * math.sqrt(-math.expm1(-2 * decay)), noise.normal(x)))
+            terms.append((s.sigma * math.sqrt(-math.expm1(-2 * decay)), here.noise.normal(x)))
         return Step(s, combine(*terms), t, x, x0)
 
     def _slopes(
@@ -177,29 +162,21 @@ class UniPC(Sampler):
     ) -> None:
         super().__init__(steps, grid)
         if order not in (1, 2, 3):
-            raise ValueError(f"sampler.order={order} must be 1, 2 or 3")
+            raise ArgumentError("order", order, "must be 1, 2 or 3")
         if variant not in ("bh1", "bh2"):
-            raise ValueError(f"sampler.variant={variant} must be bh1 or bh2")
+            raise ArgumentError("variant", variant, "must be bh1 or bh2")
         self.memory = order
         self.variant = variant
 
-    def step(
-        self,
-        denoise: DenoiseFn,
-        schedule: Schedule,
-        x: Tensor,
-        t: Level,
-        s: Level,
-        past: Sequence[Step],
-        noise: Noise,
-    ) -> Step:
+    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
         """Correct the state at t, then predict the one at s."""
-        x0 = denoise(x, t).x0
-        usable = _usable(past)
+        x, t = here.x, here.t
+        x0 = here.ask(denoise).x0
+        usable = _usable(here.past)
         if usable:
             x = self._integrated(usable[-1], t, usable[:-1], x0)
-        here = Step(t, x, t, x, x0)
-        return Step(s, self._integrated(here, s, usable[len(usable) - self.memory + 1 :]), t, x, x0)
+        start, older = Step(t, x, t, x, x0), usable[len(usable) - self.memory + 1 :]
+        return Step(s, self._integrated(start, s, older), t, x, x0)
 
     def _integrated(
         self, start: Step, s: Level, older: Sequence[Step], end_x0: Tensor | None = None

@@ -20,11 +20,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import Level, combine, eps_from
-from diffusion_lab.diffusion.noise import Noise
+from diffusion_lab.diffusion.model import DenoiseFn
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.errors import ArgumentError
 from diffusion_lab.sampling.grids import Grid
-from diffusion_lab.sampling.sampler import DenoiseFn, Sampler, Step
+from diffusion_lab.sampling.sampler import Here, Sampler, Step
 
 
 class Frame(ABC):
@@ -59,7 +61,7 @@ class Straight(Frame):
         return c, level.sigma / c
 
     def slope(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
-        """Eps-hat - x0-hat."""
+        """eps-hat - x0-hat."""
         return combine((1.0, eps_from(x, x0, level)), (-1.0, x0))
 
     def log_snr(self, tau: Tensor) -> Tensor:
@@ -75,7 +77,7 @@ class VE(Frame):
         return level.alpha, level.sigma / level.alpha
 
     def slope(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
-        """Eps-hat."""
+        """eps-hat."""
         return eps_from(x, x0, level)
 
     def log_snr(self, tau: Tensor) -> Tensor:
@@ -83,11 +85,13 @@ class VE(Frame):
         return -2.0 * tau.log()
 
     def check(self, schedule: Schedule) -> None:
-        """Alpha must not vanish."""
+        """Refuse a schedule on which alpha vanishes (ArgumentError)."""
         if not float(schedule(schedule.t_max).alpha) > 0:
-            raise ValueError(
-                f"sampler.frame: {type(schedule).__name__} ends with alpha = 0, where sigma / "
-                "alpha is infinite; use frame@sampler.frame=straight"
+            raise ArgumentError(
+                "frame",
+                type(self).__name__,
+                f"cannot be used with {type(schedule).__name__}, which ends with alpha = 0, where "
+                "sigma / alpha is infinite; take the straight frame",
             )
 
 
@@ -125,27 +129,19 @@ class RungeKutta(FrameSampler):
     weights: tuple[float, ...]
     """Of all slopes, for the step."""
 
-    def step(
-        self,
-        denoise: DenoiseFn,
-        schedule: Schedule,
-        x: Tensor,
-        t: Level,
-        s: Level,
-        past: Sequence[Step],
-        noise: Noise,
-    ) -> Step:
+    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
         """All stages, then their weighted mean."""
+        x, t = here.x, here.t
         (c_t, tau_t), (c_s, tau_s) = self.frame(t), self.frame(s)
         h = tau_s - tau_t
         level, state, slopes = t, x, list[Tensor]()
-        x0 = denoise(x, t).x0
+        x0 = here.ask(denoise).x0
         for node, row in zip(self.nodes[1:], self.stages, strict=True):
             slopes.append(self.frame.slope(state, x0, level))
-            level = s if node == 1 else self.frame.level_at(schedule, tau_t + node * h)
+            level = s if node == 1 else self.frame.level_at(here.schedule, tau_t + node * h)
             c, _ = self.frame(level)
             state = _moved(x, c / c_t, c * h, row, slopes)
-            x0 = denoise(state, level).x0
+            x0 = denoise(Query(state, level)).x0
         slopes.append(self.frame.slope(state, x0, level))
         return Step(s, _moved(x, c_s / c_t, c_s * h, self.weights, slopes), level, state, x0)
 
@@ -153,7 +149,7 @@ class RungeKutta(FrameSampler):
 def _moved(
     x: Tensor, scale: Tensor, h: Tensor, weights: Sequence[float], slopes: Sequence[Tensor]
 ) -> Tensor:
-    """Scale x + h times the weighted slopes, those of weight 0 left out."""
+    """scale x + h times the weighted slopes, those of weight 0 left out."""
     terms = [(h * w, slope) for w, slope in zip(weights, slopes, strict=True) if w]
     return combine((scale, x), *terms)
 
@@ -208,38 +204,36 @@ class Heun(RungeKutta):
     ) -> None:
         super().__init__(steps, grid, frame)
         if not churn >= 0 or not churn_noise >= 0:
-            raise ValueError(
-                f"sampler.churn={churn} and sampler.churn_noise={churn_noise} must be at least 0"
-            )
+            name, value = ("churn_noise", churn_noise) if churn >= 0 else ("churn", churn)
+            raise ArgumentError(name, value, "must be at least 0")
         if churn_high is not None and not churn_low <= churn_high:
-            raise ValueError(
-                f"sampler.churn_low={churn_low} must not be above sampler.churn_high={churn_high}"
+            raise ArgumentError(
+                "churn_low", churn_low, f"must not be above churn_high={churn_high}"
             )
         self.churn = churn
         self.churn_range = churn_low, math.inf if churn_high is None else churn_high
         self.churn_noise = churn_noise
 
-    def prepare(
-        self, schedule: Schedule, x: Tensor, t: Level, noise: Noise
-    ) -> tuple[Tensor, Level]:
+    def prepare(self, here: Here) -> Here:
         """Fresh noise where asked for: the state at a noisier level."""
         if not self.churn:
-            return x, t
-        ve = VE()
+            return here
+        ve, t, schedule = VE(), here.t, here.schedule
         _, sigma = ve(t)
         low, high = self.churn_range
         if not low <= float(sigma) <= high:
-            return x, t
+            return here
         count = self.steps or int((self.times(schedule).diff() < 0).sum())
         gamma = min(self.churn / count, math.sqrt(2) - 1)
         _, most = ve(schedule(schedule.t_max))
         raised = torch.minimum(sigma * (1 + gamma), most)
         if not float(raised) > float(sigma):
-            return x, t
+            return here
         above = ve.level_at(schedule, raised)
         added = self.churn_noise * (raised**2 - sigma**2).clamp_min(0.0).sqrt()
-        fresh = noise.normal(x)
-        return combine((above.alpha / t.alpha, x), (above.alpha * added, fresh)), above
+        fresh = here.noise.normal(here.x)
+        x = combine((above.alpha / t.alpha, here.x), (above.alpha * added, fresh))
+        return here._replace(x=x, t=above)
 
 
 class AdamsBashforth(FrameSampler):
@@ -264,24 +258,16 @@ class AdamsBashforth(FrameSampler):
     ) -> None:
         super().__init__(steps, grid, frame)
         if order not in (1, 2, 3, 4):
-            raise ValueError(f"sampler.order={order} must be 1, 2, 3 or 4")
+            raise ArgumentError("order", order, "must be 1, 2, 3 or 4")
         self.memory = order - 1
 
-    def step(
-        self,
-        denoise: DenoiseFn,
-        schedule: Schedule,
-        x: Tensor,
-        t: Level,
-        s: Level,
-        past: Sequence[Step],
-        noise: Noise,
-    ) -> Step:
+    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
         """Extrapolate the slope from this step's and the last ones'."""
-        x0 = denoise(x, t).x0
+        x, t = here.x, here.t
+        x0 = here.ask(denoise).x0
         (c_t, tau_t), (c_s, tau_s) = self.frame(t), self.frame(s)
         slopes, taus = [self.frame.slope(x, x0, t)], [tau_t]
-        for last in reversed(past):
+        for last in reversed(here.past):
             slopes.append(self.frame.slope(last.x_t, last.x0, last.t))
             taus.append(self.frame(last.t)[1])
         weights = _integrals(torch.stack(taus) - tau_t, float(tau_s - tau_t))

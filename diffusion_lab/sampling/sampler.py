@@ -4,6 +4,10 @@ A sampler walks down a grid of noise levels. At each pair (t, s), s < t, it asks
 x0-hat at t and moves x from t to s. A new sampler writes `step` and nothing else: the loop owns
 the levels, the past, forward noise where a grid rises, and constraints on the state.
 
+A sampler that moves by one answer says where it goes (`Here.ask`), which is what networks of two
+times (flow maps) are told; one that follows the direction of an ODE asks for the answer at the
+level itself, as `Query.to` says.
+
 The denoiser is never called at sigma = 0: a step that ends there takes the x0-hat of its last
 evaluation. Sampling runs under no_grad, not inference_mode, since guidance may need gradients.
 """
@@ -14,18 +18,19 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.gaussian import Level, combine, levels, transition
-from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
+from diffusion_lab.diffusion.model import Denoised, DenoiseFn, GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.errors import ArgumentError
 from diffusion_lab.sampling.grids import Grid, Trailing
 
-DenoiseFn = Callable[[Tensor, Level], Denoised]
 X0Constraint = Callable[[Tensor, Level], Tensor]
 StateConstraint = Callable[[Tensor, Level, Noise], Tensor]
 
@@ -48,13 +53,48 @@ class Step(NamedTuple):
     x0: Tensor
 
 
-class Guidance(Protocol):
-    """Turns a model and its conditions into a denoiser; a fresh closure a sampling call."""
+class Here(NamedTuple):
+    """Where a step begins, and what it may use.
 
-    def __call__(
-        self, model: GaussianDiffusion, label: Tensor | None = None, **cond: Tensor
-    ) -> DenoiseFn:
-        """A function (x_t, level) -> Denoised."""
+    Attributes:
+        x: State (B, *).
+        t: Its level, of shape (); sigma > 0.
+        past: The last steps, at most the sampler's `memory`, the latest one last.
+        schedule: For levels between those of the grid.
+        noise: For what the step adds.
+    """
+
+    x: Tensor
+    t: Level
+    past: Sequence[Step]
+    schedule: Schedule
+    noise: Noise
+
+    def ask(self, denoise: DenoiseFn, to: Level | None = None) -> Denoised:
+        """The answer here; `to` is where this one answer will take the state."""
+        return denoise(Query(self.x, self.t, to))
+
+
+class Model(Protocol):
+    """What guidance needs of a model; a `GaussianDiffusion` is one."""
+
+    schedule: Schedule
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes without the null class."""
+        ...
+
+    def __call__(self, query: Query) -> Denoised:
+        """The model's answer."""
+        ...
+
+
+class Guidance(Protocol):
+    """Makes a denoiser of a model by asking it under several conditions."""
+
+    def __call__(self, model: Model) -> DenoiseFn:
+        """A map of queries, a fresh closure for each sampling call."""
         ...
 
 
@@ -75,9 +115,8 @@ class Sampler(ABC):
         if steps is not None and (
             isinstance(steps, bool) or not isinstance(steps, int) or steps < 1
         ):
-            raise ValueError(
-                f"sampler.steps={steps!r} must be an integer of at least 1 (or null for every "
-                "step of the schedule)"
+            raise ArgumentError(
+                "steps", steps, "must be an integer of at least 1 (or null for every step)"
             )
         self.steps = steps
         self.grid = Trailing() if grid is None else grid
@@ -98,24 +137,13 @@ class Sampler(ABC):
         """
         self.times(schedule)
 
-    def prepare(
-        self, schedule: Schedule, x: Tensor, t: Level, noise: Noise
-    ) -> tuple[Tensor, Level]:
-        """State and level that a step, the last one too, begins at; most begin where they are."""
-        return x, t
+    def prepare(self, here: Here) -> Here:
+        """Where a step, the last one too, begins in truth; most begin where they are."""
+        return here
 
     @abstractmethod
-    def step(
-        self,
-        denoise: DenoiseFn,
-        schedule: Schedule,
-        x: Tensor,
-        t: Level,
-        s: Level,
-        past: Sequence[Step],
-        noise: Noise,
-    ) -> Step:
-        """Move x from level t to level s < t, s.sigma > 0; `past` ends with the latest step.
+    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
+        """Move the state from here to level s < t, s.sigma > 0.
 
         A sampler that inverts moves it up, s > t.
         """
@@ -141,12 +169,12 @@ class Sampler(ABC):
                 x = combine((r, x), (v.sqrt(), noise.normal(x)))
                 past.clear()
                 continue
-            x, t = self.prepare(schedule, x, t, noise)
+            here = self.prepare(Here(x, t, past, schedule, noise))
             if s.sigma > 0:
-                step = self.step(denoise, schedule, x, t, s, past, noise)
+                step = self.step(denoise, here, s)
             else:
-                x0 = denoise(x, t).x0
-                step = Step(s, combine((s.alpha, x0)), t, x, x0)
+                x0 = here.ask(denoise, s).x0
+                step = Step(s, combine((s.alpha, x0)), here.t, here.x, x0)
             if constraint is not None:
                 step = step._replace(x=constraint(step.x, s, noise))
             x = step.x
@@ -163,12 +191,11 @@ def trajectory(
     num_samples: int,
     noise: Noise,
     guidance: Guidance | None = None,
-    label: Tensor | None = None,
+    given: Condition = Condition(),
     x: Tensor | None = None,
     start: float | None = None,
     x0_constraint: X0Constraint | None = None,
     constraint: StateConstraint | None = None,
-    **cond: Tensor,
 ) -> Iterator[Step]:
     """Sample, yielding every step.
 
@@ -178,20 +205,19 @@ def trajectory(
         shape: Shape of one sample, e.g. (1, 28, 28).
         num_samples: B, at least 1.
         noise: Where the starting noise and that of the steps comes from.
-        guidance: How conditions are used; None is the model given its label.
-        label: Class numbers (B,) on any device, or None for no class.
+        guidance: How conditions are used; None asks the model under them as they are.
+        given: Conditions of the B samples, on any device.
         x: State to start from at `start`, (B, *shape); the model's prior unless given. Inversion
             needs it: the image.
         start: Time to start at; the schedule's t_max unless given.
         x0_constraint: Applied to every x0-hat after guidance, e.g. clipping.
         constraint: Applied to the state after every step, e.g. inpainting.
-        cond: Further conditioning of the model.
 
     Yields:
         Each `Step`, with tensors of shape (B, *shape) on the model's device.
     """
     if num_samples < 1:
-        raise ValueError(f"num_samples={num_samples} must be at least 1")
+        raise ArgumentError("num_samples", num_samples, "must be at least 1")
     parameter = next(model.parameters(), None)
     like = torch.zeros(0) if parameter is None else parameter
     times = sampler.times(model.schedule, start)
@@ -200,9 +226,7 @@ def trajectory(
             raise ValueError(f"{type(sampler).__name__} starts from images: give x")
         blank = torch.empty((num_samples, *shape), dtype=like.dtype, device=like.device)
         x = model.prior(model.schedule(times[0]), noise.normal(blank))
-    if label is not None:
-        label = label.to(x.device)
-    denoise = denoiser_of(model, guidance, label, x0_constraint, **cond)
+    denoise = denoiser_of(model, guidance, given.to(x.device), x0_constraint)
     yield from sampler.trajectory(denoise, model.schedule, times, x, noise, constraint)
 
 
@@ -214,12 +238,11 @@ def sample(
     num_samples: int,
     noise: Noise,
     guidance: Guidance | None = None,
-    label: Tensor | None = None,
+    given: Condition = Condition(),
     x: Tensor | None = None,
     start: float | None = None,
     x0_constraint: X0Constraint | None = None,
     constraint: StateConstraint | None = None,
-    **cond: Tensor,
 ) -> Tensor:
     """The end of `trajectory`, whose arguments these are: (B, *shape) on the model's device."""
     steps = trajectory(
@@ -229,12 +252,11 @@ def sample(
         num_samples=num_samples,
         noise=noise,
         guidance=guidance,
-        label=label,
+        given=given,
         x=x,
         start=start,
         x0_constraint=x0_constraint,
         constraint=constraint,
-        **cond,
     )
     return deque(steps, maxlen=1).pop().x
 
@@ -243,50 +265,44 @@ class SelfConditioned:
     """A self-conditioning model that remembers its last x0-hat through one sampling call.
 
     Chen et al., "Analog Bits" (arXiv 2208.04202, algorithm 2). Guidance asks for several answers in
-    one batch; each is told its own. The first call is told 0.
+    one batch; each gets its own as the next estimate. The first call has none.
     """
 
-    def __init__(self, model: GaussianDiffusion) -> None:
-        self.model = model
+    def __init__(self, model: Model) -> None:
+        self.model, self.schedule = model, model.schedule
         self.last: Tensor | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
+    @property
+    def num_classes(self) -> int | None:
+        """Those of the model."""
+        return self.model.num_classes
 
-    def __call__(
-        self, x_t: Tensor, level: Level, label: Tensor | None = None, **cond: Tensor
-    ) -> Denoised:
-        """The model's answer, which it is told the next time."""
-        last = self.last
-        if last is None:
-            last = torch.zeros_like(x_t)
-        elif len(last) != len(x_t):  # guidance came or went: the first rows are the conditional's
-            last = last[: len(x_t)].repeat(-(-len(x_t) // len(last)), *[1] * (x_t.ndim - 1))
-        denoised: Denoised = self.model(x_t, level, label, estimate=last[: len(x_t)], **cond)
+    def __call__(self, query: Query) -> Denoised:
+        """The model's answer, which is its estimate the next time."""
+        x, last = query.x, self.last
+        if last is not None:
+            if len(last) != len(x):  # guidance came or went: the first rows are the conditional's
+                last = last[: len(x)].repeat(-(-len(x) // len(last)), *[1] * (x.ndim - 1))
+            query = query._replace(given=query.given._replace(estimate=last[: len(x)]))
+        denoised = self.model(query)
         self.last = denoised.x0.detach()
         return denoised
 
 
 def denoiser_of(
     model: GaussianDiffusion,
-    guidance: Guidance | None,
-    label: Tensor | None,
+    guidance: Guidance | None = None,
+    given: Condition = Condition(),
     x0_constraint: X0Constraint | None = None,
-    **cond: Tensor,
 ) -> DenoiseFn:
     """The denoiser that a sampler sees: guidance inside, then the constraint on x0-hat."""
+    asked: Model = SelfConditioned(model) if model.self_conditioning else model
+    guided: DenoiseFn = asked if guidance is None else guidance(asked)
 
-    def plain(x_t: Tensor, level: Level) -> Denoised:
-        return model(x_t, level, label, **cond)  # type: ignore[no-any-return]
+    def denoise(query: Query) -> Denoised:
+        denoised = guided(query._replace(given=given))
+        if x0_constraint is None:
+            return denoised
+        return denoised._replace(x0=x0_constraint(denoised.x0, query.at))
 
-    if model.self_conditioning:
-        model = SelfConditioned(model)  # type: ignore[assignment]
-    guided = plain if guidance is None else guidance(model, label, **cond)
-    if x0_constraint is None:
-        return guided
-
-    def constrained(x_t: Tensor, level: Level) -> Denoised:
-        denoised = guided(x_t, level)
-        return denoised._replace(x0=x0_constraint(denoised.x0, level))
-
-    return constrained
+    return denoise

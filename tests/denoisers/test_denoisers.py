@@ -14,7 +14,8 @@ from diffusion_lab.denoisers import layers
 from diffusion_lab.denoisers.attention import SelfAttention, attend
 from diffusion_lab.denoisers.blocks import Bilinear, MaxPool, PlainBlock, ResBlock
 from diffusion_lab.denoisers.cnn import CNN
-from diffusion_lab.denoisers.embeddings import ConditionEmbedding, SinusoidalEmbedding
+from diffusion_lab.denoisers.conditioner import Conditioner
+from diffusion_lab.denoisers.embeddings import SinusoidalEmbedding
 from diffusion_lab.denoisers.mlp import MLP
 from diffusion_lab.denoisers.unet import UNet
 
@@ -23,6 +24,11 @@ def unet(**options):
     torch.manual_seed(0)
     fixed = dict(channels=1, image_size=8, num_classes=10, base_channels=8, multipliers=(1, 2))
     return UNet(**{**fixed, "attention": (4,), "heads": 2, "time_dim": 16, **options})
+
+
+def ask(net, x, c_noise, label=None, **further):
+    """As a model calls a network."""
+    return net(x, *net.condition_inputs(x, c_noise, label, **further))
 
 
 def awake(net):
@@ -72,8 +78,8 @@ def test_unet_starts_at_zero_and_reaches_every_parameter(options):
     x, c_noise, label = batch(options.get("channels", 1))
     label = None if net.num_classes is None else label
     shape = (3, 2 if "learned_variance" in options else x.shape[1], 8, 8)
-    assert torch.equal(net(x, c_noise, label), torch.zeros(shape))
-    out = awake(net)(x, c_noise, label)
+    assert torch.equal(ask(net, x, c_noise, label), torch.zeros(shape))
+    out = ask(awake(net), x, c_noise, label)
     assert out.shape == shape and out.isfinite().all()
     out.square().sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
@@ -98,18 +104,18 @@ def test_unet_of_any_widths_and_sizes(base, multipliers, patch, channels, scale)
         time_dim=4,
     )
     x = torch.zeros(2, channels, size, size)
-    assert net(x, torch.zeros(2)).shape == x.shape
+    assert ask(net, x, torch.zeros(2)).shape == x.shape
 
 
 @pytest.mark.parametrize("build", [unet, lambda: CNN(num_classes=10, width=8, blocks=2)])
 def test_noise_level_and_class_have_an_effect(build):
     net = awake(build()).eval()
     x, c_noise, label = batch()
-    out = net(x, c_noise, label)
-    assert not torch.allclose(out, net(x, c_noise + 50, label))
-    assert not torch.allclose(out, net(x, c_noise, label + 1))
+    out = ask(net, x, c_noise, label)
+    assert not torch.allclose(out, ask(net, x, c_noise + 50, label))
+    assert not torch.allclose(out, ask(net, x, c_noise, label + 1))
     null = torch.full_like(label, 10)
-    assert torch.equal(net(x, c_noise, None), net(x, c_noise, null))
+    assert torch.equal(ask(net, x, c_noise, None), ask(net, x, c_noise, null))
 
 
 @pytest.mark.parametrize("options", [{}, {"patch": 2, "attention": (2,)}])
@@ -117,18 +123,18 @@ def test_samples_do_not_mix(options):
     net = awake(unet(**options)).double().eval()
     x, c_noise, label = batch(n=5)
     x, c_noise = x.double(), c_noise.double()
-    together = net(x, c_noise, label)
-    alone = [net(x[i : i + 1], c_noise[i : i + 1], label[i : i + 1]) for i in range(5)]
+    together = ask(net, x, c_noise, label)
+    alone = [ask(net, x[i : i + 1], c_noise[i : i + 1], label[i : i + 1]) for i in range(5)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-12)
 
 
 def test_same_in_training_and_evaluation_and_when_repeated():
     net = awake(unet())
     x, c_noise, label = batch()
-    out = net(x, c_noise, label)
-    assert torch.equal(out, net(x, c_noise, label))
+    out = ask(net, x, c_noise, label)
+    assert torch.equal(out, ask(net, x, c_noise, label))
     with torch.no_grad():
-        torch.testing.assert_close(net.eval()(x, c_noise, label), out, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ask(net.eval(), x, c_noise, label), out, rtol=0, atol=1e-5)
 
 
 def test_dropout_is_governed_by_the_global_seed():
@@ -137,7 +143,7 @@ def test_dropout_is_governed_by_the_global_seed():
     outs = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        outs.append(net(x, c_noise, label))
+        outs.append(ask(net, x, c_noise, label))
     assert torch.equal(outs[0], outs[1]) and not torch.equal(outs[0], outs[2])
 
 
@@ -153,7 +159,7 @@ def test_attention_stands_where_it_was_asked_for():
         for module in net.modules():
             if isinstance(module, SelfAttention):
                 module.register_forward_hook(lambda m, i, o: seen.append(o.shape[-1]))
-        net(*batch())
+        ask(net, *batch())
         return seen
 
     assert sides(unet(attention=(8, 4))) == [8, 4, 8]
@@ -168,11 +174,11 @@ def test_attention_stands_where_it_was_asked_for():
 def test_padding_takes_any_size_and_changes_none_that_fits(size, channels, patch):
     net = unet(channels=channels, image_size=size, patch=patch, pad=True, attention=())
     x = torch.randn(2, channels, size, size)
-    assert awake(net)(x, torch.ones(2), None).shape == x.shape
+    assert ask(awake(net), x, torch.ones(2), None).shape == x.shape
     if size % (2 * patch) == 0:
         plain = unet(channels=channels, image_size=size, patch=patch, attention=())
         plain.load_state_dict(net.state_dict())
-        assert torch.equal(net(x, torch.ones(2)), plain(x, torch.ones(2)))
+        assert torch.equal(ask(net, x, torch.ones(2)), ask(plain, x, torch.ones(2)))
 
 
 def test_widths_of_both_layouts():
@@ -180,7 +186,7 @@ def test_widths_of_both_layouts():
         shapes = []
         for part in [*net.encoder, net.middle, *net.decoder]:
             part.register_forward_hook(lambda m, i, o: shapes.append(tuple(o.shape[1:3])))
-        net(*batch())
+        ask(net, *batch())
         return shapes
 
     deep = {"multipliers": (1, 2, 4), "attention": ()}
@@ -192,9 +198,9 @@ def test_widths_of_both_layouts():
 def test_autocast_and_meta_device():
     net = awake(unet())
     with torch.autocast("cpu", torch.bfloat16):
-        out = net(*batch())
+        out = ask(net, *batch())
     assert out.dtype == torch.bfloat16
-    torch.testing.assert_close(out.float(), net(*batch()), rtol=0.1, atol=0.1)
+    torch.testing.assert_close(out.float(), ask(net, *batch()), rtol=0.1, atol=0.1)
     with torch.device("meta"):
         assert next(unet().parameters()).is_meta
 
@@ -229,7 +235,7 @@ def test_sinusoid_against_its_formula():
 
 
 def test_null_class_is_the_last_row():
-    embed = ConditionEmbedding(8, 3, layers.silu, hidden=0)
+    embed = Conditioner(8, 3, layers.silu, hidden=0)
     assert embed.table.weight.shape == (4, 8)
     c_noise = torch.zeros(2)
     difference = embed(c_noise, torch.tensor([3, 0])) - embed(c_noise, None)
@@ -249,8 +255,8 @@ def test_group_count_adapts(channels, size):
 def test_mlp(shape, classes):
     net = MLP(shape, classes, width=16, time_dim=8)
     x = torch.randn(4, *shape)
-    assert torch.equal(net(x, torch.ones(4)), torch.zeros_like(x))
-    assert awake(net)(x, torch.ones(4)).shape == x.shape
+    assert torch.equal(ask(net, x, torch.ones(4)), torch.zeros_like(x))
+    assert ask(awake(net), x, torch.ones(4)).shape == x.shape
 
 
 @pytest.mark.parametrize(
@@ -289,7 +295,7 @@ def test_refusals_name_the_argument_and_what_fits(build, message):
 def test_a_label_for_a_net_without_classes_is_refused():
     x, c_noise, label = batch()
     with pytest.raises(ValueError, match="label"):
-        unet(num_classes=None)(x, c_noise, label)
+        ask(unet(num_classes=None), x, c_noise, label)
 
 
 @pytest.mark.parametrize(("size", "smallest"), [(28, 7), (32, 8), (64, 16)])

@@ -5,8 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.gaussian import Level
 from diffusion_lab.diffusion.model import Denoised
+from diffusion_lab.diffusion.objectives import Batch, TrainContext
+
+
+def ask(model, x, level, label=None, **given):
+    """The answer of a model or a denoiser to one query."""
+    return model(Query(x, level, given=Condition(label, **given)))
+
+
+def loss_of(objective, model, x0, noise, label=None):
+    """Losses of an objective (B,)."""
+    return objective(model, Batch(x0, Condition(label)), TrainContext(noise))
+
+
+def answering(function):
+    """A denoiser made of a function (x_t, level) -> Denoised."""
+    return lambda query: function(query.x, query.at)
 
 
 def beside(level: Level) -> tuple[Tensor, Tensor]:
@@ -25,7 +42,8 @@ class GaussianData:
         alpha, sigma = beside(level)
         return alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
 
-    def __call__(self, x_t: Tensor, level: Level) -> Denoised:
+    def __call__(self, query: Query) -> Denoised:
+        x_t, level = query.x, query.at
         x0 = self.mean + self.gain(level) * (x_t - beside(level)[0] * self.mean)
         return Denoised(x0)
 
@@ -37,7 +55,8 @@ class MixtureData:
         self.means = means.double()
         self.std = std
 
-    def __call__(self, x_t: Tensor, level: Level) -> Denoised:
+    def __call__(self, query: Query) -> Denoised:
+        x_t, level = query.x, query.at
         a, s = (part[..., None] for part in beside(level))
         variance = a**2 * self.std**2 + s**2
         away = x_t[:, None, :] - a * self.means[None]
@@ -53,9 +72,9 @@ class Constant:
         self.x0 = x0
         self.calls = 0
 
-    def __call__(self, x_t: Tensor, level: Level) -> Denoised:
+    def __call__(self, query: Query) -> Denoised:
         self.calls += 1
-        return Denoised(self.x0.expand_as(x_t).clone())
+        return Denoised(self.x0.expand_as(query.x).clone())
 
 
 class Drawn:

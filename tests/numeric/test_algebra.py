@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from exact import Drawn
+from exact import Drawn, ask, loss_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +16,7 @@ from diffusion_lab.diffusion.gaussian import (
     transition,
 )
 from diffusion_lab.diffusion.model import GaussianDiffusion
-from diffusion_lab.diffusion.objectives import Objective
+from diffusion_lab.diffusion.objectives import Regression
 from diffusion_lab.diffusion.parameterizations import X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
@@ -92,7 +92,7 @@ def test_every_target_round_trips(t, seed):
         net.answer = model.target(x0, eps, level)
         x_t = marginal(x0, eps, level)
         scale = float(1 / model.parameterization.determinant(level).abs().min())
-        assert (model(x_t, level).x0 - x0).abs().max() < 1e-14 * (1 + scale) * 10
+        assert (ask(model, x_t, level).x0 - x0).abs().max() < 1e-14 * (1 + scale) * 10
         assert (eps_from(x_t, x0, level) - eps).abs().max() < 1e-12 / t
 
 
@@ -137,8 +137,8 @@ def test_loss_weights_agree_across_targets():
 @pytest.mark.parametrize(("target", "schedule"), LEGAL)
 def test_loss_of_a_silent_network_is_the_second_moment_of_the_target(target, schedule):
     x0 = torch.randn(4000, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    objective = Objective(UniformTime(), ConstantWeight(), SquaredError())
-    loss = objective(GaussianDiffusion(Says(), schedule, target), x0, Drawn(2))
+    objective = Regression(UniformTime(), ConstantWeight(), SquaredError())
+    loss = loss_of(objective, GaussianDiffusion(Says(), schedule, target), x0, Drawn(2))
     assert loss.shape == (4000,)
     level = schedule(torch.linspace(schedule.t_min, 1, 4001, dtype=torch.float64))
     a, b = target.weights(level)
@@ -150,8 +150,10 @@ def test_loss_of_a_silent_network_is_the_second_moment_of_the_target(target, sch
 def test_weight_reaches_the_loss():
     x0, schedule = torch.randn(16, 8).double(), LinearBetas(100)
     model = GaussianDiffusion(Says(), schedule, Eps())
-    plain = Objective(UniformTime(), ConstantWeight(), SquaredError())(model, x0, Drawn(3))
-    weighted = Objective(UniformTime(), MinSNR(5.0), SquaredError())(model, x0, Drawn(3))
+    plain = loss_of(
+        Regression(UniformTime(), ConstantWeight(), SquaredError()), model, x0, Drawn(3)
+    )
+    weighted = loss_of(Regression(UniformTime(), MinSNR(5.0), SquaredError()), model, x0, Drawn(3))
     level = schedule(UniformTime()(schedule, Drawn(3), 16))
     assert torch.allclose(weighted, plain * MinSNR(5.0).on_target(level, Eps()))
 
@@ -188,13 +190,13 @@ def test_model_tells_the_network_the_level_and_scales_its_input():
         net, schedule, Eps(), data_mean=-0.7, data_std=0.6, input_scaling=True
     )
     x, level = torch.randn(5, 2), schedule(torch.tensor([0.1, 0.3, 0.5, 0.7, 1.0]).double())
-    model(x, level, torch.arange(5))
+    ask(model, x, level, torch.arange(5))
     asked, c_noise, label = net.asked
     a, s = level.alpha[:, None], level.sigma[:, None]
     assert torch.allclose(asked.double(), (x + 0.7 * a) / (a**2 * 0.36 + s**2).sqrt(), atol=1e-6)
     assert c_noise.dtype == torch.float32 and c_noise.tolist() == [30, 90, 150, 210, 300]
     assert label.tolist() == [0, 1, 2, 3, 4]
-    model(x, schedule(0.5))
+    ask(model, x, schedule(0.5))
     assert net.asked[1].shape == (5,)
 
 

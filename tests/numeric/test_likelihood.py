@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from exact import GaussianData, MixtureData
+from exact import GaussianData, MixtureData, answering, ask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -152,8 +152,9 @@ def test_a_learned_variance_is_the_one_that_is_used():
     schedule, path = LinearBetas(50), levels(LinearBetas(50)(Trailing()(LinearBetas(50), 10)))
     x0, data = torch.randn(3, 4).double(), GaussianData([0.0] * 4, [1.0] * 4)
 
+    @answering
     def learned(x_t, level):
-        return data(x_t, level)._replace(variance_fraction=torch.full_like(x_t, 0.3))
+        return ask(data, x_t, level)._replace(variance_fraction=torch.full_like(x_t, 0.3))
 
     terms = [
         bound_terms(denoise, x0, path, SampleNoise(0, 0, 3), variance)
@@ -392,6 +393,7 @@ def test_images_keep_their_shape_on_the_way():
     """A denoiser that sees (B, 1, 2, 3) and treats columns apart."""
     std = torch.tensor([0.3, 1.0, 2.0]).double()
 
+    @answering
     def images(x, level):
         assert x.shape[1:] == (1, 2, 3)
         gain = level.alpha * std**2 / (level.alpha**2 * std**2 + level.sigma**2)

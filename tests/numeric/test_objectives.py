@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from exact import Drawn, GaussianData
+from exact import Drawn, GaussianData, ask, loss_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ from diffusion_lab.diffusion.bound import (
 from diffusion_lab.diffusion.couplings import Independent, OptimalTransport
 from diffusion_lab.diffusion.gaussian import levels, marginal, posterior, transition
 from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
-from diffusion_lab.diffusion.objectives import Objective, VariationalBound
+from diffusion_lab.diffusion.objectives import Regression, VariationalBound
 from diffusion_lab.diffusion.parameterizations import EDM, X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
@@ -64,6 +64,10 @@ class Linear(torch.nn.Module):
     def forward(self, x, c_noise, label=None, estimate=None):
         self.told.append(estimate)
         return torch.cat([x * s for s in self.scale], dim=1)
+
+
+def simple(**options):
+    return Regression(UniformTime(), ConstantWeight(), SquaredError(), **options)
 
 
 def images(count=64, size=8, seed=0):
@@ -169,8 +173,8 @@ def test_stratified_losses_vary_less():
     x0, model = images(64, 64), GaussianDiffusion(Linear(), LinearBetas(1000), X0()).double()
 
     def spread(law):
-        objective = Objective(law, MinSNR(5.0), SquaredError())
-        means = [objective(model, x0, Drawn(k)).mean().detach() for k in range(40)]
+        objective = Regression(law, MinSNR(5.0), SquaredError())
+        means = [loss_of(objective, model, x0, Drawn(k)).mean().detach() for k in range(40)]
         return torch.stack(means).std()
 
     assert spread(StratifiedTime(UniformTime())) < 0.3 * spread(UniformTime())
@@ -225,13 +229,13 @@ def test_losses_are_divided_by_the_probability_that_drew_their_times():
     """That of before the step, though the law learns from the losses, undivided, in it."""
     law, before = learned(), learned()
     model = GaussianDiffusion(Linear(), LinearBetas(100), Eps()).double().train()
-    loss = Objective(law, ConstantWeight(), SquaredError())(model, images(), Drawn(1))
+    loss = loss_of(Regression(law, ConstantWeight(), SquaredError()), model, images(), Drawn(1))
 
     class Same(UniformTime):
         def __call__(self, schedule, noise, n):
             return before(schedule, noise, n)
 
-    plain = Objective(Same(), ConstantWeight(), SquaredError())(model, images(), Drawn(1))
+    plain = loss_of(Regression(Same(), ConstantWeight(), SquaredError()), model, images(), Drawn(1))
     t = before(LinearBetas(100), Drawn(1), 64)
     assert torch.allclose(loss, before.importance(LinearBetas(100), t) * plain)
     before.observe(LinearBetas(100), t, plain)
@@ -241,8 +245,8 @@ def test_losses_are_divided_by_the_probability_that_drew_their_times():
 
 def test_the_objective_carries_what_its_law_learned():
     law, fresh = learned(), ImportanceTime(10, 4, 0.01)
-    old, new = (Objective(one, ConstantWeight(), SquaredError()) for one in (law, fresh))
-    new.load_state_dict(old.state_dict())
+    old, new = (Regression(one, ConstantWeight(), SquaredError()) for one in (law, fresh))
+    new.load_learned_state(old.learned_state())
     assert torch.equal(fresh.probabilities, law.probabilities)
     assert not torch.equal(fresh.probabilities, ImportanceTime(10, 4, 0.01).probabilities)
 
@@ -278,11 +282,11 @@ def test_continuous_times_fill_the_trained_range():
 
 def test_objective_learns_in_training_only():
     law = ImportanceTime(10, 1)
-    objective = Objective(law, ConstantWeight(), SquaredError())
+    objective = Regression(law, ConstantWeight(), SquaredError())
     model = GaussianDiffusion(Linear(), LinearBetas(100), Eps()).double()
-    objective(model.eval(), images(), Drawn())
+    loss_of(objective, model.eval(), images(), Drawn())
     assert not law.counts.any()
-    objective(model.train(), images(), Drawn())
+    loss_of(objective, model.train(), images(), Drawn())
     assert law.counts.sum() == 64
 
 
@@ -320,10 +324,10 @@ def test_the_objective_pairs_by_its_coupling():
             return eps.flip(0)
 
     model, x0 = GaussianDiffusion(Linear(), LinearBetas(100), Eps()).double(), images(8)
-    objective = Objective(UniformTime(), ConstantWeight(), SquaredError(), Reverse())
+    objective = Regression(UniformTime(), ConstantWeight(), SquaredError(), Reverse())
     seen = []
     model.denoiser.forward = lambda x, c_noise, label=None: seen.append(label) or 0.3 * x
-    loss = objective(model, x0, Drawn(1), label=torch.arange(8))
+    loss = loss_of(objective, model, x0, Drawn(1), label=torch.arange(8))
     assert seen[0].tolist() == list(range(8))
     noise = Drawn(1)
     level = model.schedule(UniformTime()(model.schedule, noise, 8))
@@ -385,13 +389,13 @@ def test_a_term_of_the_bound_is_its_closed_form():
         expected = 0.5 * (
             (variance / small).log() + small / variance - 1 + c_0**2 * mmse / variance
         )
-        term = bound_term(x0, x_t, s, t, data(x_t, t), fraction)
+        term = bound_term(x0, x_t, s, t, ask(data, x_t, t), fraction)
         error = 4 * float(term.std()) / 400_000**0.5
         assert float(term.mean()) == pytest.approx(float(expected), abs=error)
     best = math.log(float((small + c_0**2 * mmse) / small)) / math.log(float(large / small))
-    optimal = bound_term(x0, x_t, s, t, data(x_t, t), best).mean()
+    optimal = bound_term(x0, x_t, s, t, ask(data, x_t, t), best).mean()
     for fraction in (best - 0.1, best + 0.1):
-        assert bound_term(x0, x_t, s, t, data(x_t, t), fraction).mean() > optimal
+        assert bound_term(x0, x_t, s, t, ask(data, x_t, t), fraction).mean() > optimal
 
 
 def test_the_whole_bound_is_the_entropy_at_the_optimal_variance():
@@ -463,12 +467,12 @@ def test_terms_of_a_batch_are_those_of_its_rows():
 
 def test_learned_variance_is_trained_by_the_bound_and_the_mean_is_not():
     model = GaussianDiffusion(Linear(2), LinearBetas(100), Eps()).double()
-    objective = Objective(UniformTime(), ConstantWeight(), SquaredError(), bound_weight=0.001)
-    plain = Objective(UniformTime(), ConstantWeight(), SquaredError())
+    objective = simple(bound_weight=0.001)
+    plain = simple()
     gradients = []
     for loss in (plain, objective):
         model.zero_grad()
-        loss(model, images(), Drawn(1)).mean().backward()
+        loss_of(loss, model, images(), Drawn(1)).mean().backward()
         gradients.append(model.denoiser.scale.grad.flatten().tolist())
     assert gradients[0][1] == 0 and gradients[1][1] != 0
     assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-12)
@@ -476,10 +480,12 @@ def test_learned_variance_is_trained_by_the_bound_and_the_mean_is_not():
 
 def test_hybrid_loss_is_the_sum_of_its_parts():
     model = GaussianDiffusion(Linear(2), LinearBetas(100), Eps()).double()
-    parts = Objective(UniformTime(), ConstantWeight(), SquaredError())(model, images(), Drawn(1))
-    bound = VariationalBound(UniformTime(), variance_fraction=None)(model, images(), Drawn(1))
-    hybrid = Objective(UniformTime(), ConstantWeight(), SquaredError(), bound_weight=0.25)
-    assert torch.allclose(hybrid(model, images(), Drawn(1)), parts + 0.25 * bound)
+    parts = loss_of(simple(), model, images(), Drawn(1))
+    bound = loss_of(
+        VariationalBound(UniformTime(), variance_fraction=None), model, images(), Drawn(1)
+    )
+    hybrid = simple(bound_weight=0.25)
+    assert torch.allclose(loss_of(hybrid, model, images(), Drawn(1)), parts + 0.25 * bound)
 
 
 def test_bound_needs_steps_and_a_variance():
@@ -488,7 +494,7 @@ def test_bound_needs_steps_and_a_variance():
     VariationalBound(UniformTime()).check(LinearBetas(10))
     model = GaussianDiffusion(Linear(), LinearBetas(100), Eps()).double()
     with pytest.raises(ValueError, match="learned_variance"):
-        VariationalBound(UniformTime(), None)(model, images(), Drawn())
+        loss_of(VariationalBound(UniformTime(), None), model, images(), Drawn())
 
 
 def test_bound_of_a_silent_network_is_its_closed_form():
@@ -498,7 +504,7 @@ def test_bound_of_a_silent_network_is_its_closed_form():
     law = UniformTime()
     net = GaussianDiffusion(Linear(), schedule, X0()).double()
     torch.nn.init.zeros_(net.denoiser.scale)
-    bits = VariationalBound(law, variance_fraction=1.0)(net, x0, Drawn(3))
+    bits = loss_of(VariationalBound(law, variance_fraction=1.0), net, x0, Drawn(3))
     t = law(schedule, Drawn(3), 4000)
     later = t > 1.5 / 50
     level, below = schedule(t[later]), schedule(t[later] - 1 / 50)
@@ -512,18 +518,18 @@ def test_bound_of_a_silent_network_is_its_closed_form():
 def test_self_conditioning_trains_on_its_own_estimate():
     net = Linear(self_conditioning=True)
     model = GaussianDiffusion(net, LinearBetas(100), X0()).double()
-    Objective(UniformTime(), ConstantWeight(), SquaredError())(model, images(400), Drawn(1))
+    loss_of(simple(), model, images(400), Drawn(1))
     first, second = net.told
     assert not first.any() and not second.requires_grad
     told = second.flatten(1).any(1).double().mean()
     assert 0.42 < float(told) < 0.58
     for share in (0.0, 1.0):
         net.told.clear()
-        objective = Objective(UniformTime(), ConstantWeight(), SquaredError(), estimate_share=share)
+        objective = simple(estimate_share=share)
         bound = VariationalBound(UniformTime(), estimate_share=share)
         for one in (objective, bound):
             net.told.clear()
-            one(model, images(400), Drawn(1))
+            loss_of(one, model, images(400), Drawn(1))
             assert float(net.told[1].flatten(1).any(1).double().mean()) == share
 
 
@@ -537,8 +543,8 @@ def test_self_conditioning_trains_on_its_own_estimate():
         lambda: LogNormalSigma(std=0.0),
         lambda: ImportanceTime(bins=0),
         lambda: ImportanceTime(uniform=0.0),
-        lambda: Objective(UniformTime(), ConstantWeight(), SquaredError(), bound_weight=-1.0),
-        lambda: Objective(UniformTime(), ConstantWeight(), SquaredError(), estimate_share=2.0),
+        lambda: simple(bound_weight=-1.0),
+        lambda: simple(estimate_share=2.0),
     ],
 )
 def test_bad_values_are_refused(make):

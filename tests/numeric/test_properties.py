@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from exact import Constant, GaussianData, MixtureData, run
+from exact import Constant, GaussianData, MixtureData, answering, ask, loss_of, run
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ from diffusion_lab.diffusion.gaussian import (
     transition,
 )
 from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
-from diffusion_lab.diffusion.objectives import Objective
+from diffusion_lab.diffusion.objectives import Regression
 from diffusion_lab.diffusion.parameterizations import EDM, X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     BetaTable,
@@ -100,7 +100,7 @@ from diffusion_lab.sampling.ode import (
     Straight,
     _integrals,
 )
-from diffusion_lab.sampling.sampler import Step
+from diffusion_lab.sampling.sampler import Here, Step
 
 EXAMPLES = settings(
     max_examples=200,
@@ -381,7 +381,7 @@ def test_every_pair_of_targets_round_trips(schedule, t, one, two, seed):
         net = Says()
         net.answer = answer
         model = GaussianDiffusion(net, schedule, target)
-        x0 = model(x_t, level).x0
+        x0 = ask(model, x_t, level).x0
         return model, x0, eps_from(x_t, x0, level)
 
     first, x0, eps = heard(one, said)
@@ -402,7 +402,7 @@ def test_errors_of_target_and_image_differ_by_the_determinant(schedule, t, targe
     answers = []
     for k in (1, 2):
         model.denoiser.answer = normal(seed + k, 2, 3)
-        answers.append(model(x_t, level))
+        answers.append(ask(model, x_t, level))
     factor = float(target.determinant(level).abs() / level.sigma)
     raw, x0 = ((answers[0][i] - answers[1][i]).abs() for i in (1, 0))
     assert torch.allclose(raw, factor * x0, rtol=1e-9, atol=1e-9 * factor)
@@ -415,9 +415,9 @@ def test_the_model_treats_each_row_alone(schedule, target, times, scaling, seed)
     model = GaussianDiffusion(Net(), schedule, target, 0.3, 0.6, input_scaling=scaling)
     level = schedule(torch.tensor(times, dtype=torch.float64))
     x, label = normal(seed, len(times), 3), torch.arange(len(times)) % 5
-    whole = model(x, level, label).x0
+    whole = ask(model, x, level, label).x0
     for i, one in enumerate(rows_of(level)):
-        alone = model(x[i : i + 1], one, label[i : i + 1]).x0
+        alone = ask(model, x[i : i + 1], one, label[i : i + 1]).x0
         assert torch.allclose(alone[0], whole[i], rtol=1e-12, atol=1e-12)
 
 
@@ -429,7 +429,7 @@ def test_data_mean_moves_the_model_with_the_data(schedule, target, t, mean, scal
     level, x = schedule(t), normal(seed, 2, 3)
     plain = GaussianDiffusion(Net(), schedule, target, 0.0, 0.7, scaling)
     moved = GaussianDiffusion(Net(), schedule, target, mean, 0.7, scaling)
-    one, two = plain(x, level), moved(x + float(level.alpha) * mean, level)
+    one, two = ask(plain, x, level), ask(moved, x + float(level.alpha) * mean, level)
     gain = 1 + float(1 / target.determinant(level).abs())
     assert (two.x0 - one.x0 - mean).abs().max() < 1e-11 * gain
     target_of = moved.target(x + mean, x, level) - plain.target(x, x, level)
@@ -519,7 +519,7 @@ def test_a_loss_is_quadratic_around_its_target_and_of_each_row_alone(
     assume(legal(target, schedule))
     x0, eps, off = normal(seed, 3, rows, 4)
     u = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
-    objective = Objective(UniformTime(), weight, SquaredError())
+    objective = Regression(UniformTime(), weight, SquaredError())
     model = GaussianDiffusion(Says(), schedule, target, data_mean=0.2).eval()
     level = schedule(UniformTime().times(schedule, u))
     assume(bool((level.alpha > 1e-4).all()))
@@ -527,7 +527,7 @@ def test_a_loss_is_quadratic_around_its_target_and_of_each_row_alone(
 
     def loss(answer, rows=slice(None)):
         model.denoiser.answer = answer[rows]
-        return objective(model, x0[rows], Given(eps[rows], u[rows]))
+        return loss_of(objective, model, x0[rows], Given(eps[rows], u[rows]))
 
     assert not loss(aim).any()
     one, many = loss(aim + off), loss(aim + factor * off)
@@ -719,7 +719,7 @@ def test_ddpm_adds_the_variance_that_the_bound_supposes(
 
     def step(sampler):
         return sampler.step(
-            lambda x, level: Denoised(x, None, told), schedule, x, t, s, [], Ones()
+            lambda query: Denoised(query.x, None, told), Here(x, t, [], schedule, Ones()), s
         ).x
 
     added = step(sampler) - step(DDPM(noise_scale=0.0))
@@ -815,13 +815,13 @@ def test_one_step_is_the_estimate_itself(schedule, data, seed):
     sampler, x = data.draw(samplers(schedule, steps=1)), normal(seed, 3, 2)
     noise = Fixed(seed, range(3))
     out = run(sampler, MIXTURE, schedule, x, noise).x
-    assert torch.equal(out, MIXTURE(x, schedule(1.0)).x0) and noise.calls == 0
+    assert torch.equal(out, ask(MIXTURE, x, schedule(1.0)).x0) and noise.calls == 0
     sampler.steps = 3
     *_, before, last = sampler.trajectory(
         MIXTURE, schedule, sampler.times(schedule), x, Fixed(seed, range(3))
     )
     assert torch.equal(last.x, last.x0) and last.s.sigma == 0
-    assert torch.equal(last.x, MIXTURE(last.x_t, last.t).x0)
+    assert torch.equal(last.x, ask(MIXTURE, last.x_t, last.t).x0)
     if not getattr(sampler, "churn", 0):  # which raises the noise before the step
         assert torch.equal(last.x_t, before.x) and last.t.t == before.s.t
 
@@ -869,7 +869,7 @@ def test_kept_and_fresh_noise_make_up_the_level(schedule, t, share, eta, which, 
     zero = torch.zeros(1, 1, dtype=torch.float64)
 
     def step(x, noise):
-        return float(sampler.step(Constant(zero), schedule, x, t, s, [], noise).x)
+        return float(sampler.step(Constant(zero), Here(x, t, [], schedule, noise), s).x)
 
     class Silent:
         def normal(self, like):
@@ -1053,6 +1053,7 @@ def test_frame_samplers_integrate_polynomial_slopes(name, straight, gaps, coeffi
     )
     slope = np.polynomial.Polynomial(coefficients[: degree + 1])
 
+    @answering
     def denoise(x, level):
         """The x0-hat whose slope in the frame is the polynomial."""
         c, tau = frame(level)
@@ -1066,11 +1067,11 @@ def test_frame_samplers_integrate_polynomial_slopes(name, straight, gaps, coeffi
     past = []
     for level in walked[:-2]:  # what a method of more steps remembers, on no one's trajectory
         x = normal(seed, 2, 2)
-        past.append(Step(level, x, level, x, denoise(x, level).x0))
+        past.append(Step(level, x, level, x, ask(denoise, x, level).x0))
     past = past[len(past) - sampler.memory :]
     t, s = walked[-2:]
     x = normal(seed + 1, 2, 2)
-    out = sampler.step(denoise, schedule, x, t, s, past, None).x
+    out = sampler.step(denoise, Here(x, t, past, schedule, None), s).x
     (c_t, tau_t), (c_s, tau_s) = frame(t), frame(s)
     integral = slope.integ()(float(tau_s)) - slope.integ()(float(tau_t))
     size = 1 + max(abs(slope(float(frame(level)[1]))) for level in walked)
@@ -1117,7 +1118,7 @@ def test_exponential_integrators_integrate_polynomial_estimates(
     ][-sampler.memory :]
     t, s = walked[-2:]
     x = normal(seed + 1, 2, 2)
-    out = sampler.step(lambda x, level: Denoised(at(level)), schedule, x, t, s, past, None)
+    out = sampler.step(lambda query: Denoised(at(query.at)), Here(x, t, past, schedule, None), s)
     size = 1 + float(abs(estimate(lam.numpy())).max() + out.x_t.abs().max())
     if isinstance(sampler, UniPC):
         corrected = flow(past[-1].x_t, past[-1].t, t)
@@ -1143,12 +1144,13 @@ def test_runge_kutta_of_a_linear_slope_is_a_taylor_polynomial(
     t, s = schedule(t), schedule(t * share)
     (c_t, tau_t), (c_s, tau_s) = frame(t), frame(s)
 
+    @answering
     def denoise(x, level):
         c = frame(level)[0]
         return Denoised((x - level.sigma * rate * x / c) / c)
 
     x = normal(seed, 2, 2)
-    out = make(frame=frame).step(denoise, schedule, x, t, s, [], None).x
+    out = make(frame=frame).step(denoise, Here(x, t, [], schedule, None), s).x
     power = float(tau_s - tau_t) * rate
     growth = sum(power**k / math.factorial(k) for k in range(order + 1))
     size = 1 + math.exp(abs(power)) if abs(power) < 9 else 1 + power**order
@@ -1164,7 +1166,7 @@ def test_the_midpoint_rule_is_that_of_the_paper(gaps, schedule, seed):
     x, x0, old = normal(seed, 3, 2, 2)
     past = [Step(t, x, before, x, old)]
     sampler = DPMSolverMultistep(order=2)
-    out = sampler.step(lambda x, level: Denoised(x0), schedule, x, t, s, past, None).x
+    out = sampler.step(lambda query: Denoised(x0), Here(x, t, past, schedule, None), s).x
     r = gaps[0] / gaps[1]
     d = (1 + 0.5 / r) * x0 - 0.5 / r * old
     expected = s.sigma / t.sigma * x - s.alpha * math.expm1(-gaps[1]) * d
@@ -1187,18 +1189,18 @@ WEAK = GaussianDiffusion(Net(7), FLOW, Velocity())
     SEEDS,
 )
 def test_strength_is_a_factor_on_the_guidance_of_each_row(scale, times, strength, weak, seed):
-    """C + (scale - 1) strength (c - u), each row by its own level, for both kinds of guidance."""
+    """c + (scale - 1) strength (c - u), each row by its own level, for both kinds of guidance."""
     level = FLOW(torch.tensor(times, dtype=torch.float64))
     x, label = normal(seed, len(times), 3), torch.arange(len(times)) % 4
     factor = strength(level)
     assert ((factor >= 0) & (factor <= 1)).all()
-    c = GUIDED(x, level, label).x0
+    c = ask(GUIDED, x, level, label).x0
     if weak:
-        u = WEAK(x, level, label).x0
-        guided = AutoGuidance(lambda: WEAK, scale, strength)(GUIDED, label)(x, level).x0
+        u = ask(WEAK, x, level, label).x0
+        guided = ask(AutoGuidance(lambda: WEAK, scale, strength)(GUIDED), x, level, label).x0
     else:
-        u = GUIDED(x, level, None).x0
-        guided = ClassifierFree(scale, strength)(GUIDED, label)(x, level).x0
+        u = ask(GUIDED, x, level).x0
+        guided = ask(ClassifierFree(scale, strength)(GUIDED), x, level, label).x0
     expected = c + (scale - 1) * factor[:, None] * (c - u)
     assert (guided - expected).abs().max() < 1e-11 * (1 + abs(scale))
 
@@ -1219,15 +1221,16 @@ def test_composed_labels_are_a_sum(scale, row, t, seed):
 
     def guided(classes):
         label = torch.tensor([classes] * 2)
-        return ClassifierFree(scale)(GUIDED, label)(x, level).x0
+        return ask(ClassifierFree(scale)(GUIDED), x, level, label).x0
 
-    u, out = GUIDED(x, level, None).x0, guided(row)
+    u, out = ask(GUIDED, x, level).x0, guided(row)
     assert (guided([4, *reversed(row)]) - out).abs().max() < 1e-11
     assert (guided([*row, 2, ~2]) - out).abs().max() < 1e-11
     expected = u
     for k in row:
-        plain = ClassifierFree(scale)(GUIDED, torch.tensor([k if k >= 0 else ~k] * 2))
-        expected = expected + (1 if k >= 0 else -1) * (plain(x, level).x0 - u)
+        label = torch.tensor([k if k >= 0 else ~k] * 2)
+        plain = ask(ClassifierFree(scale)(GUIDED), x, level, label).x0
+        expected = expected + (1 if k >= 0 else -1) * (plain - u)
     assert (out - expected).abs().max() < 1e-11 * (1 + abs(scale))
 
 
@@ -1263,10 +1266,10 @@ def test_a_linear_classifier_guides_along_its_rows(scale, t, label, schedule, se
     classifier = GaussianDiffusion(Classifier(), schedule, V())
     x, level = normal(seed + 1, 2, 3), schedule(t)
     labels = torch.full((2,), label)
-    guided = ClassifierGuidance(lambda: classifier, scale)(model, labels)(x, level).x0
+    guided = ask(ClassifierGuidance(lambda: classifier, scale)(model), x, level, labels).x0
     gradient = matrix[label] - (x @ matrix.T).softmax(1) @ matrix
     factor = scale * level.sigma**2 / level.alpha
-    expected = model(x, level, None).x0 + factor * gradient
+    expected = ask(model, x, level).x0 + factor * gradient
     assert torch.allclose(guided, expected, rtol=1e-9, atol=1e-9)
 
 

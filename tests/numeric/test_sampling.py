@@ -2,10 +2,11 @@ import itertools
 
 import pytest
 import torch
-from exact import Constant, Drawn, GaussianData, MixtureData, run
+from exact import Constant, Drawn, GaussianData, MixtureData, ask, run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.gaussian import levels, posterior, transition
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.parameterizations import Velocity
@@ -21,7 +22,7 @@ from diffusion_lab.sampling.grids import Leading, Linspace, Trailing, UniformLog
 from diffusion_lab.sampling.guidance import ClassifierFree
 from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.ode import AdamsBashforth, Heun, Straight
-from diffusion_lab.sampling.sampler import denoiser_of, sample, trajectory
+from diffusion_lab.sampling.sampler import Here, denoiser_of, sample, trajectory
 
 GRIDS = [Trailing(), Leading(), Linspace(), UniformLogSNR()]
 SCHEDULES = [LinearBetas(1000), CosineBetas(300), ContinuousCosine(), RectifiedFlow()]
@@ -201,12 +202,12 @@ def test_noise_scale_is_a_factor_on_the_standard_deviation():
     t, s = schedule(0.6), schedule(0.58)
     x = torch.randn(5, 3, dtype=torch.float64)
     full, half, none = (
-        DDPM(noise_scale=scale).step(DATA, schedule, x, t, s, [], Drawn(3)).x
+        DDPM(noise_scale=scale).step(DATA, Here(x, t, [], schedule, Drawn(3)), s).x
         for scale in (1.0, 0.5, 0.0)
     )
     assert torch.allclose(half - none, 0.5 * (full - none), atol=1e-12)
     for scale in (-0.1, 1.5):
-        with pytest.raises(ValueError, match=r"sampler\.noise_scale"):
+        with pytest.raises(ValueError, match="noise_scale="):
             DDPM(noise_scale=scale)
 
 
@@ -215,7 +216,7 @@ def test_fixed_large_adds_the_transition_variance():
     t, s = schedule(0.6), schedule(0.58)
     x = torch.zeros(100_000, 1, dtype=torch.float64)
     denoise = Constant(torch.zeros(1).double())
-    step = DDPM(variance_fraction=1.0).step(denoise, schedule, x, t, s, [], Drawn())
+    step = DDPM(variance_fraction=1.0).step(denoise, Here(x, t, [], schedule, Drawn()), s)
     _, v = transition(s, t)
     assert float(step.x.var()) == pytest.approx(float(v), rel=0.02)
 
@@ -252,10 +253,10 @@ def test_euler_is_the_straight_line_in_its_frame():
     t, s = schedule(0.8), schedule(0.5)
     c_t, tau_t = Straight()(t)
     c_s, tau_s = Straight()(s)
-    x0 = DATA(x, t).x0
+    x0 = ask(DATA, x, t).x0
     eps = (x - t.alpha * x0) / t.sigma
     expected = c_s * (x / c_t + (tau_s - tau_t) * (eps - x0))
-    step = DDIM().step(DATA, schedule, x, t, s, [], Drawn())
+    step = DDIM().step(DATA, Here(x, t, [], schedule, Drawn()), s)
     assert (step.x - expected).abs().max() < 1e-13
 
 
@@ -286,12 +287,12 @@ def test_guidance_ends_are_exact_and_cost_one_pass():
     m, label = model(), torch.tensor([3, 1, 4])
     x, level = torch.randn(3, 6), RectifiedFlow()(0.7)
     null = torch.full((3,), 10)
-    assert torch.equal(ClassifierFree(1.0)(m, label)(x, level).x0, m(x, level, label).x0)
-    assert torch.equal(ClassifierFree(0.0)(m, label)(x, level).x0, m(x, level, null).x0)
-    assert torch.equal(ClassifierFree(3.0)(m, None)(x, level).x0, m(x, level, None).x0)
+    for scale, condition, told in ((1.0, label, label), (0.0, label, null), (3.0, None, None)):
+        guided = ask(ClassifierFree(scale)(m), x, level, condition).x0
+        assert torch.equal(guided, ask(m, x, level, told).x0)
     for scale, rows in ((0.0, 3), (1.0, 3), (2.5, 6)):
         m.denoiser.calls = m.denoiser.rows = 0
-        ClassifierFree(scale)(m, label)(x, level)
+        ask(ClassifierFree(scale)(m), x, level, label)
         assert (m.denoiser.calls, m.denoiser.rows) == (1, rows)
 
 
@@ -299,7 +300,7 @@ def test_guidance_ends_are_exact_and_cost_one_pass():
 def test_guidance_is_affine_in_the_scale(scale):
     m, label = model().double(), torch.tensor([3, 1, 4])
     x, level = torch.ones(3, 6).double(), RectifiedFlow()(torch.tensor([0.2, 0.5, 0.9]).double())
-    u, c, g = (ClassifierFree(s)(m, label)(x, level).x0 for s in (0.0, 1.0, scale))
+    u, c, g = (ask(ClassifierFree(s)(m), x, level, label).x0 for s in (0.0, 1.0, scale))
     assert (g - (u + scale * (c - u))).abs().max() < 1e-12
 
 
@@ -307,13 +308,14 @@ def test_guidance_of_an_unconditional_model_is_refused():
     m = model()
     m.denoiser.num_classes = None
     with pytest.raises(ValueError, match="without classes"):
-        ClassifierFree(2.0)(m, torch.tensor([1]))
+        ask(ClassifierFree(2.0)(m), torch.zeros(1, 6), RectifiedFlow()(0.7), torch.tensor([1]))
 
 
 def test_constraint_acts_after_guidance():
     m = model()
-    denoise = denoiser_of(m, ClassifierFree(5.0), torch.tensor([1, 2]), Clip(-0.1, 0.1))
-    x0 = denoise(torch.randn(2, 6), RectifiedFlow()(0.9)).x0
+    condition = Condition(torch.tensor([1, 2]))
+    denoise = denoiser_of(m, ClassifierFree(5.0), condition, Clip(-0.1, 0.1))
+    x0 = ask(denoise, torch.randn(2, 6), RectifiedFlow()(0.9)).x0
     assert x0.abs().max() <= 0.1
     with pytest.raises(ValueError, match="low"):
         Clip(1.0, -1.0)
@@ -321,19 +323,24 @@ def test_constraint_acts_after_guidance():
 
 @pytest.mark.parametrize("sampler", makers(6))
 def test_image_k_depends_on_seed_and_k_alone(sampler):
-    m, label = model(LinearBetas(100)), torch.arange(8) % 10
+    m, condition = model(LinearBetas(100)), Condition(torch.arange(8) % 10)
     common = {"shape": (6,), "guidance": ClassifierFree(2.0)}
-    whole = sample(m, sampler, num_samples=8, noise=SampleNoise(3, 0, 8), label=label, **common)
+    whole = sample(m, sampler, num_samples=8, noise=SampleNoise(3, 0, 8), given=condition, **common)
     parts = [
         sample(
-            m, sampler, num_samples=n, noise=SampleNoise(3, k, n), label=label[k : k + n], **common
+            m,
+            sampler,
+            num_samples=n,
+            noise=SampleNoise(3, k, n),
+            given=condition.rows(slice(k, k + n)),
+            **common,
         )
         for k, n in ((0, 3), (3, 5))
     ]
     assert torch.allclose(whole, torch.cat(parts), atol=1e-5)
-    again = sample(m, sampler, num_samples=8, noise=SampleNoise(3, 0, 8), label=label, **common)
+    again = sample(m, sampler, num_samples=8, noise=SampleNoise(3, 0, 8), given=condition, **common)
     assert torch.equal(whole, again)
-    other = sample(m, sampler, num_samples=8, noise=SampleNoise(4, 0, 8), label=label, **common)
+    other = sample(m, sampler, num_samples=8, noise=SampleNoise(4, 0, 8), given=condition, **common)
     assert (whole - other).abs().min() > 0
 
 

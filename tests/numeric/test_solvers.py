@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from exact import Constant, Drawn, GaussianData, MixtureData, run
+from exact import Constant, Drawn, GaussianData, MixtureData, ask, run
 
 from diffusion_lab.diffusion.gaussian import combine, eps_from, levels
 from diffusion_lab.diffusion.model import GaussianDiffusion
@@ -34,7 +34,7 @@ from diffusion_lab.sampling.grids import (
 )
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
 from diffusion_lab.sampling.ode import RK4, VE, AdamsBashforth, Heun, Midpoint, Straight
-from diffusion_lab.sampling.sampler import Step
+from diffusion_lab.sampling.sampler import Here, Step
 
 DATA = GaussianData([0.4, -0.3, 0.1], [0.4, 0.8, 1.5])
 SCHEDULES = [
@@ -116,11 +116,11 @@ def test_convergence_order_on_a_gaussian(sampler, order):
         past = []
         for t, s in itertools.pairwise(nodes[: sampler.memory + 1]):
             x_t = exact_flow(DATA, nodes[0], t, x)
-            past.append(Step(s, exact_flow(DATA, nodes[0], s, x), t, x_t, DATA(x_t, t).x0))
+            past.append(Step(s, exact_flow(DATA, nodes[0], s, x), t, x_t, ask(DATA, x_t, t).x0))
         state = past[-1].x if past else x
         for t, s in itertools.pairwise(nodes[sampler.memory :]):
             usable = past[len(past) - sampler.memory :]
-            past.append(sampler.step(DATA, schedule, state, t, s, usable, Drawn()))
+            past.append(sampler.step(DATA, Here(state, t, usable, schedule, Drawn()), s))
             state = past[-1].x
         errors.append(float((state - exact).square().mean().sqrt()))
     slope = math.log2(errors[-2] / errors[-1])
@@ -243,7 +243,7 @@ def test_slopes_are_the_derivative_of_the_exact_flow():
     schedule = ContinuousCosine()
     x, t = normal(6, 3), schedule(0.5)
     for frame in (Straight(), VE()):
-        slope = frame.slope(x, DATA(x, t).x0, t)
+        slope = frame.slope(x, ask(DATA, x, t).x0, t)
         h = 1e-6
         c, tau = frame(t)
         above = frame.level_at(schedule, tau + h)
@@ -266,13 +266,14 @@ def test_churn_raises_the_noise_and_keeps_the_law():
     t = schedule(schedule.time_of(-2 * torch.tensor(2.0).double().log()))
     x0 = DATA.mean + DATA.std * normal(200_000, 3, seed=1)
     x = x0 + float(t.sigma) * normal(200_000, 3, seed=2)
-    raised, above = sampler.prepare(schedule, x, t, Drawn(3))
+    here = Here(x, t, (), schedule, Drawn(3))
+    raised, above, *_ = sampler.prepare(here)
     assert float(above.sigma) == pytest.approx(2.0 * (1 + 0.3), rel=1e-12)
     std = (DATA.std**2 + above.sigma**2).sqrt()
     assert ((raised.std(0) - std) / std).abs().max() < 0.01
     outside = Heun(10, frame=VE(), churn=3.0, churn_low=3.0)
-    assert outside.prepare(schedule, x, t, Drawn(3))[0] is x
-    most = Heun(10, frame=VE(), churn=100.0).prepare(schedule, x, t, Drawn(3))[1]
+    assert outside.prepare(here) is here
+    most = Heun(10, frame=VE(), churn=100.0).prepare(here._replace(noise=Drawn(3))).t
     assert float(most.sigma) == pytest.approx(2.0 * math.sqrt(2), rel=1e-12)
 
 
@@ -310,9 +311,9 @@ def test_adaptive_keeps_its_tolerance(schedule):
 def test_adaptive_takes_a_step_again_that_was_too_long():
     visited = []
 
-    def denoise(x_t, level):
-        visited.append(float(level.sigma))
-        return DATA(x_t, level)
+    def denoise(query):
+        visited.append(float(query.at.sigma))
+        return DATA(query)
 
     run(Adaptive(rtol=1e-7, atol=1e-7), denoise, RectifiedFlow(), normal(1, 3))
     ends = visited[3::3]  # after the slope of the start, three calls a trial
@@ -390,7 +391,7 @@ def test_listed_grid_is_what_was_written():
     assert grid(RectifiedFlow(), None).tolist() == [1.0, 0.61, 0.2, 0.0]
     assert grid(LinearBetas(10), 3).tolist() == pytest.approx([1.0, 0.6, 0.2, 0.0])
     assert grid(RectifiedFlow(), None, start=0.7).tolist() == [0.61, 0.2, 0.0]
-    with pytest.raises(ValueError, match=r"sampler\.steps=5"):
+    with pytest.raises(ValueError, match="steps=5"):
         grid(RectifiedFlow(), 5)
     for bad in ([], [0.0], [1.5]):
         with pytest.raises(ValueError, match="times="):
@@ -448,8 +449,8 @@ def test_repaint_keeps_the_law_of_the_data():
 def test_dpm_solver_2s_from_pure_noise_begins_with_ddim():
     schedule, x = RectifiedFlow(), normal(4, 3)
     t, s = levels(schedule(torch.tensor([1.0, 0.8]).double()))
-    ours = DPMSolver2S().step(DATA, schedule, x, t, s, [], Drawn()).x
-    x0 = DATA(x, t).x0
+    ours = DPMSolver2S().step(DATA, Here(x, t, [], schedule, Drawn()), s).x
+    x0 = ask(DATA, x, t).x0
     assert (ours - (s.alpha * x0 + s.sigma * eps_from(x, x0, t))).abs().max() < 1e-14
 
 
@@ -549,7 +550,7 @@ class Exact(torch.nn.Module):
         self.level = None
 
     def forward(self, x, c_noise, label=None):
-        x0 = self.data(x, self.level).x0
+        x0 = ask(self.data, x, self.level).x0
         a, b = self.target.weights(self.level)
         return combine((a, x0), (b, eps_from(x, x0, self.level)))
 
@@ -557,9 +558,9 @@ class Exact(torch.nn.Module):
 class Watched(GaussianDiffusion):
     """Lets its network know the level exactly; c_noise is float32."""
 
-    def forward(self, x_t, level, label=None, **cond):
-        self.denoiser.level = level
-        return super().forward(x_t, level, label, **cond)
+    def forward(self, query):
+        self.denoiser.level = query.at
+        return super().forward(query)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=IDS)

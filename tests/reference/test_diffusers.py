@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 import torch
-from exact import Drawn, run
+from exact import Drawn, answering, ask, run
 from libraries import (
     DATA,
     amended,
@@ -62,7 +62,7 @@ def loop(scheduler, schedule, steps, x, generator, extra=None, **step):
     scheduler.set_timesteps(steps)
     for k in scheduler.timesteps.tolist():
         level = schedule((k + 1) / schedule.steps)
-        eps = eps_from(x, DATA(x, level).x0, level)
+        eps = eps_from(x, ask(DATA, x, level).x0, level)
         output = eps if extra is None else torch.cat((eps, extra(x)), dim=1)
         x = scheduler.step(output, k, x, generator=generator, **step).prev_sample
     return x
@@ -119,8 +119,9 @@ def test_zero_terminal_snr(compare):
     compare("Zero-terminal SNR", DIFF, settings, largest(ours, native), 1e-6)
 
 
+@answering
 def clipped(x, level):
-    return Denoised(Clip()(DATA(x, level).x0, level))
+    return Denoised(Clip()(ask(DATA, x, level).x0, level))
 
 
 @pytest.mark.parametrize("clip", [False, True])
@@ -170,8 +171,9 @@ def test_ddpm_learned_range(compare):
         extra=torch.sin,
     )
 
+    @answering
     def denoise(x, level):
-        return DATA(x, level)._replace(variance_fraction=(torch.sin(x) + 1) / 2)
+        return ask(DATA, x, level)._replace(variance_fraction=(torch.sin(x) + 1) / 2)
 
     ours = run(DDPM(variance_fraction=None), denoise, schedule, start(), Drawn(3)).x
     settings = "`learned_range`, T 200, all steps; v = sin(x_t)"
@@ -252,7 +254,7 @@ def test_ddim_inversion(compare):
     ours = run(DDIMInversion(50, Leading()), DATA, schedule, x).x
     for k in scheduler.timesteps.tolist()[1:]:  # named after the level a step ends at
         level = schedule((k + 1 - 20) / 1000)
-        x = scheduler.step(eps_from(x, DATA(x, level).x0, level), k, x).prev_sample
+        x = scheduler.step(eps_from(x, ask(DATA, x, level).x0, level), k, x).prev_sample
     settings = "`DDIMInverseScheduler`, leading, 50 of 1000 steps, from its second step on"
     compare("DDIM inversion", DIFF, settings, largest(ours, x), 1e-10)
 
@@ -282,7 +284,7 @@ def solve(scheduler, schedule, steps, x, stop=None, **step):
     scheduler.sigmas = then_zero(level.sigma / level.alpha)
     for k, t in list(zip(scheduler.timesteps.tolist(), levels(level), strict=True))[:stop]:
         noise = {name: draw(x) for name, draw in step.items()}
-        x = scheduler.step(eps_from(x, DATA(x, t).x0, t), k, x, **noise).prev_sample
+        x = scheduler.step(eps_from(x, ask(DATA, x, t).x0, t), k, x, **noise).prev_sample
     return x, then_zero(times)
 
 
@@ -365,7 +367,7 @@ def test_dpm_solver_singlestep(compare):
     scheduler.sigmas = then_zero(torch.exp(-0.5 * even))
     x = start()
     for k, t in zip(scheduler.timesteps, levels(schedule(schedule.time_of(even))), strict=True):
-        x = scheduler.step(eps_from(x, DATA(x, t).x0, t), k, x).prev_sample
+        x = scheduler.step(eps_from(x, ask(DATA, x, t).x0, t), k, x).prev_sample
     times = then_zero(schedule.time_of(even[::2]))
     ours = run(DPMSolver2S(count), DATA, schedule, start(), times=times).x
     settings = "`DPMSolverSinglestepScheduler`, order 2, midpoint, 10 steps even in log-SNR"
@@ -428,7 +430,7 @@ def test_flow_euler(compare, shift, steps):
     x = start()
     with in_float64(module("flow_match_euler_discrete")):
         for k, t in zip(scheduler.timesteps, levels(level), strict=True):
-            x0 = DATA(x, t).x0
+            x0 = ask(DATA, x, t).x0
             x = scheduler.step(eps_from(x, x0, t) - x0, k, x).prev_sample
     ours = run(DDIM(steps), DATA, schedule, start(), times=then_zero(times)).x
     compare("Flow, Euler", DIFF, f"{settings}, in float64", largest(ours, x), 1e-10)
@@ -446,7 +448,7 @@ def test_flow_dpm_solver(compare):
     x = start()
     with in_float64(module("dpmsolver_multistep")):
         for k, t in zip(scheduler.timesteps, levels(schedule(times)), strict=True):
-            x0 = DATA(x, t).x0
+            x0 = ask(DATA, x, t).x0
             x = scheduler.step(eps_from(x, x0, t) - x0, k, x).prev_sample
     ours = run(DPMSolverMultistep(20), DATA, schedule, start(), times=then_zero(times)).x
     settings = "`flow_prediction`, order 2, midpoint, sigma 0.99 to 0.05, 20 steps, in float64"
@@ -496,7 +498,7 @@ def test_heun_discrete(compare):
     for i, k in enumerate(scheduler.timesteps):
         at = levels(level)[(i + 1) // 2]
         x_vp = at.alpha * x_ve
-        x_ve = scheduler.step(eps_from(x_vp, DATA(x_vp, at).x0, at), k, x_ve).prev_sample
+        x_ve = scheduler.step(eps_from(x_vp, ask(DATA, x_vp, at).x0, at), k, x_ve).prev_sample
     ours = run(
         Heun(10, frame=VE()), DATA, schedule, float(level.alpha[0]) * x, times=then_zero(level.t)
     ).x
@@ -518,7 +520,7 @@ def test_ancestral_discrete(compare):
         scheduler.is_scale_input_called = True
         for k, t in zip(scheduler.timesteps, levels(level), strict=True):
             x_vp = t.alpha * x
-            eps = eps_from(x_vp, DATA(x_vp, t).x0, t)
+            eps = eps_from(x_vp, ask(DATA, x_vp, t).x0, t)
             x = scheduler.step(eps, k, x, generator=generator).prev_sample
     times = then_zero(level.t)
     ours = run(DDIM(20, eta=1.0), DATA, schedule, start(), Drawn(3), times).x
@@ -539,8 +541,8 @@ def conditional():
     model = GaussianDiffusion(Conditional(), RectifiedFlow(), Velocity())
     x, label = start(8), torch.arange(8) % 4
     level = model.schedule(0.6)
-    c = model(x, level, label).x0
-    u = model(x, level, torch.full_like(label, 4)).x0
+    c = ask(model, x, level, label).x0
+    u = ask(model, x, level, torch.full_like(label, 4)).x0
     return model, x, label, level, c, u
 
 
@@ -551,7 +553,7 @@ def test_classifier_free_guidance(compare, scale):
     model, x, label, level, c, u = conditional()
     guider = guiders.ClassifierFreeGuidance(guidance_scale=scale)
     theirs = guider.forward(eps_from(x, c, level), eps_from(x, u, level)).pred
-    ours = eps_from(x, ClassifierFree(scale)(model, label)(x, level).x0, level)
+    ours = eps_from(x, ask(ClassifierFree(scale)(model), x, level, label).x0, level)
     settings = "`ClassifierFreeGuidance` on eps, scale 0, 1, 2.5 and 7"
     compare("Classifier-free guidance", DIFF, settings, largest(ours, theirs), 1e-10)
 
@@ -563,7 +565,7 @@ def test_guidance_rescale(compare, share):
 
     model, x, label, level, c, u = conditional()
     theirs = rescale_noise_cfg(u + 3 * (c - u), c, share)
-    ours = ClassifierFree(3.0, rule=Rescaled(share))(model, label)(x, level).x0
+    ours = ask(ClassifierFree(3.0, rule=Rescaled(share))(model), x, level, label).x0
     settings = "`rescale_noise_cfg`, given x0, scale 3, share 0, 0.7 and 1"
     compare("Guidance rescale", DIFF, settings, largest(ours, theirs), 1e-10)
 

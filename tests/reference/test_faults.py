@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from exact import Constant, GaussianData, run
+from exact import Constant, GaussianData, answering, ask, run
 from libraries import in_float64, largest, load, start, then_zero, version
 from scipy.stats import norm
 
@@ -44,7 +44,7 @@ def test_ddim_of_diffusers_steps_past_its_own_timesteps(exclude, spacing, grid, 
     path = levels(schedule(times))
     theirs = start()
     for k, t in zip(scheduler.timesteps.tolist(), path, strict=False):
-        eps = eps_from(theirs, GAUSSIAN(theirs, t).x0, t)
+        eps = eps_from(theirs, ask(GAUSSIAN, theirs, t).x0, t)
         theirs = scheduler.step(eps, k, theirs).prev_sample
     away = start() - path[0].alpha * GAUSSIAN.mean
     for t, s in pairwise(path):
@@ -91,6 +91,7 @@ def third_order(eta, step):
     schedule = VarianceExploding(sigma_min=0.002, sigma_max=80)
     x = torch.zeros(1, 3, dtype=torch.float64)
 
+    @answering
     def denoise(x_t, level):
         return Denoised(quadratic(-(level.sigma / level.alpha).log()).expand_as(x_t))
 

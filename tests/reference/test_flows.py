@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from exact import run
+from exact import ask, run
 from libraries import DATA, largest, start, version
 
 from diffusion_lab.diffusion.couplings import OptimalTransport
@@ -35,7 +35,7 @@ def test_flow_matching_path(compare):
     compare("Rectified flow", name, settings, difference, 1e-10)
     model = GaussianDiffusion(torch.nn.Identity(), RectifiedFlow(), Velocity())
     model.denoiser.forward = lambda x, *_: torch.tanh(x)
-    x0 = model(x_t, RectifiedFlow()(TIMES)).x0
+    x0 = ask(model, x_t, RectifiedFlow()(TIMES)).x0
     expected = path.velocity_to_target(-torch.tanh(x_t), x_t, 1 - TIMES[:, None])
     settings = "`CondOTProbPath.velocity_to_target`"
     compare("Velocity to x0", name, settings, largest(x0, expected), 1e-10)
@@ -62,7 +62,7 @@ def test_flow_matching_schedules(compare, name, schedule):
 def velocity(x, t, **_):
     """Theirs, at their time."""
     level = RectifiedFlow()(1 - float(t))
-    x0 = DATA(x, level).x0
+    x0 = ask(DATA, x, level).x0
     return (x0 - x) / level.sigma
 
 

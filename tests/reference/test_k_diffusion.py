@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from exact import Drawn, run
+from exact import Drawn, ask, run
 from libraries import (
     DATA,
     Listed,
@@ -47,7 +47,7 @@ def sigmas(steps=18, largest=80.0):
 
 def denoiser(x, sigma):
     """Theirs: x0-hat of x at sigma (B,)."""
-    return DATA(x, at_sigma(sigma[0])).x0
+    return ask(DATA, x, at_sigma(sigma[0])).x0
 
 
 def times(sigma, schedule=SCHEDULE):
@@ -192,10 +192,10 @@ def test_edm_preconditioning(compare, data_std):
     ours = GaussianDiffusion(Net(), SCHEDULE, EDM(data_std), data_std=data_std, input_scaling=True)
     level = SCHEDULE(s / 80)
     settings = "`Denoiser`, sigma_data 0.5 and 1, sigma 0.002 to 80"
-    difference = largest(ours(x, level).x0, theirs(x, s))
+    difference = largest(ask(ours, x, level).x0, theirs(x, s))
     compare("EDM preconditioning", KD, settings, difference, 1e-10)
     noise = start(8, seed=2)
-    error = ours(x + combine((s, noise)), level).raw - ours.target(x, noise, level)
+    error = ask(ours, x + combine((s, noise)), level).raw - ours.target(x, noise, level)
     weight = EDMWeight(data_std).on_target(level, ours.parameterization)
     difference = largest(weight * (error**2).mean(1), theirs.loss(x, noise, s))
     compare("EDM loss", KD, settings, difference, 1e-10)
@@ -207,7 +207,7 @@ def test_v_denoiser(compare):
     level, x = schedule(t), start(7)
     sigma = level.sigma / level.alpha
     theirs = external.VDenoiser(Net())
-    ours = GaussianDiffusion(Net(), schedule, V())(x, level).x0
+    ours = ask(GaussianDiffusion(Net(), schedule, V()), x, level).x0
     difference = largest(ours, theirs(combine((1 / level.alpha, x)), sigma))
     compare("v to x0", KD, "`VDenoiser`, cosine schedule, 7 times", difference, 1e-10)
     settings = "`VDenoiser.t_to_sigma` and `sigma_to_t`; relative"

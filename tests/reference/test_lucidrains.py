@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from exact import run
+from exact import answering, ask, run
 from libraries import Global, in_float64, largest, load, relative, start, version
 
 from diffusion_lab.diffusion.bound import bound_term, normal_kl
@@ -24,7 +24,7 @@ from diffusion_lab.sampling.constraints import Clip
 from diffusion_lab.sampling.grids import Karras, Trailing
 from diffusion_lab.sampling.multistep import DPMSolverMultistep
 from diffusion_lab.sampling.ode import VE, Heun
-from diffusion_lab.sampling.sampler import sample
+from diffusion_lab.sampling.sampler import Here, sample
 
 ddpm, learned, edm, continuous, simple = load(
     "denoising_diffusion_pytorch",
@@ -127,7 +127,7 @@ def test_marginal_and_targets(compare):
     compare("Noise from x0", LUCID, settings, difference, 1e-9)
     raw = Net()(x_t)
     for parameterization, name in ((Eps(), "noise"), (V(), "v")):
-        ours = GaussianDiffusion(Net(), schedule, parameterization)(x_t, level).x0
+        ours = ask(GaussianDiffusion(Net(), schedule, parameterization), x_t, level).x0
         guess = getattr(theirs, f"predict_start_from_{name}")(x_t, k, raw)
         settings = f"`predict_start_from_{name}`, linear, T 1000, in float64"
         compare(f"x0 from {name}", LUCID, settings, largest(ours, guess), 1e-10)
@@ -151,8 +151,9 @@ def ours_of(schedule, parameterization=None):
     """Our denoiser of the same network, clipped as theirs always is."""
     model = GaussianDiffusion(Net(), schedule, parameterization or V())
 
+    @answering
     def denoise(x, level):
-        return Denoised(Clip()(model(x, level).x0, level))
+        return Denoised(Clip()(ask(model, x, level).x0, level))
 
     return denoise
 
@@ -199,21 +200,17 @@ def test_learned_variance(compare):
     t, s = (schedule((k + i).double() / 1000) for i in (1, 0))
     x0, eps = images(), images(seed=1)
     x_t = marginal(x0, eps, t)
-    denoised = GaussianDiffusion(Learned(), schedule, Eps())(x_t, t)
+    denoised = ask(GaussianDiffusion(Learned(), schedule, Eps()), x_t, t)
     mean, variance, _, _ = theirs.p_mean_variance(x=x_t, t=k, clip_denoised=False)
     ours = torch.cat(
         [
             DDPM(variance_fraction=None)
             .step(
-                lambda *_, i=i: Denoised(
+                lambda _, i=i: Denoised(
                     denoised.x0[i : i + 1], None, denoised.variance_fraction[i : i + 1]
                 ),
-                schedule,
-                x_t[i : i + 1],
-                Level(*(part[i] for part in t)),
+                Here(x_t[i : i + 1], Level(*(part[i] for part in t)), (), schedule, Ones()),
                 Level(*(part[i] for part in s)),
-                (),
-                Ones(),
             )
             .x
             for i in range(5)
@@ -262,7 +259,7 @@ def test_edm(compare):
     sigma = torch.tensor([0.002, 0.05, 0.5, 3, 80], dtype=torch.float64)
     level = ours.schedule(sigma / 80)
     x = start(5).view(5, 1, 2, 3)
-    difference = largest(ours(x, level).x0, theirs.preconditioned_network_forward(x, sigma))
+    difference = largest(ask(ours, x, level).x0, theirs.preconditioned_network_forward(x, sigma))
     settings = "`preconditioned_network_forward`, sigma_data 0.5, sigma 0.002 to 80"
     compare("EDM preconditioning", LUCID, settings, difference, 1e-10)
     difference = largest(ours.schedule.conditioning(level), theirs.c_noise(sigma))

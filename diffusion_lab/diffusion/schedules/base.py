@@ -15,16 +15,17 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import Level
+from diffusion_lab.errors import ArgumentError
 
 CONTINUOUS_T_MIN = 1e-3
 """Smallest time that a continuous schedule trains on."""
 
 
 def checked_steps(steps: int | None) -> int | None:
-    """`steps` if it is an integer of at least 1 or None; else a ValueError."""
+    """`steps` if it is an integer of at least 1 or None; else an ArgumentError."""
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise ValueError(
-            f"steps={steps!r} must be an integer of at least 1 (or null for continuous time)"
+        raise ArgumentError(
+            "steps", steps, "must be an integer of at least 1 (or null for continuous time)"
         )
     return steps
 
@@ -78,5 +79,5 @@ class Schedule(ABC):
 def require_steps(steps: int | None, what: str) -> None:
     """Refuse a missing number of steps; `what` needs one."""
     if steps is None:
-        raise ValueError(f"steps=null: {what} need an integer number of steps, e.g. 1000")
+        raise ArgumentError("steps", None, f"must be an integer for {what}, e.g. 1000")
     checked_steps(steps)

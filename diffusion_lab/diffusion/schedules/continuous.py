@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import Level
 from diffusion_lab.diffusion.schedules.base import Schedule
+from diffusion_lab.errors import ArgumentError
 
 
 class ContinuousVP(Schedule):
@@ -28,9 +29,10 @@ class ContinuousVP(Schedule):
     ) -> None:
         super().__init__(steps)
         if not 0 < beta_min <= beta_max:
-            raise ValueError(
-                f"beta_min={beta_min}, beta_max={beta_max}: 0 < beta_min <= beta_max is needed; "
-                "the paper takes 0.1 and 20"
+            raise ArgumentError(
+                "beta_min",
+                beta_min,
+                f"must be above 0 and at most beta_max={beta_max}; the paper takes 0.1 and 20",
             )
         self.beta_min, self.beta_max = beta_min, beta_max
 
@@ -62,7 +64,7 @@ class ContinuousCosine(Schedule):
     def __init__(self, steps: int | None = None, shift: float = 1.0) -> None:
         super().__init__(steps)
         if not shift > 0:
-            raise ValueError(f"shift={shift} must be positive; 1 leaves time as it is")
+            raise ArgumentError("shift", shift, "must be positive; 1 leaves time as it is")
         self.shift = shift
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +77,7 @@ class ContinuousCosine(Schedule):
         return cos / norm, sin / norm
 
     def time_of(self, log_snr: Tensor) -> Tensor:
-        """T = (2/pi) arctan(exp(-log_snr / 2) / shift)."""
+        """t = (2/pi) arctan(exp(-log_snr / 2) / shift)."""
         log_snr = torch.as_tensor(log_snr, dtype=torch.float64)
         return torch.atan(torch.exp(-0.5 * log_snr) / self.shift) * (2 / math.pi)
 
@@ -96,9 +98,10 @@ class VarianceExploding(Schedule):
     ) -> None:
         super().__init__(steps)
         if not 0 < sigma_min < sigma_max:
-            raise ValueError(
-                f"sigma_min={sigma_min}, sigma_max={sigma_max}: 0 < sigma_min < sigma_max is "
-                "needed; the paper takes 0.002 and 80"
+            raise ArgumentError(
+                "sigma_min",
+                sigma_min,
+                f"must be above 0 and below sigma_max={sigma_max}; the paper takes 0.002 and 80",
             )
         self.sigma_max = sigma_max
         if steps is None:
@@ -132,7 +135,7 @@ class RectifiedFlow(Schedule):
     def __init__(self, steps: int | None = None, shift: float = 1.0) -> None:
         super().__init__(steps)
         if not shift > 0:
-            raise ValueError(f"shift={shift} must be positive; 1 leaves time as it is")
+            raise ArgumentError("shift", shift, "must be positive; 1 leaves time as it is")
         self.shift = shift
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,6 +144,6 @@ class RectifiedFlow(Schedule):
         return alpha, 1 - alpha
 
     def time_of(self, log_snr: Tensor) -> Tensor:
-        """U = 1 / (1 + exp(log_snr / 2)), then the shift undone."""
+        """u = 1 / (1 + exp(log_snr / 2)), then the shift undone."""
         u = torch.sigmoid(-0.5 * torch.as_tensor(log_snr, dtype=torch.float64))
         return u / (self.shift - (self.shift - 1) * u)

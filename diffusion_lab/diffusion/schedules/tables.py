@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.schedules.base import Schedule, require_steps
+from diffusion_lab.errors import ArgumentError
 
 
 class Table(Schedule):
@@ -69,11 +70,12 @@ class BetaTable(Table):
         betas = torch.as_tensor(betas, dtype=torch.float64)
         if betas.ndim != 1 or not len(betas) or not bool(((betas > 0) & (betas < 1)).all()):
             got = f"{float(betas.min()):.3g} to {float(betas.max()):.3g}" if len(betas) else "none"
-            raise ValueError(
-                f"betas must be a list of numbers between 0 and 1, both excluded; got {got}"
+            raise ArgumentError(
+                "betas", got, "must be a list of numbers between 0 and 1, both excluded"
             )
         if steps not in (None, len(betas)):
-            raise ValueError(f"steps={steps} must be the number of betas, {len(betas)}, or null")
+            rule = f"must be the number of betas, {len(betas)}, or null"
+            raise ArgumentError("steps", steps, rule)
         log_abar = torch.cat((torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)))
         super().__init__(torch.exp(0.5 * log_abar), torch.sqrt(-torch.expm1(log_abar)))
 
@@ -142,9 +144,10 @@ class CosineBetas(BetaTable):
     def __init__(self, steps: int, offset: float = 0.008, max_beta: float = 0.999) -> None:
         require_steps(steps, "cosine betas")
         if not offset >= 0:
-            raise ValueError(f"offset={offset} must not be negative; the paper takes 0.008")
+            raise ArgumentError("offset", offset, "must not be negative; the paper takes 0.008")
         if not 0 < max_beta < 1:
-            raise ValueError(f"max_beta={max_beta} must be between 0 and 1; the paper takes 0.999")
+            rule = "must be between 0 and 1; the paper takes 0.999"
+            raise ArgumentError("max_beta", max_beta, rule)
         t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         f = torch.cos((t + offset) / (1 + offset) * (math.pi / 2)) ** 2
         super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta))
@@ -175,20 +178,24 @@ class SigmoidBetas(BetaTable):
     ) -> None:
         require_steps(steps, "sigmoid betas")
         if not start < end:
-            raise ValueError(f"start={start} must be below end={end}; the paper takes -3 and 3")
+            rule = f"must be below end={end}; the paper takes -3 and 3"
+            raise ArgumentError("start", start, rule)
         if not temperature > 0:
-            raise ValueError(f"temperature={temperature} must be positive; the paper takes 1")
+            rule = "must be positive; the paper takes 1"
+            raise ArgumentError("temperature", temperature, rule)
         if not 0 < max_beta < 1:
-            raise ValueError(f"max_beta={max_beta} must be between 0 and 1, e.g. 0.999")
+            raise ArgumentError("max_beta", max_beta, "must be between 0 and 1, e.g. 0.999")
         t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         # 1 - S(x) = S(-x): differences near t = 1 are taken between small numbers
         falling = torch.sigmoid(-(start + (end - start) * t) / temperature)
         abar = (falling - falling[-1]) / (falling[0] - falling[-1])
         betas = (1 - abar[1:] / abar[:-1]).clamp(max=max_beta)
         if not bool((betas > 0).all()):
-            raise ValueError(
-                f"start={start}, end={end}, temperature={temperature}: so flat at an end that "
-                "betas vanish; take start and end closer to 0 or a higher temperature"
+            raise ArgumentError(
+                "temperature",
+                temperature,
+                f"is so low for start={start} and end={end} that betas vanish; take start and end "
+                "closer to 0 or a higher temperature",
             )
         super().__init__(betas)
 
@@ -197,7 +204,7 @@ class ZeroTerminalSNR(Table):
     r"""A table of betas moved so that it ends in pure noise (Lin et al., 2305.08891, algorithm 1).
 
     sqrt(alpha_bar) is shifted and scaled: its first value stays, its last becomes exactly 0, where
-    predicting eps says nothing of the image (`parameterization=v`, `x0` or `velocity`).
+    predicting eps says nothing of the image (take v, x0 or velocity).
 
     Args:
         steps: T, at least 2.
@@ -207,7 +214,7 @@ class ZeroTerminalSNR(Table):
     def __init__(self, steps: int, base: Callable[..., Table]) -> None:
         require_steps(steps, "tables")
         if steps < 2:
-            raise ValueError(f"steps={steps} must be at least 2: the first and the last are fixed")
+            raise ArgumentError("steps", steps, "must be at least 2: first and last are fixed")
         alpha = base(steps=steps)._alpha
         first, last = alpha[1], alpha[-1]
         moved = (alpha[1:] - last) * (first / (first - last))
@@ -219,15 +226,19 @@ def _ramp(steps: int, beta_start: float, beta_end: float, scaled: bool, power: f
     """T betas whose `power`-th root is linear in k, times 1000 / T if `scaled`."""
     require_steps(steps, "betas")
     if not 0 < beta_start <= beta_end < 1:
-        raise ValueError(
-            f"beta_start={beta_start}, beta_end={beta_end}: 0 < beta_start <= beta_end < 1 "
-            "is needed; Ho et al. take 1e-4 and 0.02"
+        raise ArgumentError(
+            "beta_start",
+            beta_start,
+            f"must be above 0 and at most beta_end={beta_end}, and that below 1; Ho et al. take "
+            "1e-4 and 0.02",
         )
     scale = 1000.0 / steps if scaled else 1.0
     if beta_end * scale >= 1:
-        raise ValueError(
-            f"scaled=true with steps={steps} makes the last beta {beta_end * scale:.3g}, not "
-            f"below 1: take steps of at least {math.floor(1000 * beta_end) + 1} or scaled=false"
+        raise ArgumentError(
+            "scaled",
+            scaled,
+            f"with steps={steps} makes the last beta {beta_end * scale:.3g}, not below 1: take "
+            f"steps of at least {math.floor(1000 * beta_end) + 1} or scaled=false",
         )
     ends = beta_start ** (1 / power), beta_end ** (1 / power)
     return torch.linspace(*ends, steps, dtype=torch.float64) ** power * scale
