@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MOVED = {
+    "diffusion_lab.diffusion.objectives.Objective": "diffusion_lab.diffusion.objectives.Regression",
     "diffusion_lab.training.stored_model.StoredModel": "diffusion_lab.loading.StoredModel",
 }
 """Old dotted name -> new one."""

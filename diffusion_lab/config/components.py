@@ -27,7 +27,7 @@ ROLES = {
     "guidance": ("guidance",),
     "constraint": ("constraint",),
     "data": ("data",),
-    "model": ("model",),
+    "model": ("model", "guidance"),
     "optimizer": ("optimizer",),
     "lr_scheduler": ("lr_scheduler",),
     "trainer": ("trainer",),

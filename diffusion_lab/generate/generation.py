@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.generate.initial_state import Start
 from diffusion_lab.generate.labels import Label, expand_labels
@@ -140,7 +141,7 @@ class Drawing:
             "num_samples": count,
             "noise": noise,
             "guidance": self.guidance,
-            "label": None if labels is None else labels[first : first + count],
+            "given": Condition(None if labels is None else labels[first : first + count]),
             "x": x,
             "start": time,
             "x0_constraint": self.constraint,
@@ -161,4 +162,5 @@ class Drawing:
             raise ValueError(f"label={label!r} composes classes, which needs guidance")
         labels = None if labels is None else labels.to(x_t.device)
         with evaluating(model), torch.no_grad():
-            return model(x_t.float(), model.schedule(time), labels).x0
+            query = Query(x_t.float(), model.schedule(time), given=Condition(labels))
+            return model(query).x0

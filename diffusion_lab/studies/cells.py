@@ -142,6 +142,7 @@ class Cell:
         """Network calls an image, told by drawing one number from a network that answers zero."""
         import torch
 
+        from diffusion_lab.diffusion.conditions import Condition
         from diffusion_lab.diffusion.model import GaussianDiffusion
         from diffusion_lab.sampling.noise import SampleNoise
         from diffusion_lab.sampling.sampler import sample
@@ -154,7 +155,7 @@ class Cell:
             num_samples=1,
             noise=SampleNoise(0, 0, 1),
             guidance=self.parts["guidance"],
-            label=None if self.labels is None else torch.zeros(1, dtype=torch.long),
+            given=Condition(None if self.labels is None else torch.zeros(1, dtype=torch.long)),
         )
         return float(net.rows)
 

@@ -152,6 +152,7 @@ def score_of(cfg: DictConfig, module: TrainedModel, samples: Samples) -> Score:
     """What the config asks for; the end of a bound is settled on training samples."""
     import torch
 
+    from diffusion_lab.diffusion.conditions import Query
     from diffusion_lab.sampling.adaptive import Adaptive
     from diffusion_lab.sampling.likelihood import flow_path
     from diffusion_lab.sampling.noise import SampleNoise
@@ -166,7 +167,7 @@ def score_of(cfg: DictConfig, module: TrainedModel, samples: Samples) -> Score:
         solver = partial(Adaptive, rtol=cfg.tolerance, atol=cfg.tolerance)
         return FlowScore(model, path, solver, grey, cfg.draws, cfg.probes, ADAPTIVE_CALLS)
     with torch.no_grad():
-        answer = model(samples.train[:1], model.schedule(model.schedule.t_max))
+        answer = model(Query(samples.train[:1], model.schedule(model.schedule.t_max)))
     learned = answer.variance_fraction is not None
     name = cfg.variance or ("learned" if learned else "small" if grey else "large")
     fraction = {"small": 0.0, "large": 1.0, "learned": None}[name]

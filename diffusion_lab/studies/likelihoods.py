@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.bound import Variance, bound_terms, bounds_by_end
+from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.gaussian import Level
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
@@ -164,7 +165,8 @@ def _alone(model: GaussianDiffusion, label: Tensor | None) -> DenoiseFn:
 
     What it said of another noisy state of the same image would let it look at the image twice.
     """
-    return lambda x, level: model(x, level, label)
+    given = Condition(label)
+    return lambda query: model(query._replace(given=given))
 
 
 def _mean(draws: int, once: Callable[[], Tensor]) -> Tensor:

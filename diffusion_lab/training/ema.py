@@ -115,6 +115,11 @@ class EMA(WeightAveraging):
         return self._average_model is not None and self._count > 0
 
     @property
+    def average(self) -> Any | None:
+        """The copy of the module that holds the average; None where there is none, or it is in."""
+        return self._average_model.module if self.averaging and not self._swapped else None
+
+    @property
     def swapped(self) -> bool:
         """Whether the average is in the module now, and the raw weights in its place."""
         return self._swapped

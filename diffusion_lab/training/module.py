@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from diffusion_lab.checkpoints.format import description, refuse_other_weights
+from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.model import GaussianDiffusion
-from diffusion_lab.diffusion.objectives import Objective
+from diffusion_lab.diffusion.noise import Noise
+from diffusion_lab.diffusion.objectives import Batch, Objective, TrainContext
 from diffusion_lab.diffusion.parameterizations import Parameterization
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import CheckpointError
@@ -25,15 +28,18 @@ from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
 from diffusion_lab.training.validation import LossByLevel, rows_of_processes
 
-Batch = tuple[Tensor, Tensor | None]
+AnyBatch = Batch | Mapping[str, Tensor] | tuple[Tensor, Tensor | None]
+"""What a loader may give: images and class numbers, or a mapping with `x0` and the fields of a
+`Condition` that there are."""
 
 
 class DiffusionModule(Generates, pl.LightningModule):
     """A denoiser, the mathematics around it, and how it is trained.
 
-    Batches are (x0 (B, *shape) float in [-1, 1], label (B,) int64 or None). The loss of a step is
-    the objective's mean over the batch. Times, noise, dropped labels and the network's dropout
-    are keyed by (seed, optimizer step, micro-batch), see `reproducibility`.
+    Batches are (x0 (B, *shape) float in [-1, 1], label (B,) int64 or None), or mappings, see
+    `AnyBatch`. The loss of a step is the objective's mean over the batch. Times, noise, dropped
+    conditions and the network's dropout are keyed by (seed, optimizer step, micro-batch), see
+    `reproducibility`.
 
     Args:
         denoiser: The network; see `GaussianDiffusion` for its contract.
@@ -45,7 +51,8 @@ class DiffusionModule(Generates, pl.LightningModule):
             step; None keeps the rate.
         shape: Shape of one sample, e.g. (1, 28, 28).
         num_classes: Classes of the labels; None trains without them.
-        label_dropout: Probability in [0, 1] that an image is trained with the null class.
+        label_dropout: Probability in [0, 1] that an image is trained without its conditions: with
+            the null class, without its vector and image.
         sampler: Default sampler; None leaves it to each call.
         guidance: Default guidance; None is the conditional model as it is.
         constraint: Applied to every x0-hat while sampling, e.g. `Clip()`.
@@ -55,6 +62,8 @@ class DiffusionModule(Generates, pl.LightningModule):
         matched_prior: See `GaussianDiffusion`.
         clip_samples: Clip finished samples to [-1, 1]; the steps before are left as they are.
         seed: Seed of the training noise.
+        teacher: Gives a trained model to distil from, e.g. `loading.StoredModel`; no part of the
+            checkpoints.
         level_images: Images of the validation set on which the loss by noise level is measured,
             see `validation`; 0: it is not.
 
@@ -84,6 +93,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         clip_samples: bool = False,
         seed: int = 0,
         level_images: int = 512,
+        teacher: Callable[[], GaussianDiffusion] | None = None,
     ) -> None:
         super().__init__()
         _check(denoiser, shape, num_classes, label_dropout, level_images)
@@ -104,6 +114,7 @@ class DiffusionModule(Generates, pl.LightningModule):
             tuple(shape), num_classes, sampler, guidance, constraint, clip_samples
         )
         self.seed = seed
+        self.teacher = teacher
         self.by_level = LossByLevel(level_images)
         self.run_config: dict[str, Any] = {}
         self.run_choices: dict[str, str] = {}
@@ -126,45 +137,65 @@ class DiffusionModule(Generates, pl.LightningModule):
             self.trainer.train_dataloader.load_state_dict(self._loader_state)
             self._loader_state = None
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: AnyBatch, batch_idx: int) -> Tensor:
         """Mean loss of a batch; logged as train/loss every `log_every_n_steps` steps."""
-        x0, label = batch
+        batch = self.batch_of(batch)
         step = self.trainer.global_step
         keys = ("train", self.seed, step, batch_idx % self.trainer.accumulate_grad_batches)
-        seed_dropout(x0.device, *keys, self.global_rank)
-        loss = self._training_loss(x0, label, keys)
+        seed_dropout(batch.x0.device, *keys, self.global_rank)
+        loss = self._training_loss(batch, keys)
         if self._logs_this_step():
-            self.log("train/loss", loss.detach(), batch_size=len(x0))
+            self.log("train/loss", loss.detach(), batch_size=len(batch.x0))
             self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
+
+    def batch_of(self, batch: AnyBatch) -> Batch:
+        """What a loader gave, with the class numbers left out that the model is trained without."""
+        if not isinstance(batch, Batch):
+            named = batch if isinstance(batch, Mapping) else {"x0": batch[0], "label": batch[1]}
+            given = Condition(**{name: part for name, part in named.items() if name != "x0"})
+            batch = Batch(named["x0"], given)
+        if self.num_classes is None:
+            return batch._replace(given=batch.given._replace(label=None))
+        return batch
 
     def _logs_this_step(self) -> bool:
         every = self.trainer.log_every_n_steps
         return bool(every) and (self.trainer.global_step + 1) % every == 0
 
-    def _training_loss(
-        self, x0: Tensor, label: Tensor | None, keys: tuple[int | str, ...]
-    ) -> Tensor:
+    def _training_loss(self, batch: Batch, keys: tuple[int | str, ...]) -> Tensor:
         """Mean loss of a batch, its noise bound to the keys."""
-        label = self._with_dropout(label, keys)
-        return self.objective(self.diffusion, x0, self._noise(*keys), label=label).mean()
+        batch = batch._replace(given=self._with_dropout(batch.given, len(batch.x0), keys))
+        context = self._context(self._noise(*keys), batch.x0.device)
+        return self.objective(self.diffusion, batch, context).mean()
+
+    def _context(self, noise: Noise, device: torch.device) -> TrainContext:
+        """What the objective may use beside the batch."""
+        averages = (c.average for c in self.trainer.callbacks if isinstance(c, EMA))
+        average = next(averages, None)
+        teacher = None if self.teacher is None else self.teacher()
+        if teacher is not None and next(teacher.parameters()).device != device:
+            teacher.to(device)
+        return TrainContext(
+            noise, self.trainer.global_step, None if average is None else average.diffusion, teacher
+        )
 
     def on_validation_epoch_start(self) -> None:
         """Begin to collect the loss by noise level."""
         self.by_level.start()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: AnyBatch, batch_idx: int) -> None:
         """Log val/loss: the objective at times and noise that are the same in every run."""
-        x0, label = batch
-        label = label if self.num_classes is not None else None
-        counts = rows_of_processes(self, len(x0))
+        batch = self.batch_of(batch)
+        counts = rows_of_processes(self, len(batch.x0))
         noise = self._noise("validation", batch_idx, counts=counts)
-        loss = self.objective(self.diffusion, x0, noise, label=label).mean()
+        context = self._context(noise, batch.x0.device)
+        loss = self.objective(self.diffusion, batch, context).mean()
         # Lightning averages the processes' numbers of rows in integers: a multiple of the number of
         # processes comes out exact where they differ.
-        size = len(x0) * self.trainer.world_size
+        size = len(batch.x0) * self.trainer.world_size
         self.log("val/loss", loss, on_epoch=True, batch_size=size, sync_dist=True)
-        self.by_level.add(self, x0, label, counts)
+        self.by_level.add(self, batch, counts)
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss_by_level/00-10 ... 90-100."""
@@ -219,14 +250,12 @@ class DiffusionModule(Generates, pl.LightningModule):
         world = self.trainer.world_size
         return KeyedNoise(*keys, rank=self.global_rank, world_size=world, counts=counts)
 
-    def _with_dropout(self, label: Tensor | None, keys: tuple[int | str, ...]) -> Tensor | None:
-        """The labels, each replaced by the null class with probability `label_dropout`."""
-        if label is None or self.num_classes is None or not self.label_dropout:
-            return label if self.num_classes is not None else None
-        dropped = self._noise("labels", *keys).uniform(len(label)) < self.label_dropout
-        return label.masked_fill(dropped.to(label.device, non_blocking=True), self.num_classes)
-
-    # ------------------------------------------------------------------ checkpoints
+    def _with_dropout(self, given: Condition, rows: int, keys: tuple[int | str, ...]) -> Condition:
+        """The conditions, those of each row left out with probability `label_dropout`."""
+        if given.empty or not self.label_dropout:
+            return given
+        kept = self._noise("labels", *keys).uniform(rows) >= self.label_dropout
+        return given.where(kept, given.null(self.num_classes))
 
     def next_words(self, folder: Path) -> str:
         """What may be typed after `sample` once the run in `folder` has ended."""
@@ -253,7 +282,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         loader = self.trainer.train_dataloader
         if hasattr(loader, "state_dict"):
             checkpoint["diffusion_lab"]["loader"] = loader.state_dict()
-        learned = self.objective.state_dict()
+        learned = self.objective.learned_state()
         if learned:
             checkpoint["diffusion_lab"]["objective"] = learned
 
@@ -263,7 +292,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         self._loader_state = checkpoint["diffusion_lab"].get("loader")
         learned = checkpoint["diffusion_lab"].get("objective")
         if learned:
-            self.objective.load_state_dict(learned)
+            self.objective.load_learned_state(learned)
         averaging = any(isinstance(callback, EMA) for callback in self.trainer.callbacks)
         if "current_model_state" in checkpoint and not averaging:
             raise CheckpointError(

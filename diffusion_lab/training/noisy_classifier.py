@@ -10,8 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from diffusion_lab.diffusion.gaussian import marginal
 from diffusion_lab.diffusion.noise import Noise
+from diffusion_lab.diffusion.objectives import Batch
 from diffusion_lab.errors import CheckpointError
-from diffusion_lab.training.module import Batch, DiffusionModule
+from diffusion_lab.training.module import AnyBatch, DiffusionModule
 from diffusion_lab.training.validation import rows_of_processes
 
 
@@ -23,15 +24,14 @@ class NoisyClassifier(DiffusionModule):
     keys of all noise. It has nothing to sample.
     """
 
-    def _training_loss(
-        self, x0: Tensor, label: Tensor | None, keys: tuple[int | str, ...]
-    ) -> Tensor:
+    def _training_loss(self, batch: Batch, keys: tuple[int | str, ...]) -> Tensor:
         """Mean cross-entropy in nats."""
-        return self._loss((x0, label), self._noise(*keys))[0]
+        return self._loss(batch, self._noise(*keys))[0]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: AnyBatch, batch_idx: int) -> None:
         """Cross-entropy (val/loss) and share of right answers over all noise levels."""
-        rows = len(batch[0])
+        batch = self.batch_of(batch)
+        rows = len(batch.x0)
         noise = self._noise("validation", batch_idx, counts=rows_of_processes(self, rows))
         loss, right = self._loss(batch, noise)
         size = rows * self.trainer.world_size  # see `DiffusionModule.validation_step`
@@ -58,7 +58,7 @@ class NoisyClassifier(DiffusionModule):
 
     def _loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and accuracy at times and noise drawn from `noise`."""
-        x0, label = batch
+        x0, label = batch.x0, batch.given.label
         if label is None:
             raise ValueError("data.num_classes=null: a classifier needs classes")
         schedule = self.diffusion.schedule

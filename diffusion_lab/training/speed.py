@@ -18,8 +18,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Condition
+from diffusion_lab.diffusion.objectives import Batch, TrainContext
 from diffusion_lab.training.loggers import GuardedLogger
-from diffusion_lab.training.module import DiffusionModule
+from diffusion_lab.training.module import AnyBatch, DiffusionModule
 
 
 class GlobalNoise:
@@ -46,9 +48,7 @@ class BareLoop:
         trainer: Whose precision and clipping are used.
     """
 
-    def __init__(
-        self, module: DiffusionModule, batch: tuple[Tensor, Tensor], trainer: pl.Trainer
-    ) -> None:
+    def __init__(self, module: DiffusionModule, batch: Batch, trainer: pl.Trainer) -> None:
         self.model = copy.deepcopy(module.diffusion).train()
         self.objective, self.num_classes = module.objective, module.num_classes
         self.label_dropout = module.label_dropout
@@ -64,14 +64,13 @@ class BareLoop:
         for _ in range(steps):
             self._step(*self.batch)
 
-    def _step(self, x0: Tensor, label: Tensor) -> None:
-        if self.num_classes is not None:
-            dropped = torch.rand(len(label), device=label.device) < self.label_dropout
-            label = label.masked_fill(dropped, self.num_classes)
+    def _step(self, x0: Tensor, given: Condition) -> None:
+        if not given.empty:
+            kept = torch.rand(len(x0), device=x0.device) >= self.label_dropout
+            given = given.where(kept, given.null(self.num_classes))
         self.optimizer.zero_grad()
         with self.precision.forward_context():
-            labels = None if self.num_classes is None else label
-            loss = self.objective(self.model, x0, self.noise, label=labels).mean()
+            loss = self.objective(self.model, Batch(x0, given), TrainContext(self.noise)).mean()
         loss.backward()
         if self.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
@@ -109,15 +108,16 @@ class TakingTurns(Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: tuple[Tensor, Tensor],
+        batch: AnyBatch,
         batch_idx: int,
     ) -> None:
         """Change places after a turn."""
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         if done == self.warmup:
             assert isinstance(pl_module, DiffusionModule)
-            self.batch_size = len(batch[0])
-            self._bare = BareLoop(pl_module, batch, trainer)
+            own = pl_module.batch_of(batch)
+            self.batch_size = len(own.x0)
+            self._bare = BareLoop(pl_module, own, trainer)
             self._bare.run(self.warmup)
             self._logging = self._loggers(trainer, paused=False)
             self._since = now(pl_module.device)

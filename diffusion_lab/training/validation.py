@@ -20,8 +20,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.gaussian import marginal
 from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.diffusion.objectives import Batch
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.random import seeded_generator
 
@@ -62,26 +64,24 @@ class LossByLevel:
     def add(
         self,
         module: pl.LightningModule,
-        x0: Tensor,
-        label: Tensor | None,
+        batch: Batch,
         counts: Sequence[int],
     ) -> None:
-        """Measure those images of a batch x0 (B, *) that are among the first `images`.
+        """Measure those images of a batch that are among the first `images`.
 
         Args:
             module: Has the model, as `diffusion`, and knows its process.
-            x0: This process's rows of the next batch.
-            label: Their classes (B,), or None.
+            batch: This process's rows of the next batch.
             counts: Rows of each process, see `rows_of_processes`.
         """
         if self._seen >= self.images:
             return
         first = self._seen + sum(counts[: module.global_rank])
         self._seen += sum(counts)
-        index = torch.arange(first, max(first, min(first + len(x0), self.images)))
+        index = torch.arange(first, max(first, min(first + len(batch.x0), self.images)))
         if len(index):
-            label = None if label is None else label[: len(index)]
-            error = errors(module.diffusion, x0[: len(index)], label, index)
+            rows = slice(len(index))
+            error = errors(module.diffusion, batch.x0[rows], batch.given.rows(rows), index)
             self._parts.append((index, error))
 
     def means(self, module: pl.LightningModule) -> dict[str, float]:
@@ -97,13 +97,13 @@ class LossByLevel:
         return {name: error / count for name, error, count in pairs if count}
 
 
-def errors(model: GaussianDiffusion, x0: Tensor, label: Tensor | None, index: Tensor) -> Tensor:
+def errors(model: GaussianDiffusion, x0: Tensor, given: Condition, index: Tensor) -> Tensor:
     """Squared error of F, mean over pixels: (B,), at the images' own times and noise.
 
     Args:
         model: The model, in eval mode.
         x0: Images (B, *).
-        label: Their classes (B,), or None.
+        given: Their conditions.
         index: Their places in the validation set, int64 (B,).
     """
     level = model.schedule(times(model.schedule, index))
@@ -113,7 +113,7 @@ def errors(model: GaussianDiffusion, x0: Tensor, label: Tensor | None, index: Te
             for k in index.tolist()
         ]
     ).to(x0)
-    raw = model(marginal(x0, eps, level), level, label).raw
+    raw = model(Query(marginal(x0, eps, level), level, given=given)).raw
     return (raw - model.target(x0, eps, level)).float().square().flatten(1).mean(1)
 
 

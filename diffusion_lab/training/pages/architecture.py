@@ -135,7 +135,9 @@ def _run(net: nn.Module, shape: tuple[int, ...], num_classes: int | None) -> dic
     label = None if num_classes is None else torch.zeros(1, dtype=torch.long, device=x.device)
     try:
         with torch.no_grad():
-            net(x, torch.ones(1, device=x.device), label)
+            c_noise = torch.ones(1, device=x.device)
+            inputs = getattr(net, "condition_inputs", None)
+            net(x, *((c_noise, label) if inputs is None else inputs(x, c_noise, label)))
     finally:
         for handle in handles:
             handle.remove()
