@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CLASSES, SHAPE, TinyData, TinyNet, tiny_module, tiny_trainer
 
-from diffusion_lab.diffusion.objectives import Objective
+from diffusion_lab.diffusion.objectives import Regression
 from diffusion_lab.diffusion.schedules import LinearBetas
 from diffusion_lab.diffusion.times import ImportanceTime
 from diffusion_lab.diffusion.weights import ConstantWeight, SquaredError
@@ -169,7 +169,7 @@ def test_a_wrong_start_is_a_warning() -> None:
 def test_what_the_objective_learned_comes_back_with_the_checkpoint(tmp_path) -> None:
     def objective() -> Objective:
         law = ImportanceTime(bins=4, history=2)
-        return Objective(law, ConstantWeight(), SquaredError())
+        return Regression(law, ConstantWeight(), SquaredError())
 
     ends = []
     for name, cuts in (("whole", [6]), ("halves", [3, 6])):

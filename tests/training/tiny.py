@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from diffusion_lab.data.loader import TensorLoader
-from diffusion_lab.diffusion.objectives import Objective
+from diffusion_lab.diffusion.objectives import Regression
 from diffusion_lab.diffusion.parameterizations import Velocity
 from diffusion_lab.diffusion.schedules import RectifiedFlow
 from diffusion_lab.diffusion.times import LogitNormalTime
@@ -79,7 +79,7 @@ def tiny_module(**changes: Any) -> DiffusionModule:
         "guidance": ClassifierFree(2.0),
     }
     denoiser = changes.pop("denoiser", None) or TinyNet()
-    default = Objective(LogitNormalTime(), ConstantWeight(), SquaredError())
+    default = Regression(LogitNormalTime(), ConstantWeight(), SquaredError())
     objective = changes.pop("objective", None) or default
     schedule = changes.pop("schedule", None) or RectifiedFlow()
     parameterization = changes.pop("parameterization", None) or Velocity()
