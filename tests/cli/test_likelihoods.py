@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from diffusion_lab.config.arguments import compose
+from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.gaussian import levels
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.parameterizations import X0
@@ -218,8 +219,8 @@ class _Blind:
     def __init__(self, model):
         self.model, self.prior = model, model.prior
 
-    def __call__(self, x, level, label):
-        return self.model(x, level, None)
+    def __call__(self, query):
+        return self.model(query._replace(given=Condition()))
 
 
 def test_bound_and_ode_of_an_exact_model_agree_with_its_density(clusters):
@@ -258,9 +259,9 @@ def test_the_tightest_end_is_no_worse_than_the_cleanest(clusters):
     score, x0, labels = clusters
 
     class Lost(_Blind):
-        def __call__(self, x, level, label):
-            found = self.model(x, level, label)
-            return found if float(level.t) >= 0.1 else found._replace(x0=found.x0 + 0.5)
+        def __call__(self, query):
+            found = self.model(query)
+            return found if float(query.at.t) >= 0.1 else found._replace(x0=found.x0 + 0.5)
 
     lost = BoundScore(Lost(score.model), score.path, 1.0, False)
     ended = lost.tightest(x0, labels, SampleNoise(0, 0, 60))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CLASSES, SHAPE, TinyData, TinyNet, tiny_module, tiny_trainer
 
+from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.objectives import Regression
 from diffusion_lab.diffusion.schedules import LinearBetas
 from diffusion_lab.diffusion.times import ImportanceTime
@@ -118,7 +119,10 @@ def test_keys_are_hashed_not_added() -> None:
 def test_label_dropout_rate() -> None:
     module = tiny_module(label_dropout=0.25)
     module._noise = lambda *keys: KeyedNoise(*keys)
-    dropped = module._with_dropout(torch.zeros(20000, dtype=torch.long), ("k",)) == CLASSES
+    given = Condition(torch.zeros(20000, dtype=torch.long), torch.ones(20000, 2))
+    kept = module._with_dropout(given, 20000, ("k",))
+    dropped = kept.label == CLASSES
+    assert torch.equal(dropped, (kept.vector == 0).all(1))
     assert abs(dropped.float().mean() - 0.25) < 4 * (0.25 * 0.75 / 20000) ** 0.5
 
 
@@ -167,7 +171,7 @@ def test_a_wrong_start_is_a_warning() -> None:
 
 
 def test_what_the_objective_learned_comes_back_with_the_checkpoint(tmp_path) -> None:
-    def objective() -> Objective:
+    def objective() -> Regression:
         law = ImportanceTime(bins=4, history=2)
         return Regression(law, ConstantWeight(), SquaredError())
 
@@ -181,8 +185,8 @@ def test_what_the_objective_learned_comes_back_with_the_checkpoint(tmp_path) -> 
             file = run / "checkpoints" / "last.ckpt"
         ends.append(module)
     whole, halves = ends
-    learned = whole.objective.state_dict()
+    learned = whole.objective.learned_state()
     assert (learned["counts"] >= 2).all()
-    assert torch.equal(learned["losses"], halves.objective.state_dict()["losses"])
+    assert torch.equal(learned["losses"], halves.objective.learned_state()["losses"])
     for a, b in zip(whole.parameters(), halves.parameters(), strict=True):
         assert torch.equal(a, b)

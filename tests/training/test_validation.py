@@ -19,7 +19,9 @@ from diffusion_lab.config.checking import check
 from diffusion_lab.data.digits import Digits
 from diffusion_lab.data.loader import TensorLoader
 from diffusion_lab.data.toy import Moons
+from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.diffusion.objectives import Batch
 from diffusion_lab.diffusion.parameterizations import EDM, X0, Eps, Parameterization, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
@@ -144,7 +146,7 @@ class Process(SimpleNamespace):
 def test_processes_measure_the_images_of_one(world: int) -> None:
     diffusion = tiny_module().eval().diffusion
     x = torch.randn(57, *SHAPE, generator=torch.Generator().manual_seed(6))
-    alone = errors(diffusion, x, None, torch.arange(57))
+    alone = errors(diffusion, x, Condition(), torch.arange(57))
     found = torch.full((57,), torch.nan)
     for rank in range(world):
         collected = LossByLevel(50)
@@ -157,7 +159,7 @@ def test_processes_measure_the_images_of_one(world: int) -> None:
             module.counts = [len(part) for part in rows]
             counts = rows_of_processes(module, len(rows[rank]))
             with torch.no_grad():
-                collected.add(module, rows[rank], None, counts)
+                collected.add(module, Batch(rows[rank]), counts)
         for index, error in collected._parts:
             assert found[index].isnan().all()
             found[index] = error
@@ -206,7 +208,7 @@ def test_the_exact_denoiser_has_the_posterior_variance(
     index = torch.arange(images)
     net.now = times(schedule, index)
     level = schedule(net.now)
-    found = errors(model, x0, None, index).double()
+    found = errors(model, x0, Condition(), index).double()
     d = parameterization.determinant(level)
     wanted = d**2 * 0.7**2 / (level.alpha**2 * 0.7**2 + level.sigma**2)
     for k in range(LEVELS):  # the error of one pixel has standard deviation sqrt(2) of its mean
