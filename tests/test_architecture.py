@@ -15,7 +15,7 @@ ALLOWED = {
     "reporting": {"reporting"},
     "training": {"training", "sampling", "diffusion", "reporting", "config"},
 }
-GROUND = {"errors"}
+GROUND = {"errors", "ranges"}
 LIBRARIES = {
     "hydra": {"config", "training/checkpoint", "train", "sample", "evaluate", "report", "bench"},
     "omegaconf": {

@@ -24,7 +24,9 @@ from omegaconf import OmegaConf
 
 import diffusion_lab
 from diffusion_lab.config.arguments import Typed, quoted, rewrite, value_of
+from diffusion_lab.config.checking import refuse
 from diffusion_lab.config.composing import CONF, key_of, options, raw
+from diffusion_lab.config.rules import ranged
 from diffusion_lab.config.runs import is_rank_zero, prepare, status_of
 from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.errors import ConfigError
@@ -70,6 +72,8 @@ def start(typed: Typed) -> list[str]:
     fixed = rewrite("train", [w for w in words if not _varies(w)])
     cfg = raw("train", [*fixed, quoted("run_dir", os.environ[FOLDER])], hydra=True)
     refuse_launch(cfg.hydra, cfg.get("trainer") or {})
+    nodes = {name: OmegaConf.to_container(cfg.hydra[name]) for name in ("launcher", "sweeper")}
+    refuse([*ranged({"hydra": nodes}).values()])
     if (_name_of(cfg.hydra.sweeper), _name_of(cfg.hydra.launcher)) == _PLAIN:
         # Otherwise Hydra composes every job once more before it starts the first.
         overrides.append("hydra.sweeper.max_batch_size=1")

@@ -100,14 +100,18 @@ class Cell:
 
         trained = ("schedule", "parameterization", "denoiser")
         config = {key: self.stored["config"].get(key) for key in trained}
-        own = {key: plain(self.cfg.get(key)) for key in (*SETTINGS, "trust")}
+        own = {key: plain(self.cfg.get(key)) for key in (*SETTINGS, "devices", "trust")}
         own.pop("label")
         found = check({**{key: value for key, value in config.items() if value}, **own})
+        for key in ("num_samples", "batch_size"):
+            if self.cfg[key] is None:
+                found.append(f"{key}=null must be an integer of at least 1")
         count = self.cfg.num_samples
         if isinstance(count, int) and count < FEWEST:
             found.append(f"num_samples={count}: intervals need at least {FEWEST}, better 1000")
         try:
-            self.labels()
+            if type(count) is int and count > 0:  # else told above
+                self.labels()
         except (ValueError, TypeError, RuntimeError) as error:
             text = str(error)
             known = text.startswith(("label=", "num_samples="))
