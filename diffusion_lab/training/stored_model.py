@@ -18,11 +18,15 @@ class StoredModel:
 
     Raises:
         ValueError: there is nothing at `path`.
+        CheckpointError: what is there is no checkpoint.
     """
 
     def __init__(self, path: str, weights: Literal["ema", "raw"] = "ema") -> None:
         if not Path(path).expanduser().exists():
             raise ValueError(f"path={path} does not exist; name a checkpoint or a run folder")
+        from diffusion_lab.training.checkpoint import read_checkpoint
+
+        read_checkpoint(path)
         self.path = path
         self.weights = weights
         self._model: GaussianDiffusion | None = None
