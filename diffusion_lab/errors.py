@@ -2,7 +2,7 @@
 
 | status | meaning |
 |---|---|
-| 0 | done |
+| 0 | done; also where the reader of the output stopped |
 | 1 | a run, a job or a study failed |
 | 2 | what was typed, or what it names, cannot be used; nothing was changed |
 | 130, 143 | stopped by Ctrl-C, by SIGTERM |

@@ -16,7 +16,7 @@ def folder_of(path: str | Path) -> Path:
     """The run or sweep folder that a path names, itself or by a file somewhere inside it.
 
     Raises:
-        ConfigError: no such path.
+        ConfigError: no such path, or a file outside of any run.
     """
     given = Path(path).expanduser()
     if not given.exists():
@@ -24,7 +24,11 @@ def folder_of(path: str | Path) -> Path:
     if given.is_dir():
         return given
     holders = [up for up in given.parents if any((up / name).exists() for name in RUN_FILES)]
-    return holders[0] if holders else given.parent
+    if not holders:
+        raise ConfigError(
+            f"run={str(path)!r} is a file of no run: give a run's or a sweep's folder"
+        )
+    return holders[0]
 
 
 def report(cfg: DictConfig) -> Path:

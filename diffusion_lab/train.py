@@ -49,21 +49,23 @@ def train(cfg: DictConfig) -> dict[str, float]:
     refuse(check(cfg))
     typed, choices = typed_now()
     settle_precision(cfg)
-    folder = open_run(cfg, typed)
-    _say(f"{cfg.name} (budget={cfg.get('budget')}, seed={cfg.seed}) -> {folder}")
 
     import torch
 
     from diffusion_lab.checkpoints.format import newest_good_checkpoint, read_checkpoint
+
+    checkpoint = newest_good_checkpoint(cfg.resume) if cfg.resume else None
+    folder = open_run(cfg, typed)
+    _say(f"{cfg.name} (budget={cfg.get('budget')}, seed={cfg.seed}) -> {folder}")
+
     from diffusion_lab.loading import build_training
     from diffusion_lab.training.reproducibility import set_global_flags
 
     set_global_flags(cfg.seed, deterministic=bool(cfg.trainer.get("deterministic")))
-    checkpoint = newest_good_checkpoint(cfg.resume) if cfg.resume else None
     if checkpoint is not None:
         _say(f"Going on from step {read_checkpoint(checkpoint)['global_step']}: {checkpoint}")
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    data: LightningDataModule = instantiate(cfg.data, trust=cfg.trust)
+    data: LightningDataModule = instantiate(cfg.data, trust=cfg.trust, path="data")
     model = build_training(plain, trust=cfg.trust)
     model.describe_run(plain, choices)
     trainer = make_trainer(cfg, folder)

@@ -13,10 +13,10 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from diffusion_lab.errors import ConfigError
+from diffusion_lab.config.signatures import HYDRA_KEYS
+from diffusion_lab.errors import ArgumentError, ConfigError
 
 TRUSTED = ("diffusion_lab", "torch.optim", "lightning")
 """Packages whose classes and functions a `_target_` may name."""
@@ -50,12 +50,13 @@ def untrusted(node: Any, trust: Sequence[str] = (), path: str = "") -> list[str]
     ]
 
 
-def instantiate(node: Any, *, trust: Sequence[str] = (), **extra: Any) -> Any:
-    """Build what a config node describes.
+def instantiate(node: Any, *, trust: Sequence[str] = (), path: str = "", **extra: Any) -> Any:
+    """Build what a config node describes, the nodes inside it first.
 
     Args:
         node: A config or dict with `_target_`; None or an empty node gives None.
         trust: Further packages that a `_target_` may name.
+        path: Where the node stands in its config, for errors.
         extra: Further keyword arguments of the constructor, objects among them.
 
     Returns:
@@ -64,41 +65,51 @@ def instantiate(node: Any, *, trust: Sequence[str] = (), **extra: Any) -> Any:
 
     Raises:
         ConfigError: A `_target_` outside the allow-list, or one that does not exist.
-        Exception: Whatever the constructor raises (a ValueError for a value out of range).
+        ArgumentError: An argument out of range; its name is the key's path.
+        Exception: Whatever else the constructor raises.
     """
-    from hydra.utils import instantiate as build
-
     if node is None or (isinstance(node, DictConfig) and node._is_none()) or not node:
         return None
-    node = _resolved(node)
-    faults = untrusted(node, trust)
+    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    faults = untrusted(plain, trust, path)
     if faults:
         raise ConfigError("\n".join(faults))
-    for path, target in targets(node):
-        _refuse_alias(path, target, trust)
-    partial = bool(node.get("_partial_"))
+    for where, target in targets(plain, path):
+        _refuse_alias(where, target, trust)
+    return _made({**plain, **extra}, path)
+
+
+def _made(value: Any, path: str) -> Any:
+    """What a value of a config stands for: an object for a node, else itself with those inside."""
+    if isinstance(value, list):
+        return [_made(entry, f"{path}[{index}]") for index, entry in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    inner = {
+        key: child if key in HYDRA_KEYS and key != "_args_" else _made(child, _at(path, str(key)))
+        for key, child in value.items()
+    }
+    return _called(inner, path) if "_target_" in inner else inner
+
+
+def _called(node: dict[str, Any], path: str) -> Any:
+    """Call the target of a node whose nodes are built."""
+    from hydra.utils import instantiate as build
+
+    # Handed to Hydra, objects would be copied; so it makes the call alone.
+    call = build({"_target_": node["_target_"], "_partial_": True})
+    arguments = {str(key): value for key, value in node.items() if key not in HYDRA_KEYS}
+    call = functools.partial(call, *node.get("_args_", ()), **arguments)
+    if node.get("_partial_"):
+        return call
     try:
-        if not extra:
-            return build(node, _convert_="all")
-        made = build({**_items(node), "_partial_": True}, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if cause is None:
-            raise ConfigError(str(error)) from None
-        raise cause from None
-    return functools.partial(made, **extra) if partial else made(**extra)
+        return call()
+    except ArgumentError as error:
+        raise ArgumentError(_at(path, error.name), error.value, error.rule) from None
 
 
-def _items(node: Any) -> dict[str, Any]:
-    plain = OmegaConf.to_container(node) if isinstance(node, DictConfig) else node
-    return dict(plain)
-
-
-def _resolved(node: Any) -> Any:
-    """A DictConfig free of interpolations into its parents, so that it is read once."""
-    if isinstance(node, DictConfig):
-        return OmegaConf.create(OmegaConf.to_container(node, resolve=True))
-    return node
+def _at(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
 
 
 def _refuse_alias(path: str, target: str, trust: Sequence[str]) -> None:

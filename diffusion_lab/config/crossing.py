@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from diffusion_lab.config.arguments import has_accelerator
+from diffusion_lab.config.signatures import constant
 from diffusion_lab.config.suggestions import nearest
 
 _SHARDING = ("fsdp", "deepspeed", "modelparallel")
@@ -27,16 +29,14 @@ def cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
     elif epochs == -1 and steps == -1:
         text = "trainer.max_epochs=-1 and trainer.max_steps=-1 never end; set one of them"
         faults.append(("trainer.max_epochs", text))
+    faults += _faults_of_device(trainer)
+    faults += _faults_of_validation(trainer)
     strategy = _fault_of_strategy(trainer.get("strategy"))
     if strategy:
         faults.append(("trainer.strategy", strategy))
-    shape = (plain.get("data") or {}).get("shape")
-    if shape is not None and not (
-        isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)
-    ):
-        faults.append(
-            ("data.shape", f"data.shape={shape} must be positive integers, e.g. [1,28,28]")
-        )
+    faults += _faults_of_data(plain.get("data"))
+    faults += _faults_of_labels(plain)
+    faults += _faults_of_optimizer(plain.get("optimizer"))
     name = plain.get("name")
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(name)):
         text = (
@@ -44,6 +44,26 @@ def cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
         )
         faults.append(("name", text))
     return faults
+
+
+def _faults_of_device(trainer: dict[str, Any]) -> list[tuple[str, str]]:
+    """Devices that a processor does not have."""
+    accelerator, devices = trainer.get("accelerator", "auto"), trainer.get("devices", "auto")
+    cpu = accelerator == "cpu" or (accelerator == "auto" and not has_accelerator())
+    if cpu and (devices in (-1, "-1") or isinstance(devices, list) or "," in str(devices)):
+        text = f"trainer.devices={devices} names accelerators, and this runs on the processor"
+        return [("trainer.devices", f"{text}: give a number of processes, at least 1")]
+    return []
+
+
+def _faults_of_validation(trainer: dict[str, Any]) -> list[tuple[str, str]]:
+    """A period of validations that Lightning cannot count."""
+    every, interval = trainer.get("check_val_every_n_epoch", 1), trainer.get("val_check_interval")
+    if "check_val_every_n_epoch" in trainer and every is None and isinstance(interval, float):
+        text = f"counts batches through all epochs: trainer.val_check_interval={interval} must be "
+        text = f"trainer.check_val_every_n_epoch=null {text}an integer"
+        return [("trainer.check_val_every_n_epoch", text)]
+    return []
 
 
 def _fault_of_strategy(strategy: Any) -> str | None:
@@ -60,3 +80,68 @@ def _fault_of_strategy(strategy: Any) -> str | None:
     if isinstance(strategy, str) and strategy not in _STRATEGIES:
         return f"trainer.strategy={name} is not known{nearest(name, _STRATEGIES)}"
     return None
+
+
+def _faults_of_data(data: Any) -> list[tuple[str, str]]:
+    """A shape or a number of classes that a data set of this package does not have."""
+    if not isinstance(data, dict):
+        return []
+    shape, target = data.get("shape"), str(data.get("_target_", ""))
+    if shape is None:
+        return []
+    if not (isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)):
+        text = f"data.shape={shape} must be positive integers, e.g. [1,28,28]"
+        return [("data.shape", text)]
+    if not target.startswith("diffusion_lab.data."):
+        return []
+    name, own = target.rsplit(".")[-1], constant(target, "original")
+    faults = []
+    if own is None and (len(shape) != 3 or shape[0] not in (1, 3)):
+        text = "must be [1,H,W] for grey or [3,H,W] for colour images"
+        faults.append(("data.shape", f"data.shape={shape} {text}"))
+    elif own is not None and (
+        len(shape) != len(own)
+        or shape[0] != own[0]
+        or any(n < least for n, least in zip(shape, own, strict=True))
+    ):
+        text = f"data.shape={shape}: {name} has samples of {list(own)}"
+        more = "; images can be padded to a larger height and width only" if len(own) == 3 else ""
+        faults.append(("data.shape", text + more))
+    known, classes = constant(target, "class_names"), data.get("num_classes")
+    if known is not None and classes not in (None, len(known)):
+        text = f"data.num_classes={classes}: {name} has {len(known)}; give that or null"
+        faults.append(("data.num_classes", text))
+    return faults
+
+
+def _faults_of_labels(plain: dict[str, Any]) -> list[tuple[str, str]]:
+    """Classes asked for by pages that the data does not have."""
+    callbacks = plain.get("callbacks")
+    pages = ((callbacks if isinstance(callbacks, dict) else {}).get("artefacts") or {}).get("pages")
+    classes = (plain.get("data") or {}).get("num_classes")
+    faults = []
+    for name, page in (pages if isinstance(pages, dict) else {}).items():
+        label = page.get("label") if isinstance(page, dict) else None
+        entries = label if isinstance(label, list) else [label]
+        wrong = [
+            e for e in entries if not (e is None or isinstance(e, str) or _is_class(e, classes))
+        ]
+        if wrong:
+            path = f"callbacks.artefacts.pages.{name}.label"
+            rule = f"below {classes}" if type(classes) is int else "of a model with classes"
+            text = f"{path}={label} must be a class, an integer of at least 0 and {rule}"
+            faults.append((path, text))
+    return faults
+
+
+def _is_class(label: Any, classes: Any) -> bool:
+    return type(label) is int and type(classes) is int and 0 <= label < classes
+
+
+def _faults_of_optimizer(optimizer: Any) -> list[tuple[str, str]]:
+    """What torch refuses only when the optimizer is made, after the run has begun."""
+    node = optimizer if isinstance(optimizer, dict) else {}
+    if node.get("nesterov") is True and node.get("momentum", 0) == 0:
+        text = "optimizer.momentum=0 has nothing to look ahead along: optimizer.nesterov=false"
+        return [("optimizer.momentum", text)]
+    return []

@@ -1,13 +1,14 @@
-"""Ranges of the keys whose classes are too heavy to build for a check.
+"""Ranges of the keys that no class of this package states: the commands' own, and foreign classes'.
 
-The torch-only components are built on the meta device and refuse their own values; this table
-serves what stands behind lightning, torchvision and the commands themselves.
+Our own constructors state theirs in annotations (`diffusion_lab.ranges`), and the torch-only
+components refuse their own values when they are built on the meta device.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -110,13 +111,30 @@ class Each:
         return f"must be a list, each entry {str(self.rule)[len('must be ') :]}" if wrong else None
 
 
+@dataclass(frozen=True)
+class Devices:
+    """A number of devices, -1 or auto for all there are, or a list of their indices."""
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with a value, or None."""
+        entries = value if isinstance(value, list) and value else [None]
+        ok = (
+            (type(value) is int and (value == -1 or value >= 1))
+            or (isinstance(value, str) and re.fullmatch(r"auto|-1|[1-9]\d*|(\d+,)+\d*", value))
+            or all(type(entry) is int and entry >= 0 for entry in entries)
+        )
+        return None if ok else "must be an integer of at least 1, -1 or auto (all), or a list"
+
+
 _COUNT = Number(1, whole=True)
 _PRECISIONS = (
     "auto", "32-true", "32", 32, "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "64",
     64,
 )  # fmt: skip
 
-RULES: dict[str, Number | Choice | Share | Each] = {
+Rule = Number | Choice | Share | Each | Devices
+
+RULES: dict[str, Rule] = {
     "seed": Number(0, 2**32 - 1, whole=True),
     "num_samples": Number(1, whole=True, null=True),
     "batch_size": Number(1, whole=True, null=True),
@@ -132,47 +150,31 @@ RULES: dict[str, Number | Choice | Share | Each] = {
     "optimizer.weight_decay": Number(0),
     "optimizer.betas": Each(Number(0, 0.9999999)),
     "optimizer.momentum": Number(0, 1),
-    "lr_scheduler.warmup_steps": Number(0, whole=True),
-    "lr_scheduler.final_fraction": Number(0, 1),
     "trainer.max_epochs": Number(-1, whole=True, null=True),
     "trainer.max_steps": Number(-1, whole=True),
     "trainer.accumulate_grad_batches": _COUNT,
-    "model.level_images": Number(0, whole=True),
     "trainer.check_val_every_n_epoch": Number(1, whole=True, null=True),
     "trainer.val_check_interval": Share(above_zero=True),
     "trainer.log_every_n_steps": Number(0, whole=True, null=True),
     "trainer.gradient_clip_val": Number(0, null=True),
+    "trainer.limit_train_batches": Share(above_zero=True),
     "trainer.limit_*_batches": Share(),
+    "trainer.devices": Devices(),
     "trainer.overfit_batches": Share(),
     "trainer.num_nodes": _COUNT,
     "trainer.num_sanity_val_steps": Number(-1, whole=True, null=True),
     "trainer.precision": Choice(_PRECISIONS),
+    "callbacks.pruning.pruner.n_*": Number(0, whole=True),
+    "hydra.launcher.n_jobs": Number(-1, whole=True),
+    "hydra.launcher.nodes": _COUNT,
+    "hydra.launcher.timeout_min": _COUNT,
+    "hydra.launcher.*_per_*": Number(0, whole=True, null=True),
+    "hydra.launcher.array_parallelism": _COUNT,
+    "hydra.sweeper.n_*": _COUNT,
+    "hydra.sweeper.max_failure_rate": Number(0, 1),
+    "hydra.sweeper.sampler.seed": Number(0, 2**32 - 1, whole=True, null=True),
+    "hydra.sweeper.sampler.n_startup_trials": Number(0, whole=True),
     "trainer.accelerator": Choice(("auto", "cpu", "gpu", "cuda", "mps", "tpu")),
-    "data.batch_size": _COUNT,
-    "data.eval_batch_size": Number(1, whole=True, null=True),
-    "data.validation_size": Number(1, whole=True, null=True),
-    "data.test_share": Number(0, 0.9, above=True),
-    "data.crop": Number(1, whole=True, null=True),
-    "data.num_classes": Number(1, whole=True, null=True),
-    "data.download_timeout": Number(0, above=True),
-    "data.when_missing": Choice(("digits", "error")),
-    "model.label_dropout": Number(0, 1),
-    "model.data_std": Number(0, above=True),
-    "callbacks.*.decay": Number(0, 1),
-    "callbacks.*.warmup*": Number(0, null=True),
-    "callbacks.*.num_samples": _COUNT,
-    "callbacks.*.every_n_epochs": Number(1, whole=True, null=True),
-    "callbacks.*.every_n_*": Number(0, whole=True, null=True),
-    "callbacks.*.keep_every_n_*": Number(1, whole=True, null=True),
-    "callbacks.*.at": Each(_COUNT, null=True),
-    "callbacks.*.columns": Number(1, whole=True, null=True),
-    "callbacks.*.guidance.scale": Number(),
-    "callbacks.*.scale": _COUNT,
-    "callbacks.*.seed": Number(0, 2**32 - 1, whole=True),
-    "callbacks.*.moments": _COUNT,
-    "callbacks.*.images": _COUNT,
-    "callbacks.*.rows": _COUNT,
-    "callbacks.*.save_top_k": Number(-1, whole=True),
 }
 """Key pattern -> what its value must be."""
 

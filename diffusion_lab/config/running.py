@@ -22,9 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusion_lab.config.arguments import help_text, listing, with_stored
 from diffusion_lab.config.composing import settle
 from diffusion_lab.config.groups import CONF, groups
+from diffusion_lab.config.streams import reader_may_stop
 from diffusion_lab.config.suggestions import explain, unknown_key
 from diffusion_lab.config.words import Typed, key_of
-from diffusion_lab.errors import ConfigError, UserError
+from diffusion_lab.errors import ArgumentError, ConfigError, UserError
 
 Task = Callable[..., Any]
 """(config) or, of a command that was given `ckpt=`, (config, checkpoint) -> anything."""
@@ -40,7 +41,8 @@ def run(
 ) -> None:
     """Run `task` on the config that the command line describes.
 
-    A fault of what was typed is printed without a traceback and ends with status 2.
+    A fault of what was typed is printed without a traceback and ends with status 2, see `errors`.
+    Whoever reads the output may stop reading: the command goes on, and ends as it would have.
 
     Args:
         command: Name of the yaml at the top of `conf/`.
@@ -49,6 +51,17 @@ def run(
         job: In a sweep, called in place of `task` for each job, which it is given.
         finish: After a sweep; gives the exit status.
     """
+    with reader_may_stop():
+        _run(command, task, prepare, job, finish)
+
+
+def _run(
+    command: str,
+    task: Task,
+    prepare: Callable[[Typed], list[str]] | None,
+    job: Callable[[DictConfig, Task], Any] | None,
+    finish: Callable[[], int] | None,
+) -> None:
     typed = Typed.of(sys.argv[1:])
     warnings.showwarning = partial(_show_warning, warnings.showwarning)
     try:
@@ -66,6 +79,10 @@ def run(
         _stop(explain(error, command, typed.overrides), 2)
     except UserError as error:
         _stop(str(error), error.exit_status)
+    except ArgumentError as error:
+        _stop(str(error), 2)
+    except KeyboardInterrupt:
+        _stop("stopped by Ctrl-C", 130)
     else:
         if status:
             sys.exit(status)
@@ -84,8 +101,9 @@ def _through_hydra(
     def one(cfg: DictConfig) -> Any:
         OmegaConf.set_struct(cfg, False)
         try:
-            settle(cfg, HydraConfig.get().overrides.task)
-            result = job(cfg, task) if typed.multirun and job is not None else task(cfg)
+            with reader_may_stop():  # again: a launcher's process has a stdout of its own
+                settle(cfg, HydraConfig.get().overrides.task)
+                result = job(cfg, task) if typed.multirun and job is not None else task(cfg)
         except Exception as error:
             raised.append(error)
             return None

@@ -13,19 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from diffusion_lab.ranges import mismatch
+
+__all__ = ["HYDRA_KEYS", "Signature", "constant", "mismatch", "names_in", "signature"]
+
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
 """Keys of a node that are Hydra's, not the constructor's."""
-
-_SCALARS = {
-    "int": (int, "an integer"),
-    "float": ((int, float), "a number"),
-    "bool": (bool, "true or false"),
-    "str": (str, "text"),
-}
-
-
-_NEVER_TYPED = frozenset({"Tensor"})
-"""Types that no value of a yaml file has."""
 
 _WITHOUT_ARGUMENTS = frozenset({"ABC", "object", "Protocol", "Generic"})
 """Bases that add nothing to a constructor."""
@@ -63,6 +56,37 @@ def signature(target: str) -> Signature | None:
     return _of_class(definition, module)
 
 
+def constant(target: str, name: str) -> Any:
+    """The value of a class attribute, its own or inherited; None where it has no plain one.
+
+    Knows literals, and `tuple(...)` of them.
+    """
+    module, _, name_of_class = target.rpartition(".")
+    found = _definition(module, name_of_class) if module else None
+    if found is None or not isinstance(found[0], ast.ClassDef):
+        return None
+    definition, module = found
+    for entry in definition.body:
+        if isinstance(entry, ast.FunctionDef) and entry.name == name:
+            return None
+        goals = entry.targets if isinstance(entry, ast.Assign) else [getattr(entry, "target", None)]
+        value = getattr(entry, "value", None)
+        if value is not None and any(isinstance(g, ast.Name) and g.id == name for g in goals):
+            return _evaluated(value)
+    bases = [f"{module}.{_last_name(base)}" for base in definition.bases]
+    values = (constant(base, name) for base in bases)
+    return next((value for value in values if value is not None), None)
+
+
+def _evaluated(expression: ast.expr) -> Any:
+    """A literal, or a tuple made of a text or a range; None for anything else."""
+    code = compile(ast.Expression(expression), "constant", "eval")
+    try:
+        return eval(code, {"__builtins__": {"tuple": tuple, "range": range}})
+    except (NameError, AttributeError, TypeError):
+        return None
+
+
 def names_in(module: str) -> list[str]:
     """Classes and functions defined in a module, for suggestions; empty if it is not found."""
     tree = _parsed(module)
@@ -73,66 +97,6 @@ def names_in(module: str) -> list[str]:
         for node in tree.body
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
     ]
-
-
-def mismatch(value: Any, annotation: ast.expr | None) -> str | None:
-    """What was expected, if a plain value does not fit an annotation; None if it fits.
-
-    Knows int, float, bool, str, None, Literal, lists and tuples of these and unions; any other
-    annotation fits everything.
-    """
-    if annotation is None or (isinstance(value, dict) and "_target_" in value):
-        return None
-    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        return mismatch(value, ast.parse(annotation.value, mode="eval").body)
-    expected = [_expected(value, part) for part in _alternatives(annotation)]
-    if any(text is None for text in expected):
-        return None
-    return " or ".join(dict.fromkeys(text for text in expected if text))
-
-
-def _alternatives(annotation: ast.expr) -> list[ast.expr]:
-    """The parts of a union, of `a | b`, Optional[a] or Union[a, b]."""
-    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
-        return _alternatives(annotation.left) + _alternatives(annotation.right)
-    if isinstance(annotation, ast.Subscript):
-        name = _last_name(annotation.value)
-        inner = annotation.slice
-        parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-        if name == "Optional":
-            return [*_alternatives(inner), ast.Constant(None)]
-        if name == "Union":
-            return [option for part in parts for option in _alternatives(part)]
-    return [annotation]
-
-
-def _expected(value: Any, annotation: ast.expr) -> str | None:
-    """As `mismatch`, for one alternative."""
-    if isinstance(annotation, ast.Constant) and annotation.value is None:
-        return None if value is None else "null"
-    name = _last_name(annotation)
-    if name in _SCALARS:
-        kinds, text = _SCALARS[name]
-        fits = isinstance(value, kinds) and (name == "bool" or not isinstance(value, bool))
-        return None if fits else text
-    if isinstance(annotation, ast.Subscript):
-        return _expected_container(value, annotation)
-    return "" if name in _NEVER_TYPED else None
-
-
-def _expected_container(value: Any, annotation: ast.Subscript) -> str | None:
-    name = _last_name(annotation.value)
-    inner = annotation.slice
-    parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-    if name == "Literal":
-        allowed = [part.value for part in parts if isinstance(part, ast.Constant)]
-        return None if value in allowed else "one of " + ", ".join(map(str, allowed))
-    if name in {"list", "List", "Sequence", "Iterable", "tuple", "Tuple"}:
-        if not isinstance(value, list | tuple):
-            return "a list"
-        wrong = [text for entry in value if (text := mismatch(entry, parts[0]))]
-        return f"a list, each entry {wrong[0]}" if wrong else None
-    return None
 
 
 def _last_name(node: ast.expr) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from diffusion_lab.data.loader import TensorLoader
 from diffusion_lab.errors import DataError
 from diffusion_lab.random import permutation
+from diffusion_lab.ranges import Count, Positive, Seed, checked
 
 MOMENT_TOLERANCE = 0.05
 """How far the stated mean and standard deviation may be from those of the samples."""
@@ -59,7 +60,8 @@ class MemoryDataModule(LightningDataModule, ABC):
         std: their standard deviation; what EDM's sigma_data is taken from.
 
     Raises:
-        DataError: names the argument, its value and what is allowed.
+        ArgumentError: a number out of range.
+        DataError: a number of classes that the data does not have.
     """
 
     class_names: tuple[str, ...]
@@ -67,16 +69,17 @@ class MemoryDataModule(LightningDataModule, ABC):
     horizontal_flip: bool = False
     """Whether training batches hold about half of their images mirrored."""
 
+    @checked
     def __init__(
         self,
-        shape: Sequence[int],
-        num_classes: int | None,
-        batch_size: int,
+        shape: Sequence[Count],
+        num_classes: Count | None,
+        batch_size: Count,
         eval_batch_size: int,
-        validation_size: int,
-        seed: int,
+        validation_size: Count,
+        seed: Seed,
         mean: float,
-        std: float,
+        std: Positive,
     ) -> None:
         super().__init__()
         self.mean, self.std = mean, std
@@ -86,9 +89,6 @@ class MemoryDataModule(LightningDataModule, ABC):
         self.validation_size = validation_size
         self._held: Held | None = None
         self._check_classes()
-        for name in ("batch_size", "eval_batch_size", "validation_size"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name}={getattr(self, name)}: must be at least 1")
 
     def _check_classes(self) -> None:
         """Refuse a number of classes that the data does not have."""

@@ -24,6 +24,7 @@ from diffusion_lab.data.files import check_hash, download
 from diffusion_lab.data.module import ImageDataModule, Images
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import sha256, write_atomically
+from diffusion_lab.ranges import Count, Positive, Seed, checked
 
 
 class CIFAR10(ImageDataModule):
@@ -71,20 +72,21 @@ class CIFAR10(ImageDataModule):
     }
     """Official MD5 of each file, as torchvision has them; the last one holds the test images."""
 
+    @checked
     def __init__(
         self,
         data_dir: str | os.PathLike[str],
-        shape: Sequence[int] = (3, 32, 32),
-        num_classes: int | None = 10,
-        batch_size: int = 128,
-        eval_batch_size: int = 500,
-        validation_size: int = 5000,
-        seed: int = 0,
+        shape: Sequence[Count] = (3, 32, 32),
+        num_classes: Count | None = 10,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 500,
+        validation_size: Count = 5000,
+        seed: Seed = 0,
         mean: float = -0.053,
-        std: float = 0.503,
+        std: Positive = 0.503,
         horizontal_flip: bool = True,
         download: bool = True,
-        download_timeout: float = 10.0,
+        download_timeout: Positive = 10.0,
     ) -> None:
         super().__init__(
             shape,
@@ -97,8 +99,6 @@ class CIFAR10(ImageDataModule):
             std,
             horizontal_flip,
         )
-        if not download_timeout > 0:
-            raise DataError(f"download_timeout={download_timeout}: must be more than 0 seconds")
         self.data_dir = Path(data_dir).expanduser()
         self.download, self.download_timeout = download, download_timeout
         self._reason = "data.download=false" if not download else "not downloaded yet"

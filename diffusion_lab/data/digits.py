@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from diffusion_lab.data.module import ImageDataModule, Images
 from diffusion_lab.random import permutation
+from diffusion_lab.ranges import Count, Positive, Seed, checked
 
 TEST_PER_CLASS = 30
 
@@ -26,16 +27,17 @@ class Digits(ImageDataModule):
     The arguments are those of `ImageDataModule`; `validation_size` is by default 197.
     """
 
+    @checked
     def __init__(
         self,
-        shape: Sequence[int] = (1, 28, 28),
-        num_classes: int | None = 10,
-        batch_size: int = 128,
-        eval_batch_size: int = 500,
-        validation_size: int = 197,
-        seed: int = 0,
+        shape: Sequence[Count] = (1, 28, 28),
+        num_classes: Count | None = 10,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 500,
+        validation_size: Count = 197,
+        seed: Seed = 0,
         mean: float = -0.705,
-        std: float = 0.661,
+        std: Positive = 0.661,
         horizontal_flip: bool = False,
     ) -> None:
         super().__init__(

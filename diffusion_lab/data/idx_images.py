@@ -18,6 +18,7 @@ from diffusion_lab.data.idx import read_pair
 from diffusion_lab.data.module import ImageDataModule, Images
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import sha256
+from diffusion_lab.ranges import Count, Positive, Seed, checked
 
 
 class IdxImages(ImageDataModule):
@@ -52,20 +53,21 @@ class IdxImages(ImageDataModule):
     counts: tuple[int, int] = (60_000, 10_000)
     """How many training and test images there are."""
 
+    @checked
     def __init__(
         self,
         data_dir: str | os.PathLike[str],
-        shape: Sequence[int] = (1, 28, 28),
-        num_classes: int | None = 10,
-        batch_size: int = 128,
-        eval_batch_size: int = 500,
-        validation_size: int = 5000,
-        seed: int = 0,
+        shape: Sequence[Count] = (1, 28, 28),
+        num_classes: Count | None = 10,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 500,
+        validation_size: Count = 5000,
+        seed: Seed = 0,
         mean: float | None = None,
-        std: float | None = None,
+        std: Positive | None = None,
         horizontal_flip: bool = False,
         download: bool = True,
-        download_timeout: float = 10.0,
+        download_timeout: Positive = 10.0,
     ) -> None:
         super().__init__(
             shape,
@@ -78,8 +80,6 @@ class IdxImages(ImageDataModule):
             self.moments[1] if std is None else std,
             horizontal_flip,
         )
-        if not download_timeout > 0:
-            raise DataError(f"download_timeout={download_timeout}: must be more than 0 seconds")
         self.data_dir = Path(data_dir).expanduser()
         self.download, self.download_timeout = download, download_timeout
         self._reason = "data.download=false" if not download else "not downloaded yet"

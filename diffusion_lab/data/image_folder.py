@@ -6,8 +6,10 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor
 
 from diffusion_lab.data.decoding import decoded
@@ -16,6 +18,7 @@ from diffusion_lab.data.module import ImageDataModule, Images
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import user_cache_dir
 from diffusion_lab.random import permutation
+from diffusion_lab.ranges import Count, Positive, Seed, checked
 
 FORMAT = 1
 """Raised where the same files give other pixels."""
@@ -44,19 +47,22 @@ class ImageFolder(ImageDataModule):
         cache: folder in which the decoded images are kept; null for the user's cache.
     """
 
+    original = None
+
+    @checked
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        shape: Sequence[int] = (3, 64, 64),
-        crop: int | None = None,
-        num_classes: int | None = None,
-        test_share: float = 0.1,
-        batch_size: int = 128,
-        eval_batch_size: int = 500,
-        validation_size: int | None = None,
-        seed: int = 0,
+        shape: Sequence[Count] = (3, 64, 64),
+        crop: Count | None = None,
+        num_classes: Count | None = None,
+        test_share: Annotated[float, Gt(0), Lt(1)] = 0.1,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 500,
+        validation_size: Count | None = None,
+        seed: Seed = 0,
         mean: float = 0.0,
-        std: float = 0.5,
+        std: Positive = 0.5,
         horizontal_flip: bool = False,
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -71,10 +77,6 @@ class ImageFolder(ImageDataModule):
             std,
             horizontal_flip,
         )
-        if crop is not None and crop < 1:
-            raise DataError(f"crop={crop}: must be at least 1, or null")
-        if not 0 < test_share < 1:
-            raise DataError(f"test_share={test_share}: must be above 0 and below 1")
         self.folder, self.crop = Path(folder).expanduser(), crop
         self.test_share = test_share
         self.cache = user_cache_dir() if cache is None else Path(cache).expanduser()

@@ -15,6 +15,7 @@ from diffusion_lab.data.files import check_hash
 from diffusion_lab.data.idx_images import IdxImages
 from diffusion_lab.data.module import Images
 from diffusion_lab.errors import DataError
+from diffusion_lab.ranges import Count, Positive, Seed, checked
 
 
 class MNIST(IdxImages):
@@ -50,21 +51,22 @@ class MNIST(IdxImages):
     """Official SHA-256 of each expanded file."""
     packed = dict.fromkeys(sha256, "")
 
+    @checked
     def __init__(
         self,
         data_dir: str | os.PathLike[str],
-        shape: Sequence[int] = (1, 28, 28),
-        num_classes: int | None = 10,
-        batch_size: int = 128,
-        eval_batch_size: int = 500,
-        validation_size: int = 5000,
-        seed: int = 0,
+        shape: Sequence[Count] = (1, 28, 28),
+        num_classes: Count | None = 10,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 500,
+        validation_size: Count = 5000,
+        seed: Seed = 0,
         mean: float | None = None,
-        std: float | None = None,
+        std: Positive | None = None,
         horizontal_flip: bool = False,
         when_missing: Literal["digits", "error"] = "digits",
         download: bool = True,
-        download_timeout: float = 10.0,
+        download_timeout: Positive = 10.0,
     ) -> None:
         super().__init__(
             data_dir,

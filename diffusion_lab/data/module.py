@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from diffusion_lab.data.base import Held, MemoryDataModule
 from diffusion_lab.errors import DataError
 from diffusion_lab.pixels import from_bytes
+from diffusion_lab.ranges import Count, Positive, Seed, checked
 
 
 class Images(NamedTuple):
@@ -56,23 +57,25 @@ class ImageDataModule(MemoryDataModule):
             images whose sides mean something, as those of letters do.
 
     Raises:
-        DataError: names the argument, its value and what is allowed.
+        ArgumentError: a number out of range.
+        DataError: a shape or a number of classes that the images do not have.
     """
 
     class_names = tuple("0123456789")
-    original: tuple[int, int, int] = (1, 28, 28)
-    """``(C, H, W)`` of the images that `load` returns."""
+    original: tuple[int, int, int] | None = (1, 28, 28)
+    """``(C, H, W)`` of the images that `load` returns; None where they are brought to any."""
 
+    @checked
     def __init__(
         self,
-        shape: Sequence[int] = (1, 28, 28),
-        num_classes: int | None = 10,
-        batch_size: int = 128,
-        eval_batch_size: int = 500,
-        validation_size: int = 5000,
-        seed: int = 0,
+        shape: Sequence[Count] = (1, 28, 28),
+        num_classes: Count | None = 10,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 500,
+        validation_size: Count = 5000,
+        seed: Seed = 0,
         mean: float = -0.739,
-        std: float = 0.616,
+        std: Positive = 0.616,
         horizontal_flip: bool = False,
     ) -> None:
         super().__init__(
@@ -90,6 +93,7 @@ class ImageDataModule(MemoryDataModule):
 
     def _check_shape(self) -> None:
         """Refuse a shape that the images cannot be brought to."""
+        assert self.original is not None
         c, h, w = self.original
         if len(self.shape) != 3 or self.shape[0] != c or self.shape[1] < h or self.shape[2] < w:
             raise DataError(

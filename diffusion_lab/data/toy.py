@@ -9,14 +9,17 @@ import hashlib
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_lab.data.base import Held, MemoryDataModule
 from diffusion_lab.errors import DataError
+from diffusion_lab.ranges import Count, NonNegative, Positive, Seed, checked
 
 TRAIN_SEED, TEST_SEED = 1, 2
 """Seeds of the points: constants, so that runs of any seed see the same training and test set."""
@@ -41,26 +44,29 @@ class PointsDataModule(MemoryDataModule):
         std: their standard deviation.
 
     Raises:
-        DataError: names the argument, its value and what is allowed.
+        ArgumentError: a number out of range.
+        DataError: a shape or a number of classes that the points do not have.
     """
 
+    original = (2,)
     centre: tuple[float, float] = (0.0, 0.0)
     """Subtracted from what `draw` returns."""
     scale: float = 1.0
     """Then divides both coordinates: one number, so that shapes keep their proportions."""
 
+    @checked
     def __init__(
         self,
-        shape: Sequence[int] = (2,),
-        num_classes: int | None = None,
-        train_size: int = 100_000,
-        test_size: int = 100_000,
-        batch_size: int = 128,
-        eval_batch_size: int = 5000,
-        validation_size: int = 5000,
-        seed: int = 0,
+        shape: Sequence[Count] = (2,),
+        num_classes: Count | None = None,
+        train_size: Annotated[int, Ge(2)] = 100_000,
+        test_size: Annotated[int, Ge(2)] = 100_000,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 5000,
+        validation_size: Count = 5000,
+        seed: Seed = 0,
         mean: float = 0.0,
-        std: float = 1.0,
+        std: Positive = 1.0,
     ) -> None:
         super().__init__(
             shape,
@@ -74,9 +80,6 @@ class PointsDataModule(MemoryDataModule):
         )
         if self.shape != (2,):
             raise DataError(f"shape={list(self.shape)}: {type(self).__name__} has shape [2]")
-        for name, value in (("train_size", train_size), ("test_size", test_size)):
-            if value < 2:
-                raise DataError(f"{name}={value}: must be at least 2")
         self.train_size, self.test_size = train_size, test_size
 
     @abstractmethod
@@ -117,19 +120,20 @@ class Moons(PointsDataModule):
     surplus = 5
     """Points made for each one kept, see `draw`."""
 
+    @checked
     def __init__(
         self,
-        shape: Sequence[int] = (2,),
-        num_classes: int | None = None,
-        noise: float = 0.05,
-        train_size: int = 100_000,
-        test_size: int = 100_000,
-        batch_size: int = 128,
-        eval_batch_size: int = 5000,
-        validation_size: int = 5000,
-        seed: int = 0,
+        shape: Sequence[Count] = (2,),
+        num_classes: Count | None = None,
+        noise: NonNegative = 0.05,
+        train_size: Annotated[int, Ge(2)] = 100_000,
+        test_size: Annotated[int, Ge(2)] = 100_000,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 5000,
+        validation_size: Count = 5000,
+        seed: Seed = 0,
         mean: float = 0.0,
-        std: float = 1.0,
+        std: Positive = 1.0,
     ) -> None:
         super().__init__(
             shape,
@@ -143,8 +147,6 @@ class Moons(PointsDataModule):
             mean,
             std,
         )
-        if not noise >= 0:
-            raise DataError(f"noise={noise}: a standard deviation must not be negative")
         self.noise = noise
 
     def draw(self, count: int, seed: int) -> tuple[NDArray[np.floating], NDArray[np.integer]]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
-from torch import Tensor
+from annotated_types import Ge
+from torch import Tensor, nn
 
-from diffusion_lab.pixels import nn, to_grey
+from diffusion_lab.pixels import to_grey
+from diffusion_lab.ranges import Count, checked
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -31,18 +33,18 @@ class Inception:
         batch_size: Images at once.
 
     Raises:
-        ValueError: fewer than 2 real images, or a file of weights that is not there.
+        ArgumentError: fewer than 2 real images.
+        ValueError: a file of weights that is not there.
     """
 
+    @checked
     def __init__(
         self,
-        feature: int | nn.Module = 2048,
+        feature: Literal[64, 192, 768, 2048] | nn.Module = 2048,
         weights: str | None = None,
-        real_images: int = 5000,
-        batch_size: int = 50,
+        real_images: Annotated[int, Ge(2)] = 5000,
+        batch_size: Count = 50,
     ) -> None:
-        if real_images < 2:
-            raise ValueError(f"features.real_images={real_images} must be at least 2")
         if weights is not None and not Path(weights).expanduser().is_file():
             raise ValueError(f"features.weights={weights}: there is no such file")
         self.feature, self.weights = feature, weights

@@ -23,8 +23,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from diffusion_lab.config.arguments import rewrite
+from diffusion_lab.config.checking import refuse
 from diffusion_lab.config.composing import raw
 from diffusion_lab.config.groups import CONF, options
+from diffusion_lab.config.rules import ranged
 from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.config.words import Typed, key_of, quoted, value_of
 from diffusion_lab.errors import ConfigError
@@ -81,6 +83,9 @@ class SweepLaunch:
         once = rewrite("train", fixed)
         cfg = raw("train", [*once, quoted("run_dir", self.folder)], hydra=True)
         refuse_launch(cfg.hydra, cfg.get("trainer") or {})
+        names = ("launcher", "sweeper")
+        nodes = {name: OmegaConf.to_container(cfg.hydra[name]) for name in names}
+        refuse([*ranged({"hydra": nodes}).values()])
         if (_name_of(cfg.hydra.sweeper), _name_of(cfg.hydra.launcher)) == _PLAIN:
             # Otherwise Hydra composes every job once more before it starts the first.
             overrides.append("hydra.sweeper.max_batch_size=1")

@@ -106,7 +106,7 @@ class Cell:
         """Errors of the settings, and what was built to find them."""
         trained = ("schedule", "parameterization")
         config = {key: self.stored["config"].get(key) for key in trained}
-        own = {key: plain(self.cfg.get(key)) for key in (*SETTINGS, "trust")}
+        own = {key: plain(self.cfg.get(key)) for key in (*SETTINGS, "devices", "trust")}
         own.pop("label")
         return checked({**{key: value for key, value in config.items() if value}, **own})
 
@@ -121,11 +121,15 @@ class Cell:
         from diffusion_lab.metrics.intervals import FEWEST
 
         found = list(self._checked[0])
+        for key in ("num_samples", "batch_size"):
+            if self.cfg[key] is None:
+                found.append(f"{key}=null must be an integer of at least 1")
         count = self.cfg.num_samples
         if isinstance(count, int) and count < FEWEST:
             found.append(f"num_samples={count}: intervals need at least {FEWEST}, better 1000")
         try:
-            _ = self.labels
+            if type(count) is int and count > 0:  # else told above
+                _ = self.labels
         except (ValueError, TypeError, RuntimeError) as error:
             text = str(error)
             known = text.startswith(("label=", "num_samples="))

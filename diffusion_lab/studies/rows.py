@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
+
+from annotated_types import Ge
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.config.sweep_values import combinations
 from diffusion_lab.errors import ConfigError
+from diffusion_lab.ranges import checked
 from diffusion_lab.runs.folder import run_folder_of
 from diffusion_lab.spread import spread
 
@@ -81,6 +84,7 @@ class EachRun:
         return [Row(name, ckpt, self.overrides) for name, ckpt in runs.items()]
 
 
+@checked
 @dataclass(frozen=True)
 class SavedSteps:
     """One row for each checkpoint `step_*.ckpt` that a run kept, evenly chosen.
@@ -91,7 +95,7 @@ class SavedSteps:
     """
 
     overrides: Sequence[str]
-    most: int = 12
+    most: Annotated[int, Ge(2)] = 12
 
     def settings(self) -> Sequence[Sequence[str]]:
         """See `Rows`."""
@@ -101,10 +105,8 @@ class SavedSteps:
         """See `Rows`.
 
         Raises:
-            ConfigError: A run kept none; or `most` is below 2.
+            ConfigError: A run kept none.
         """
-        if self.most < 2:
-            raise ConfigError(f"study.rows.most={self.most} must be at least 2: first and last")
         rows = []
         for ckpt in runs.values():
             folder = run_folder_of(ckpt) / "checkpoints"

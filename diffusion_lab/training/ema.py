@@ -11,12 +11,15 @@ would still be half initial weights. Buffers are copied.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
+from annotated_types import Ge, Lt
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+
+from diffusion_lab.ranges import Natural, checked
 
 
 class EMA(WeightAveraging):
@@ -37,16 +40,16 @@ class EMA(WeightAveraging):
         start_step: Optimizer step at which averaging begins, at least 0.
 
     Raises:
-        ValueError: a number out of its range.
+        ArgumentError: a number out of its range.
     """
 
-    def __init__(self, decay: float = 0.999, warmup: float = 10.0, start_step: int = 0) -> None:
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"callbacks.ema.decay={decay} must lie in [0, 1), e.g. 0.999")
-        if warmup < 1:
-            raise ValueError(f"callbacks.ema.warmup={warmup} must be at least 1 (1: none)")
-        if start_step < 0:
-            raise ValueError(f"callbacks.ema.start_step={start_step} must not be negative")
+    @checked
+    def __init__(
+        self,
+        decay: Annotated[float, Ge(0), Lt(1)] = 0.999,
+        warmup: Annotated[float, Ge(1)] = 10.0,
+        start_step: Natural = 0,
+    ) -> None:
         super().__init__()
         self.decay = decay
         self.warmup = warmup

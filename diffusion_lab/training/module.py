@@ -23,6 +23,7 @@ from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import CheckpointError
 from diffusion_lab.generate.generation import Drawing
 from diffusion_lab.generate.model import Generates
+from diffusion_lab.ranges import Count, Natural, Positive, Seed, Share, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler, X0Constraint
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
@@ -68,9 +69,11 @@ class DiffusionModule(Generates, pl.LightningModule):
             see `validation`; 0: it is not.
 
     Raises:
-        ValueError: arguments that are out of range or do not fit each other.
+        ArgumentError: a number out of range.
+        ValueError: arguments that do not fit each other.
     """
 
+    @checked
     def __init__(
         self,
         denoiser: nn.Module,
@@ -78,25 +81,25 @@ class DiffusionModule(Generates, pl.LightningModule):
         parameterization: Parameterization,
         objective: Objective,
         *,
-        shape: Sequence[int],
+        shape: Sequence[Count],
         optimizer: Callable[..., Optimizer] | None = None,
         lr_scheduler: Callable[..., LRScheduler] | None = None,
-        num_classes: int | None = None,
-        label_dropout: float = 0.1,
+        num_classes: Count | None = None,
+        label_dropout: Share = 0.1,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
         constraint: X0Constraint | None = None,
         data_mean: float = 0.0,
-        data_std: float = 1.0,
+        data_std: Positive = 1.0,
         input_scaling: bool = False,
         matched_prior: bool = False,
         clip_samples: bool = False,
-        seed: int = 0,
-        level_images: int = 512,
+        seed: Seed = 0,
+        level_images: Natural = 512,
         teacher: Callable[[], GaussianDiffusion] | None = None,
     ) -> None:
         super().__init__()
-        _check(denoiser, shape, num_classes, label_dropout, level_images)
+        _check(denoiser, shape, num_classes)
         self.diffusion = GaussianDiffusion(
             denoiser, schedule, parameterization, data_mean, data_std, input_scaling, matched_prior
         )
@@ -317,22 +320,10 @@ class DiffusionModule(Generates, pl.LightningModule):
         super().on_validation_model_train()
 
 
-def _check(
-    denoiser: nn.Module,
-    shape: Sequence[int],
-    num_classes: int | None,
-    label_dropout: float,
-    level_images: int,
-) -> None:
+def _check(denoiser: nn.Module, shape: Sequence[int], num_classes: int | None) -> None:
     """Refuse arguments that do not fit, see `DiffusionModule`."""
-    if not shape or any(int(size) != size or size < 1 for size in shape):
+    if not shape:
         raise ValueError(f"shape={list(shape)} must be sizes of at least 1, e.g. [1, 28, 28]")
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes={num_classes} must be at least 1, or null for no classes")
-    if not 0.0 <= label_dropout <= 1.0:
-        raise ValueError(f"model.label_dropout={label_dropout} must lie between 0 and 1")
-    if level_images < 0:
-        raise ValueError(f"model.level_images={level_images} must be at least 0 (0: none)")
     own = getattr(denoiser, "num_classes", num_classes)
     if own != num_classes:
         raise ValueError(

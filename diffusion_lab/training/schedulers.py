@@ -13,6 +13,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from diffusion_lab.ranges import Count, Natural, Share, checked
+
 
 class WarmupSchedule(LRScheduler, ABC):
     """Linear warm-up, then a curve.
@@ -25,24 +27,17 @@ class WarmupSchedule(LRScheduler, ABC):
         final_fraction: Fraction of the full rate that is reached after the last step, in [0, 1].
 
     Raises:
-        ValueError: a number out of its range.
+        ArgumentError: a number out of its range.
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
-        total_steps: int,
-        warmup_steps: int = 0,
-        final_fraction: float = 0.0,
+        total_steps: Count,
+        warmup_steps: Natural = 0,
+        final_fraction: Share = 0.0,
     ) -> None:
-        if total_steps < 1:
-            raise ValueError(f"total_steps={total_steps} must be at least 1")
-        if warmup_steps < 0:
-            raise ValueError(f"lr_scheduler.warmup_steps={warmup_steps} must not be negative")
-        if not 0.0 <= final_fraction <= 1.0:
-            raise ValueError(
-                f"lr_scheduler.final_fraction={final_fraction} must lie between 0 and 1"
-            )
         self.total_steps = int(total_steps)
         self.warmup_steps = min(int(warmup_steps), self.total_steps // 10)
         self.final_fraction = final_fraction

@@ -195,7 +195,7 @@ def test_a_failed_download_is_the_reason_given(tmp_path, monkeypatch):
         ({"num_classes": 5}, "num_classes=5"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"validation_size": 0}, "validation_size=0"),
-        ({"when_missing": "guess"}, "when_missing='guess'"),
+        ({"when_missing": "guess"}, "when_missing=guess"),
         ({"download_timeout": 0}, "download_timeout=0"),
     ],
 )

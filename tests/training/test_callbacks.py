@@ -121,7 +121,7 @@ def test_late_start_is_safe(tmp_path: Path, start: int) -> None:
 
 @pytest.mark.parametrize("bad", [{"decay": 1.0}, {"warmup": 0.5}, {"start_step": -1}])
 def test_ema_refuses(bad: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"callbacks.ema.{next(iter(bad))}="):
+    with pytest.raises(ValueError, match=f"^{next(iter(bad))}="):
         EMA(**bad)
 
 
@@ -327,7 +327,7 @@ def test_best_by_samples_is_gone_on_with(tmp_path: Path) -> None:
     [
         ({"monitor": "val/agreement"}, r"mode=min: val/agreement is the better the larger"),
         ({"monitor": "val/fd_ratio", "mode": "max"}, r"mode=max: val/fd_ratio .* the smaller"),
-        ({"mode": "least"}, r"mode='least' must be min or max"),
+        ({"mode": "least"}, r"mode=least must be one of min, max"),
     ],
 )
 def test_a_mode_that_does_not_suit_is_refused(
@@ -357,8 +357,8 @@ def test_a_monitor_of_samples_needs_samples(tmp_path: Path) -> None:
     [
         ({}, {"max_epochs": 5, "check_val_every_n_epoch": 3}, "first be scored after epoch 6 of 5"),
         ({}, {"limit_val_batches": 0}, "this run has none"),
-        ({"every_n_epochs": 0}, {}, "every_n_epochs=0 must be at least 1"),
-        ({"num_samples": 1}, {}, "num_samples=1 must be at least 2"),
+        ({"every_n_epochs": 0}, {}, "every_n_epochs=0 must be an integer of at least 1"),
+        ({"num_samples": 1}, {}, "num_samples=1 must be an integer of at least 2"),
     ],
 )
 def test_scores_that_never_come_are_refused(
@@ -437,7 +437,7 @@ def test_nothing_is_drawn_twice_where_nothing_is_averaged(tmp_path: Path) -> Non
     trainer = tiny_trainer(tmp_path, callbacks=callbacks, max_epochs=1)
     trainer.fit(tiny_module(), datamodule=TinyData())
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["epoch_001.png"]
-    with pytest.raises(ValueError, match=r"callbacks\.samples\.raw=-1"):
+    with pytest.raises(ValueError, match=r"^raw=-1"):
         SampleGrid(tmp_path, raw=-1)
 
 

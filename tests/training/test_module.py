@@ -84,7 +84,7 @@ def test_refusals() -> None:
     for changes, message in (
         ({"shape": (1, 0, 4)}, "shape="),
         ({"num_classes": 0}, "num_classes=0"),
-        ({"label_dropout": 1.5}, r"model\.label_dropout=1\.5"),
+        ({"label_dropout": 1.5}, r"^label_dropout=1\.5"),
         ({"denoiser": TinyNet(7)}, r"denoiser\.num_classes=7 must equal num_classes=3"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion_lab.errors import CheckpointError
 from diffusion_lab.files import remove_leftovers
+from diffusion_lab.ranges import Count, checked
 from diffusion_lab.training.callbacks.monitoring import Best, refuse_never_logged
 from diffusion_lab.training.callbacks.steering import between_steps, by_steps
 
@@ -32,28 +33,20 @@ class Checkpoints(Checkpoint):
         keep_every_n_epochs: The same at the end of every so many epochs, also named by the step.
 
     Raises:
-        ValueError: a number below 1, or a mode that does not suit the metric.
+        ArgumentError: a number below 1.
+        ValueError: a mode that does not suit the metric.
     """
 
+    @checked
     def __init__(
         self,
         run_dir: str | Path,
         monitor: str | None = "val/loss",
         mode: Literal["min", "max"] = "min",
-        every_n_steps: int | None = None,
-        keep_every_n_steps: int | None = None,
-        keep_every_n_epochs: int | None = None,
+        every_n_steps: Count | None = None,
+        keep_every_n_steps: Count | None = None,
+        keep_every_n_epochs: Count | None = None,
     ) -> None:
-        periods = {
-            "every_n_steps": every_n_steps,
-            "keep_every_n_steps": keep_every_n_steps,
-            "keep_every_n_epochs": keep_every_n_epochs,
-        }
-        for name, value in periods.items():
-            if value is not None and value < 1:
-                raise ValueError(
-                    f"callbacks.checkpoints.{name}={value} must be at least 1, or null"
-                )
         self.folder = Path(run_dir) / "checkpoints"
         self.best = None if monitor is None else Best(monitor, mode)
         self.every_n_steps = every_n_steps

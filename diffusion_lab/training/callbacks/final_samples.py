@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from diffusion_lab.generate.labels import expand_labels
+from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.training.callbacks.fixed_samples import every_class, fixed_samples
 from diffusion_lab.training.loggers import log_images, log_table, takes_tables
 from diffusion_lab.training.module import DiffusionModule
@@ -34,18 +35,13 @@ class FinalSamples(Callback):
         seed: Seed of the noise; image k is image k of the grids with the same seed.
 
     Raises:
-        ValueError: num_samples below 1.
+        ArgumentError: num_samples below 1.
     """
 
+    @checked
     def __init__(
-        self, reader: Callable[[Any], Reader | None], num_samples: int = 20, seed: int = 0
+        self, reader: Callable[[Any], Reader | None], num_samples: Count = 20, seed: Seed = 0
     ) -> None:
-        if num_samples < 1:
-            from diffusion_lab.errors import ConfigError
-
-            raise ConfigError(
-                f"callbacks.final_samples.num_samples={num_samples} must be at least 1"
-            )
         self.reader = reader
         self.num_samples = num_samples
         self.seed = seed

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from diffusion_lab.errors import RunError
+from diffusion_lab.ranges import Natural, checked
 
 
 class NonFiniteError(RunError):
@@ -27,12 +28,11 @@ class NonFiniteGuard(Callback):
             scaler skips that step: so many in a row are allowed.
 
     Raises:
-        ValueError: max_skipped < 0.
+        ArgumentError: max_skipped < 0.
     """
 
-    def __init__(self, max_skipped: int = 20) -> None:
-        if max_skipped < 0:
-            raise ValueError(f"callbacks.guard.max_skipped={max_skipped} must not be negative")
+    @checked
+    def __init__(self, max_skipped: Natural = 20) -> None:
         self.max_skipped = max_skipped
         self.skipped = 0
         self._loss: Tensor | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
+from diffusion_lab.ranges import NonNegative, checked
 from diffusion_lab.reporting.status_line import StatusLine, clock
 from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.callbacks.timed import Timed
@@ -26,7 +27,8 @@ class Progress(Timed):
         log_interval: Seconds between two lines elsewhere.
     """
 
-    def __init__(self, interval: float = 0.5, log_interval: float = 15.0) -> None:
+    @checked
+    def __init__(self, interval: NonNegative = 0.5, log_interval: NonNegative = 15.0) -> None:
         super().__init__()
         self._line = StatusLine()
         self.interval = interval if self._line.terminal else log_interval

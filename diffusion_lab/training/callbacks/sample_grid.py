@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from PIL.Image import Image
 from torch import Tensor
 
+from diffusion_lab.ranges import Count, Natural, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler
 from diffusion_lab.training.callbacks.fixed_samples import fixed_samples
 from diffusion_lab.training.callbacks.steering import by_steps
@@ -46,30 +47,23 @@ class SampleGrid(Callback):
             as one cloud, so of them as many as of the others.
 
     Raises:
-        ValueError: a number below 1, or raw below 0.
+        ArgumentError: a number below 1, or raw below 0.
     """
 
+    @checked
     def __init__(
         self,
         run_dir: str | Path,
-        num_samples: int = 100,
-        columns: int | None = None,
-        every_n_epochs: int = 1,
-        seed: int = 0,
-        scale: int = 2,
+        num_samples: Count = 100,
+        columns: Count | None = None,
+        every_n_epochs: Count = 1,
+        seed: Seed = 0,
+        scale: Count = 2,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
-        at: Sequence[int] | None = None,
-        raw: int = 0,
+        at: Sequence[Count] | None = None,
+        raw: Natural = 0,
     ) -> None:
-        if raw < 0:
-            from diffusion_lab.errors import ConfigError
-
-            raise ConfigError(f"callbacks.samples.raw={raw} must be at least 0 (0: none)")
-        sizes = {"num_samples": num_samples, "every_n_epochs": every_n_epochs, "scale": scale}
-        for name, value in [*sizes.items(), *(("at", number) for number in at or ())]:
-            if value < 1:
-                raise ValueError(f"callbacks.samples.{name}={value} must be at least 1")
         self.folder = Path(run_dir) / "samples"
         self.num_samples = num_samples
         self.columns = columns

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
+from annotated_types import Ge
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from diffusion_lab.generate.labels import expand_labels
+from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler
 from diffusion_lab.training.callbacks.fixed_samples import every_class, fixed_samples
 from diffusion_lab.training.callbacks.steering import by_steps
@@ -51,30 +53,20 @@ class SampleMetrics(Callback):
         guidance: In place of the module's own.
 
     Raises:
-        ValueError: a number below its smallest.
+        ArgumentError: a number below its smallest.
     """
 
+    @checked
     def __init__(
         self,
         scorer: Callable[..., Scorer],
-        every_n_epochs: int | None = None,
-        num_samples: int = 500,
-        seed: int = 0,
-        batch_size: int = 250,
+        every_n_epochs: Count | None = None,
+        num_samples: Annotated[int, Ge(2)] = 500,
+        seed: Seed = 0,
+        batch_size: Count = 250,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
     ) -> None:
-        for name, value, least in (
-            ("every_n_epochs", every_n_epochs, 1),
-            ("num_samples", num_samples, 2),
-            ("batch_size", batch_size, 1),
-        ):
-            if value is not None and value < least:
-                from diffusion_lab.errors import ConfigError
-
-                raise ConfigError(
-                    f"callbacks.sample_metrics.{name}={value} must be at least {least}"
-                )
         self.scorer = scorer
         self.every_n_epochs = every_n_epochs
         self.num_samples = num_samples

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL.Image import Image
 
+from diffusion_lab.ranges import NonNegative, checked
 from diffusion_lab.training.loggers.courier import Courier, Sink
 
 __all__ = ["GuardedLogger", "Sink", "log_images", "log_table", "takes_tables"]
@@ -68,14 +69,11 @@ class GuardedLogger(Logger):
         patience: Seconds that the end of a run waits for it at most.
 
     Raises:
-        ValueError: patience below 0.
+        ArgumentError: patience below 0.
     """
 
-    def __init__(self, patience: float = 30.0) -> None:
-        if patience < 0:
-            from diffusion_lab.errors import ConfigError
-
-            raise ConfigError(f"logger.patience={patience} must not be negative (seconds)")
+    @checked
+    def __init__(self, patience: NonNegative = 30.0) -> None:
         super().__init__()
         self.patience = patience
         self.paused = False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
+from diffusion_lab.ranges import NonNegative, checked
 from diffusion_lab.training.loggers.guarded import GuardedLogger
 
 if TYPE_CHECKING:
@@ -24,10 +25,11 @@ class TensorBoardRun(GuardedLogger):
         patience: Seconds that the end of a run waits for it at most.
 
     Raises:
-        ValueError: patience below 0.
+        ArgumentError: patience below 0.
     """
 
-    def __init__(self, run_dir: str | Path, patience: float = 30.0) -> None:
+    @checked
+    def __init__(self, run_dir: str | Path, patience: NonNegative = 30.0) -> None:
         super().__init__(patience)
         self.run_dir = Path(run_dir)
 
@@ -50,6 +52,7 @@ class TensorBoardSink:
         writer: Writes it.
     """
 
+    @checked
     def __init__(self, writer: SummaryWriter) -> None:
         self.writer = writer
 

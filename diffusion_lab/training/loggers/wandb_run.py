@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL.Image import Image
 
+from diffusion_lab.ranges import NonNegative, checked
 from diffusion_lab.training.loggers.facts import facts, outcome
 from diffusion_lab.training.loggers.guarded import GuardedLogger
 
@@ -50,9 +51,10 @@ class WandbRun(GuardedLogger):
             to answer.
 
     Raises:
-        ValueError: another checkpoint, or patience below 0.
+        ArgumentError: another checkpoint, or patience below 0.
     """
 
+    @checked
     def __init__(
         self,
         run_dir: str | Path,
@@ -63,12 +65,8 @@ class WandbRun(GuardedLogger):
         tags: Sequence[str] | None = None,
         offline: bool = True,
         log_checkpoints: Literal["last", "best", False] = False,
-        patience: float = 30.0,
+        patience: NonNegative = 30.0,
     ) -> None:
-        if log_checkpoints not in ("last", "best", False):
-            raise ValueError(
-                f"logger.log_checkpoints={log_checkpoints!r} must be last, best or false"
-            )
         super().__init__(patience)
         self.run_dir = Path(run_dir)
         self.project, self.group, self.job_type = project, group, job_type
@@ -150,6 +148,7 @@ class WandbSink:
         checkpoint: Becomes an artifact when the run is closed, if it is there; None for none.
     """
 
+    @checked
     def __init__(self, run: Run, run_dir: Path, checkpoint: Path | None = None) -> None:
         self.run = run
         self.run_dir = run_dir

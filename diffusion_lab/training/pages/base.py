@@ -47,10 +47,3 @@ def inside(argument: str, file: str, endings: tuple[str, ...] = ()) -> str:
     if endings and path.suffix.lower() not in endings:
         raise ValueError(f"{argument}={file!r} must end in {' or '.join(endings)}")
     return file
-
-
-def at_least_one(**numbers: int) -> None:
-    """Refuse numbers below 1, by their names."""
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.sampler import Step
-from diffusion_lab.training.pages.base import at_least_one, inside
+from diffusion_lab.training.pages.base import inside
 from diffusion_lab.training.pages.drawing import Drawn
 
 if TYPE_CHECKING:
@@ -33,19 +34,20 @@ class DenoisingPage:
         seed: Seed of the noise; image k is image k of the grids with the same seed.
 
     Raises:
-        ValueError: a number below 1, or a folder outside of the run's, or that of the grids.
+        ArgumentError: a number below 1.
+        ValueError: a folder outside of the run's, or that of the grids.
     """
 
+    @checked
     def __init__(
         self,
         folder: str = "samples/denoising",
-        num_samples: int = 10,
-        moments: int = 12,
-        strip: int = 4,
-        scale: int = 3,
-        seed: int = 0,
+        num_samples: Count = 10,
+        moments: Count = 12,
+        strip: Count = 4,
+        scale: Count = 3,
+        seed: Seed = 0,
     ) -> None:
-        at_least_one(num_samples=num_samples, moments=moments, strip=strip, scale=scale)
         self.folder = inside("folder", folder)
         if Path(folder) == Path("samples"):
             raise ValueError(

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from diffusion_lab.generate.labels import Label, expand_labels
+from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler, Step
-from diffusion_lab.training.pages.base import at_least_one
 
 if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule
@@ -26,16 +26,16 @@ class Drawn:
         guidance: In place of the module's own.
     """
 
+    @checked
     def __init__(
         self,
-        num_samples: int,
+        num_samples: Count,
         label: Label,
-        scale: int,
-        seed: int,
+        scale: Count,
+        seed: Seed,
         sampler: Sampler | None,
         guidance: Guidance | None,
     ) -> None:
-        at_least_one(num_samples=num_samples, scale=scale)
         self.num_samples = num_samples
         self.label = label
         self.scale = scale

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusion_lab.generate.labels import Label
+from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler
-from diffusion_lab.training.pages.base import at_least_one, inside
+from diffusion_lab.training.pages.base import inside
 from diffusion_lab.training.pages.drawing import Drawn
 
 if TYPE_CHECKING:
@@ -29,22 +30,23 @@ class GridPage(Drawn):
         guidance: In place of the module's own.
 
     Raises:
-        ValueError: a number below 1, or a file outside of the run's folder.
+        ArgumentError: a number below 1.
+        ValueError: a file outside of the run's folder.
     """
 
+    @checked
     def __init__(
         self,
         file: str,
-        num_samples: int = 100,
+        num_samples: Count = 100,
         label: Label = None,
-        columns: int | None = None,
-        scale: int = 2,
-        seed: int = 0,
+        columns: Count | None = None,
+        scale: Count = 2,
+        seed: Seed = 0,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
     ) -> None:
         super().__init__(num_samples, label, scale, seed, sampler, guidance)
-        at_least_one(columns=1 if columns is None else columns)
         self.file = inside("file", file, (".png",))
         self.columns = columns
 
@@ -78,22 +80,23 @@ class StripPage(Drawn):
         guidance: In place of the module's own.
 
     Raises:
-        ValueError: a number below 1, or a file outside of the run's folder.
+        ArgumentError: a number below 1.
+        ValueError: a file outside of the run's folder.
     """
 
+    @checked
     def __init__(
         self,
         file: str,
-        num_samples: int = 4,
+        num_samples: Count = 4,
         label: Label = None,
-        moments: int = 11,
-        scale: int = 2,
-        seed: int = 0,
+        moments: Count = 11,
+        scale: Count = 2,
+        seed: Seed = 0,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
     ) -> None:
         super().__init__(num_samples, label, scale, seed, sampler, guidance)
-        at_least_one(moments=moments)
         self.file = inside("file", file, (".png",))
         self.moments = moments
 
@@ -127,22 +130,23 @@ class StepsPage(Drawn):
         guidance: In place of the module's own.
 
     Raises:
-        ValueError: a number below 1, or a folder outside of the run's, or that of the grids.
+        ArgumentError: a number below 1.
+        ValueError: a folder outside of the run's, or that of the grids.
     """
 
+    @checked
     def __init__(
         self,
         folder: str = "denoising_steps",
-        num_samples: int = 1,
+        num_samples: Count = 1,
         label: Label = None,
-        moments: int = 11,
-        scale: int = 8,
-        seed: int = 0,
+        moments: Count = 11,
+        scale: Count = 8,
+        seed: Seed = 0,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
     ) -> None:
         super().__init__(num_samples, label, scale, seed, sampler, guidance)
-        at_least_one(moments=moments)
         self.folder = inside("folder", folder)
         if Path(folder) == Path("samples"):
             raise ValueError(

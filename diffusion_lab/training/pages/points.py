@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import combine, marginal
+from diffusion_lab.errors import ArgumentError
 from diffusion_lab.generate.labels import Label, expand_labels
 from diffusion_lab.random import seeded_generator
+from diffusion_lab.ranges import Count, Positive, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler
-from diffusion_lab.training.pages.base import at_least_one, inside
+from diffusion_lab.training.pages.base import inside
 from diffusion_lab.training.pages.drawing import Drawn
 
 if TYPE_CHECKING:
@@ -35,16 +38,16 @@ class DrawnPoints(Drawn):
         guidance: As in `Drawn`.
     """
 
+    @checked
     def __init__(
         self,
         file: str,
-        num_points: int,
+        num_points: Count,
         label: Label,
-        seed: int,
+        seed: Seed,
         sampler: Sampler | None,
         guidance: Guidance | None,
     ) -> None:
-        at_least_one(num_points=num_points)
         super().__init__(num_points, label, 1, seed, sampler, guidance)
         self.file = inside("file", file, (".png",))
 
@@ -66,17 +69,19 @@ class SamplesPage(DrawnPoints):
         guidance: In place of the module's own.
 
     Raises:
-        ValueError: fewer than one point, or a file outside the run's folder.
+        ArgumentError: fewer than one point.
+        ValueError: a file outside the run's folder.
     """
 
     caption = "test points and samples of the model"
 
+    @checked
     def __init__(
         self,
         file: str = "pages/samples.png",
-        num_points: int = 2000,
+        num_points: Count = 2000,
         label: Label = None,
-        seed: int = 0,
+        seed: Seed = 0,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
     ) -> None:
@@ -117,27 +122,26 @@ class VectorFieldPage:
         seed: Seed of the noise of these.
 
     Raises:
-        ValueError: a number out of range, or a file outside the run's folder.
+        ArgumentError: a number out of range.
+        ValueError: a file outside the run's folder.
     """
 
     caption = "the score of the model, times sigma^2, at falling noise levels"
 
+    @checked
     def __init__(
         self,
         file: str = "pages/vector_field.png",
-        times: Sequence[float] = (0.5, 0.25, 0.1, 0.02),
-        arrows: int = 17,
-        half: float = 3.0,
-        num_points: int = 2000,
-        seed: int = 0,
+        times: Sequence[Annotated[float, Gt(0), Le(1)]] = (0.5, 0.25, 0.1, 0.02),
+        arrows: Count = 17,
+        half: Positive = 3.0,
+        num_points: Count = 2000,
+        seed: Seed = 0,
     ) -> None:
         self.file = inside("file", file, (".png",))
         self.times = tuple(times)
-        if not self.times or not all(0 < t <= 1 for t in self.times):
-            raise ValueError(f"times={list(times)}: give at least one, each in (0, 1]")
-        if not half > 0:
-            raise ValueError(f"half={half}: must be positive")
-        at_least_one(arrows=arrows, num_points=num_points)
+        if not self.times:
+            raise ArgumentError("times", [], "must be a list of at least one number")
         self.arrows, self.half = arrows, half
         self.num_points, self.seed = num_points, seed
 
@@ -181,17 +185,19 @@ class TrajectoryPage(DrawnPoints):
         guidance: In place of the module's own.
 
     Raises:
-        ValueError: fewer than one point, or a file outside the run's folder.
+        ArgumentError: fewer than one point.
+        ValueError: a file outside the run's folder.
     """
 
     caption = "trajectories from noise to samples"
 
+    @checked
     def __init__(
         self,
         file: str = "pages/trajectories.png",
-        num_points: int = 60,
+        num_points: Count = 60,
         label: Label = None,
-        seed: int = 0,
+        seed: Seed = 0,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
     ) -> None:

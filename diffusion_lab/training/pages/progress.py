@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusion_lab.training.pages.base import at_least_one, inside
+from diffusion_lab.ranges import Count, checked
+from diffusion_lab.training.pages.base import inside
 
 if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule
@@ -22,11 +23,12 @@ class ProgressPage:
         rows: Rows at most; evenly spread over the grids there are.
 
     Raises:
-        ValueError: a number below 1, or a file outside of the run's folder.
+        ArgumentError: a number below 1.
+        ValueError: a file outside of the run's folder.
     """
 
-    def __init__(self, file: str, images: int = 10, rows: int = 12) -> None:
-        at_least_one(images=images, rows=rows)
+    @checked
+    def __init__(self, file: str, images: Count = 10, rows: Count = 12) -> None:
         self.file = inside("file", file, (".png",))
         self.images = images
         self.rows = rows
