@@ -20,11 +20,56 @@ for _group in _GROUPS:
         CONFUSED.setdefault(_name, set()).update(set(_group.split()) - {_name})
 CONFUSED = {name: sorted(others) for name, others in CONFUSED.items()}
 
-WITHOUT = {}
+WITHOUT = {
+    "ConstantWeight.on_x0": "only raises",
+    "TimeLaw.importance": "the default of a hook, None",
+    "TimeLaw.state_dict": "the default of a hook, nothing",
+    "Sampler.memory": "each sampler that looks back has its own",
+}
 """Units that hold no mistake worth planting, and why."""
 
 EQUIVALENT: tuple[tuple[str, str, str, str], ...] = ()
 """(unit, operator, part of `before -> after`, why): what no test can notice."""
 
-SPECIAL: tuple[tuple[str, str, str, str, str], ...] = ()
+SPECIAL = (
+    ("Independent.__call__", "return", "", "eps.flip(0)", "noise in reverse order"),
+    (
+        *("OptimalTransport.__call__", "set", "groups"),
+        *("torch.zeros(len(x0), dtype=torch.long)", "labels are ignored"),
+    ),
+    ("levels", "return", "", "[Level(*p[::-1]) for p in zip(*level)]", "parts in another order"),
+    ("GaussianDiffusion.forward", "set", "c_noise", "level.t.float()", "told t, not c_noise"),
+    ("seeded_generator", "argument", "repr:0", "keys[:-1]", "the last key does not count"),
+    ("seeded_generator", "argument", "repr:0", "''.join(map(str, keys))", "1, 23 is 12, 3"),
+    ("Objective.__init__", "set", "self.coupling", "Independent()", "the coupling is ignored"),
+    ("TimeLaw.__call__", "return", "", "self.times(schedule, noise.uniform(1).expand(n))", "one"),
+    ("UniformTime.quantile", "return", "", "u**2", "clean times come more often"),
+    ("LogNormalSigma.times", "return", "", "super().times(schedule, u)", "stretched, not moved"),
+    ("StratifiedTime.quantile", "return", "", "u", "the law's own quantile is ignored"),
+    ("StratifiedTime.__call__", "return", "", "self.law.quantile(u, schedule)", "untrained times"),
+    ("StratifiedTime.observe", "argument", "observe:2", "t", "the law is told times for losses"),
+    (
+        *("ImportanceTime.state_dict", "return", ""),
+        *("{'losses': self.losses, 'counts': self.counts}", "what was stored goes on changing"),
+    ),
+    (
+        *("ImportanceTime.load_state_dict", "set", "self.counts"),
+        *("state['losses'].clone(), self.counts", "counts are not loaded"),
+    ),
+    (
+        *("ImportanceTime.load_state_dict", "set", "self.losses"),
+        *("self.losses, state['counts'].clone()", "losses are not loaded"),
+    ),
+    ("ConstantWeight.on_target", "return", "", "2 * torch.ones_like(level.alpha)", "2 for 1"),
+    (
+        *("Adaptive._trial", "set", "error"),
+        *("((difference / scale) ** 2).mean().sqrt().double().cpu().expand(len(z))", "one for all"),
+    ),
+    ("SampleNoise.__init__", "argument", "seeded_generator:1", "seed + k", "seeds and numbers mix"),
+    ("SampleNoise.uniform", "argument", "stack:0", "drawn[:1] * n", "one number for all images"),
+    ("FrameSampler.__init__", "set", "self.frame", "Straight()", "the frame is ignored"),
+    ("Sampler.__init__", "set", "self.grid", "Trailing()", "the grid is ignored"),
+    ("Listed.count", "return", "", "len(self.listed)", "long lists are refused"),
+    ("RePaint.count", "return", "", "super().count(schedule, steps, start)", "not the base's"),
+)
 """(unit, set | return | argument, name or callee:position, expression, what is wrong)."""

@@ -12,6 +12,7 @@ import ast
 import builtins
 import copy
 import hashlib
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -275,6 +276,8 @@ def made(node: ast.AST, scope: Scope) -> Iterator[Made]:
         if base in STEPS and node.attr in ("x", "x_t", "x0"):
             other = "x0" if node.attr == "x_t" else "x_t"
             yield "name", ast.Attribute(node.value, other, node.ctx)
+        elif base in STEPS and node.attr == "t" and scope.held(ast.Name("t"), node.lineno):
+            yield "name", ast.Name("t", ast.Load())
         elif node.attr in OTHER:
             yield "name", ast.Attribute(node.value, OTHER[node.attr], node.ctx)
         elif base == "here" and node.attr == "t" and "s" in scope.names:
@@ -405,17 +408,16 @@ def scope_of(node: Function) -> Scope:
 
 
 def replaced(unit: Unit, place: tuple[ast.AST, str, int | None], new: ast.AST | None) -> str:
-    """The text of the unit's file with one node replaced."""
+    """The text of the unit's file with one node of it replaced."""
     parent, field, i = place
     new = ast.Pass() if new is None else new
-    old = getattr(parent, field)
-    if i is None:
-        setattr(parent, field, new)
-    else:
-        setattr(parent, field, [*old[:i], new, *old[i + 1 :]])
-    text = ast.unparse(ast.fix_missing_locations(copy.deepcopy(trees()[unit.file])))
+    old, node = getattr(parent, field), unit.node
+    setattr(parent, field, new if i is None else [*old[:i], new, *old[i + 1 :]])
+    text = textwrap.indent(ast.unparse(node), " " * node.col_offset)
     setattr(parent, field, old)
-    return text
+    lines = (PACKAGE / unit.file).read_text().splitlines()
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+    return "\n".join([*lines[: first - 1], text, *lines[node.end_lineno :], ""])
 
 
 @cache
@@ -500,7 +502,7 @@ def targets(node: Function, operator: str, target: str) -> Iterator[tuple]:
     """Where a special mistake goes: a value that is set or returned, an argument of a call."""
     for child in ast.walk(node):
         if operator == "set" and isinstance(child, ast.Assign):
-            if target in ast.unparse(child.targets[0]).split(", "):
+            if target in ast.unparse(child.targets[0]).strip("()").split(", "):
                 yield child, "value", None
         elif operator == "return" and isinstance(child, ast.Return):
             yield child, "value", None
