@@ -102,6 +102,8 @@ SYMMETRIC = words(
 """Calls whose arguments are not exchanged: in vain, or an error of types at once."""
 SHAPING = words("flatten mean sum std norm chunk unbind log_softmax gather view flip")
 """Calls whose numbers are dimensions."""
+LIKE = words("ones_like zeros_like full_like view_as expand_as to type_as normal")
+"""Calls whose first argument lends its shape or kind alone."""
 KINDS = {
     **dict.fromkeys(words("s t level middle below above clean here"), "level"),
     **dict.fromkeys(words("model schedule noise denoise denoised label null rule frame"), "other"),
@@ -311,8 +313,10 @@ def places(node: ast.AST, outer: bool = True) -> Iterator[tuple[ast.AST, str, in
                 continue
             if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
                 continue
-            if isinstance(node, ast.Call) and last_name(node) in SHAPING and field == "args":
-                continue
+            if isinstance(node, ast.Call) and field == "args":
+                called = last_name(node)
+                if called in SHAPING or (called in LIKE and i == 0):
+                    continue
             if isinstance(child, ast.Return) and isinstance(child.value, ast.Tuple):
                 child.value.returned = True
             yield node, field, i if isinstance(value, list) else None

@@ -8,6 +8,7 @@ that was stopped goes on. Exit status 1 if a mistake survived, 2 if the check co
 
 import argparse
 import contextlib
+import copy
 import gc
 import hashlib
 import importlib
@@ -27,7 +28,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import pytest
-from mutations import FOLDERS, Mutant, mutants, only, trees, units
+from mutations import PACKAGE, Mutant, mutants, only, trees, units
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ("tests/numeric", "tests/reference")
@@ -36,6 +37,8 @@ LIMIT = 20.0
 """Seconds that any test may take; twenty times what it took without a mistake where longer."""
 HEAVY = ("torch", "scipy.optimize", "hypothesis", "numpy.testing", "einops", "torchvision")
 """What the tests import, once for all processes."""
+NOTHING = {"files": {}, "seconds": {}, "calls": {}, "caught": {}}
+"""What is known before the first run."""
 FORK = multiprocessing.get_context("fork")
 
 
@@ -46,7 +49,6 @@ class Watched:
         self.start = str(folder / "diffusion_lab") + os.sep
         self.called: defaultdict[str, set[str]] = defaultdict(set)
         self.seconds: dict[str, float] = {}
-        self.failed = ""
 
     @contextlib.contextmanager
     def watching(self, name: str) -> Iterator[None]:
@@ -79,10 +81,6 @@ class Watched:
             yield
         self.seconds[item.nodeid] = time.monotonic() - start
 
-    def pytest_runtest_logreport(self, report):
-        """A test may not fail without a mistake."""
-        self.failed = self.failed or report.nodeid * report.failed
-
     def result(self) -> dict:
         """Seconds and calls by test."""
         files = {name: self.called[name] for name in self.called if name.endswith(".py")}
@@ -90,7 +88,7 @@ class Watched:
             name: sorted(self.called[name] | files.get(name.split("::")[0], set()))
             for name in self.seconds
         }
-        return {"seconds": self.seconds, "calls": calls, "failed": self.failed}
+        return {"seconds": self.seconds, "calls": calls}
 
 
 class Hunted:
@@ -98,7 +96,7 @@ class Hunted:
 
     def __init__(self, order: Sequence[str], seconds: dict[str, float]) -> None:
         self.place = {name: i for i, name in enumerate(order)}
-        self.seconds, self.now, self.failed = seconds, "", ""
+        self.seconds, self.failed = seconds, ""
 
     def pytest_collection(self):
         """The first failing example will do: none is made smaller."""
@@ -179,20 +177,23 @@ def copied(folder: Path) -> Path:
     return folder.resolve()
 
 
-def fingerprint(*folders: str) -> str:
-    """Of all files of Python in folders."""
-    files = sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+def fingerprint(*files: Path) -> str:
+    """Of the text of files."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
+
+
+def of_tests() -> dict[str, str]:
+    """A fingerprint of each file of tests, together with all that tests import."""
+    files = [file for folder in TESTS for file in (ROOT / folder).rglob("*.py")]
+    shared = [file for file in files if not file.name.startswith("test_")]
+    return {str(f.relative_to(ROOT)): fingerprint(f, *shared) for f in files if f not in shared}
 
 
 def kept(path: Path) -> dict:
     """What an earlier run on the same package found; the survivors are tried again."""
-    package, tests = fingerprint(*(f"diffusion_lab/{f}" for f in FOLDERS)), fingerprint(*TESTS)
-    new = {"package": package, "tests": tests, "caught": {}, "baseline": None}
+    package = fingerprint(*(PACKAGE / file for file in trees()))
     old = json.loads(path.read_text()) if path.exists() else {}
-    if old.get("package") != package:
-        return new
-    return {**old, "tests": tests, "baseline": old["baseline"] if old["tests"] == tests else None}
+    return old if old.get("package") == package else {**NOTHING, "package": package}
 
 
 class Check:
@@ -200,7 +201,7 @@ class Check:
 
     def __init__(self, wanted: Sequence[Mutant], tests: Sequence[str], path: Path | None) -> None:
         self.tests, self.path = list(tests), path
-        self.state = {"caught": {}, "baseline": None} if path is None else kept(path)
+        self.state = copy.deepcopy(NOTHING) if path is None else kept(path)
         self.caught: dict[str, str] = self.state["caught"]
         self.wanted = list(wanted)
         self.survivors: list[Mutant] = []
@@ -218,15 +219,20 @@ class Check:
         Raises:
             RuntimeError: a test fails without any mistake.
         """
-        if self.state["baseline"] is None:
-            status, found = Trial(folder, self.tests, Watched(folder)).end()
-            if status or not isinstance(found, dict):
-                log = (folder / "log").read_text()[-4000:]
-                raise RuntimeError(f"the tests fail without any mistake:\n{log}")
-            self.state["baseline"] = found
-            self.keep()
-        self.seconds: dict[str, float] = self.state["baseline"]["seconds"]
-        self.calls = {name: set(hits) for name, hits in self.state["baseline"]["calls"].items()}
+        state, now = self.state, of_tests() if self.path else dict.fromkeys(self.tests, "")
+        new = [file for file, print_ in now.items() if state["files"].get(file) != print_]
+        status, found = Trial(folder, new, Watched(folder)).end() if new else (0, {})
+        if status or not isinstance(found, dict):
+            log = (folder / "log").read_text()[-4000:]
+            raise RuntimeError(f"the tests fail without any mistake:\n{log}")
+        for part in ("seconds", "calls"):
+            same = set(now) - set(new)
+            old = {name: v for name, v in state[part].items() if name.split("::")[0] in same}
+            state[part] = {**old, **found.get(part, {})}
+        state["files"] = now
+        self.keep()
+        self.seconds: dict[str, float] = state["seconds"]
+        self.calls = {name: set(hits) for name, hits in state["calls"].items()}
 
     def order(self, mutant: Mutant) -> list[str]:
         """The tests that call the mutated function: killers first, then the quick ones."""
