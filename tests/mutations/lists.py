@@ -28,7 +28,16 @@ WITHOUT = {
 }
 """Units that hold no mistake worth planting, and why."""
 
-EQUIVALENT: tuple[tuple[str, str, str, str], ...] = ()
+EQUIVALENT = (
+    ("bound_term", "comparison", "s.sigma > 0 -> s.sigma < 0", "a short cut, never taken"),
+    ("Objective._estimate", "comparison", "<=", "a uniform number never equals the share"),
+    ("Objective.loss", "exchange arguments", "self.error", "errors are even in the difference"),
+    ("VariationalBound.__init__", "number", "1.0", "its `loss` knows no factor; not 0 is enough"),
+    (
+        *("ContinuousCosine.time_of", "drop statement", "log_snr"),
+        "log-SNRs are float64 tensors already",
+    ),
+)
 """(unit, operator, part of `before -> after`, why): what no test can notice."""
 
 SPECIAL = (

@@ -182,11 +182,11 @@ def fingerprint(*files: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
-def of_tests() -> dict[str, str]:
+def of_tests(root: Path) -> dict[str, str]:
     """A fingerprint of each file of tests, together with all that tests import."""
-    files = [file for folder in TESTS for file in (ROOT / folder).rglob("*.py")]
+    files = [file for folder in TESTS for file in (root / folder).rglob("*.py")]
     shared = [file for file in files if not file.name.startswith("test_")]
-    return {str(f.relative_to(ROOT)): fingerprint(f, *shared) for f in files if f not in shared}
+    return {str(f.relative_to(root)): fingerprint(f, *shared) for f in files if f not in shared}
 
 
 def kept(path: Path) -> dict:
@@ -219,7 +219,7 @@ class Check:
         Raises:
             RuntimeError: a test fails without any mistake.
         """
-        state, now = self.state, of_tests() if self.path else dict.fromkeys(self.tests, "")
+        state, now = self.state, of_tests(folder) if self.path else dict.fromkeys(self.tests, "")
         new = [file for file, print_ in now.items() if state["files"].get(file) != print_]
         status, found = Trial(folder, new, Watched(folder)).end() if new else (0, {})
         if status or not isinstance(found, dict):

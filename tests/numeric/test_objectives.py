@@ -421,14 +421,15 @@ def test_the_whole_bound_is_the_entropy_at_the_optimal_variance():
     assert entropy == pytest.approx(0.72579135, abs=1e-8)
 
 
-def test_prior_term_is_the_kl_to_a_standard_normal():
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-0.7, 1.5)])
+def test_prior_term_is_the_kl_to_a_normal(mean, std):
     x0 = torch.tensor([[0.5, -1.0]]).double()
     t = LinearBetas(300)(1.0)
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(
-        normal(t.alpha * x0, t.sigma), normal(0.0, 1.0)
+        normal(t.alpha * x0, t.sigma), normal(mean, std)
     ).mean()
-    assert float(prior_term(x0, t)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(prior_term(x0, t, mean, std)) == pytest.approx(float(expected), rel=1e-6)
     assert float(prior_term(x0, ZeroTerminalSNR(10, LinearBetas)(1.0))) == 0
 
 
