@@ -37,6 +37,7 @@ EQUIVALENT = (
         *("ContinuousCosine.time_of", "drop statement", "log_snr"),
         "log-SNRs are float64 tensors already",
     ),
+    ("ImportanceTime.probabilities", "name", "square().sum", "a common factor cancels"),
 )
 """(unit, operator, part of `before -> after`, why): what no test can notice."""
 

@@ -23,7 +23,7 @@ from lists import CONFUSED, EQUIVALENT, SPECIAL, WITHOUT
 
 PACKAGE = Path(__file__).resolve().parents[2] / "diffusion_lab"
 FOLDERS = ("diffusion", "sampling")
-SHARE, MOST = 0.1, 8
+SHARE, MOST = 0.09, 7
 """Of a unit's possible mistakes: the share taken, and the largest number."""
 
 Function = ast.FunctionDef | ast.Assign
@@ -282,8 +282,9 @@ def made(node: ast.AST, scope: Scope) -> Iterator[Made]:
             yield "name", ast.Name("t", ast.Load())
         elif node.attr in OTHER:
             yield "name", ast.Attribute(node.value, OTHER[node.attr], node.ctx)
-        elif base == "here" and node.attr == "t" and "s" in scope.names:
-            yield "name", ast.Name("s", ast.Load())
+        for other in CONFUSED.get(node.attr, ()) if base == "here" else ():
+            if scope.held(ast.Name(other), node.lineno):
+                yield "name", ast.Name(other, ast.Load())
 
 
 def tuples(node: ast.Tuple) -> Iterator[Made]:

@@ -32,6 +32,13 @@ MADE = {
 }
 
 
+def test_a_level_of_the_place_is_taken_for_the_next_one() -> None:
+    scope = Scope({"here": 0, "s": 0, "x0": 0}, set(), False)
+    for text, other in {"s": "here.t", "here.t": "s", "here.x": "x0"}.items():
+        found = [new for _, new in made(ast.parse(text, mode="eval").body, scope)]
+        assert [ast.unparse(new) for new in found if new is not None] == [other]
+
+
 @pytest.mark.parametrize("text", MADE)
 def test_operators_make_the_usual_slips(text: str) -> None:
     scope = Scope({"s": 0, "t": 0}, set(), False)
