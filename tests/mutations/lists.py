@@ -21,6 +21,8 @@ for _group in _GROUPS:
 CONFUSED = {name: sorted(others) for name, others in CONFUSED.items()}
 
 WITHOUT = {
+    "UniformLogSNR.__init__": "a default that no paper has",
+    "AutoGuidance.__init__": "a default that no paper has",
     "ConstantWeight.on_x0": "only raises",
     "TimeLaw.importance": "the default of a hook, None",
     "TimeLaw.state_dict": "the default of a hook, nothing",
@@ -29,6 +31,17 @@ WITHOUT = {
 """Units that hold no mistake worth planting, and why."""
 
 EQUIVALENT = (
+    *(
+        (name, "default", "", "chosen here: no paper has it")
+        for name in ("Adaptive.__init__", "RePaint.__init__", "Interval.__init__", "flow_path")
+    ),
+    *(
+        (name, "default", " 2 ", "an order like another")
+        for name in ("DPMSolverMultistep.__init__", "UniPC.__init__", "AdamsBashforth.__init__")
+    ),
+    ("ImportanceTime.__init__", "default", " 100 ", "chosen here: no paper has it"),
+    ("Adaptive.step", "comparison", "h <= end - tau", "rounding of the end alone"),
+    ("SigmoidBetas.__init__", "drop", "-> falling - falling[-1]", "a common factor cancels"),
     ("bound_term", "comparison", "s.sigma > 0 -> s.sigma < 0", "a short cut, never taken"),
     ("Objective._estimate", "comparison", "<=", "a uniform number never equals the share"),
     ("Objective.loss", "exchange arguments", "self.error", "errors are even in the difference"),

@@ -18,7 +18,7 @@ from diffusion_lab.diffusion.gaussian import (
 )
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.noise import seeded_generator
-from diffusion_lab.diffusion.objectives import Objective
+from diffusion_lab.diffusion.objectives import Objective, VariationalBound
 from diffusion_lab.diffusion.parameterizations import X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
@@ -277,6 +277,7 @@ def test_a_schedule_that_does_not_end_in_noise_is_named():
         (MinSNR, {"gamma": 5}),
         (SigmoidWeight, {"bias": 2}),
         (Objective, {"estimate_share": 0.5}),
+        (VariationalBound, {"estimate_share": 0.5}),
         (Karras, {"rho": 7, "sigma_min": 0.002, "sigma_max": 80}),
         (DynamicThreshold, {"quantile": 0.995}),
         (Rescaled, {"share": 0.7}),

@@ -276,6 +276,11 @@ def test_continuous_times_fill_the_trained_range():
         assert torch.allclose(t, expected, rtol=1e-15)
 
 
+def test_the_noisiest_time_lies_in_the_last_interval():
+    schedule = RectifiedFlow()
+    assert float(ImportanceTime(4).importance(schedule, torch.tensor([1.0]).double())) == 1
+
+
 def test_objective_learns_in_training_only():
     law = ImportanceTime(10, 1)
     objective = Objective(law, ConstantWeight(), SquaredError())

@@ -320,6 +320,32 @@ def test_adaptive_takes_a_step_again_that_was_too_long():
     assert sum(b > a for a, b in itertools.pairwise(ends)) < len(ends) / 4  # most are taken
 
 
+def test_either_tolerance_alone_lets_all_steps_pass():
+    for tolerances in ({"rtol": 1e9, "atol": 1e-9}, {"rtol": 1e-9, "atol": 1e9}):
+        asked = []
+
+        def denoise(x_t, level, asked=asked):
+            asked.append(level)
+            return DATA(x_t, level)
+
+        run(Adaptive(**tolerances), denoise, RectifiedFlow(), normal(2, 3))
+        assert len(asked) < 20
+
+
+def test_adaptive_treats_both_signs_alike():
+    def mirrored(x_t, level):
+        return Denoised(-DATA(-x_t, level).x0)
+
+    sampler, x = Adaptive(rtol=1e-2, atol=1e-5), normal(8, 3)
+    there, back = (run(sampler, f, RectifiedFlow(), x) for f, x in ((DATA, x), (mirrored, -x)))
+    assert torch.equal(there.x, -back.x)
+
+
+def test_adaptive_visits_a_grid_that_ends_at_the_cleanest_time_once():
+    times = Adaptive(4, Linspace()).times(RectifiedFlow())
+    assert len(times) == 5 and bool((times.diff() < 0).all())
+
+
 def test_adaptive_images_keep_their_own_clocks():
     schedule, x = RectifiedFlow(), normal(6, 3)
     whole = run(Adaptive(rtol=1e-4, atol=1e-4), DATA, schedule, x).x
