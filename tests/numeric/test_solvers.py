@@ -8,7 +8,7 @@ import torch
 from exact import Constant, Drawn, GaussianData, MixtureData, run
 
 from diffusion_lab.diffusion.gaussian import combine, eps_from, levels
-from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
 from diffusion_lab.diffusion.parameterizations import EDM, X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
