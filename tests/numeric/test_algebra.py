@@ -286,3 +286,5 @@ def test_a_schedule_that_does_not_end_in_noise_is_named():
 def test_defaults_are_the_published_constants(made, published):
     parameters = inspect.signature(made).parameters
     assert {name: parameters[name].default for name in published} == published
+    needed = {"steps": 10, "time": UniformTime(), "weight": MinSNR(), "error": SquaredError()}
+    made(**{name: needed[name] for name, p in parameters.items() if p.default is p.empty})
