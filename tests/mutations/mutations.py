@@ -241,7 +241,9 @@ def made(node: ast.AST, scope: Scope) -> Iterator[Made]:
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Invert):
         yield "sign", node.operand
     elif isinstance(node, ast.Compare):
-        for op in COMPARISON.get(type(node.ops[0]), ()):
+        ops = COMPARISON.get(type(node.ops[0]), ())
+        tolerance = isinstance(getattr(node.comparators[0], "value", None), float)
+        for op in ops[1:] if tolerance else ops:  # nothing equals a tolerance
             yield "comparison", ast.Compare(node.left, [op(), *node.ops[1:]], node.comparators)
     elif isinstance(node, ast.BoolOp):
         other = ast.And() if isinstance(node.op, ast.Or) else ast.Or()

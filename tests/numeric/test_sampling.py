@@ -356,3 +356,10 @@ def test_sample_noise():
     assert SampleNoise(0, 0, 4).uniform(4).shape == (4,)
     with pytest.raises(ValueError, match="noise of 3"):
         noise.normal(torch.empty(2, 2, 2))
+
+
+@pytest.mark.parametrize("sampler", makers(6))
+def test_a_step_tells_what_was_asked_and_answered(sampler):
+    flow, x = RectifiedFlow(), torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    for step in sampler.trajectory(DATA, flow, sampler.times(flow), x.double(), Drawn()):
+        assert torch.equal(step.x0, DATA(step.x_t, step.t).x0)

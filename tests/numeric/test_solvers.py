@@ -344,6 +344,7 @@ def test_adaptive_treats_both_signs_alike():
 def test_adaptive_visits_a_grid_that_ends_at_the_cleanest_time_once():
     times = Adaptive(4, Linspace()).times(RectifiedFlow())
     assert len(times) == 5 and bool((times.diff() < 0).all())
+    assert Adaptive().times(RectifiedFlow()).tolist() == [1, RectifiedFlow().t_min, 0]
 
 
 def test_adaptive_images_keep_their_own_clocks():
