@@ -40,6 +40,7 @@ EQUIVALENT = (
         for name in ("DPMSolverMultistep.__init__", "UniPC.__init__", "AdamsBashforth.__init__")
     ),
     ("ImportanceTime.__init__", "default", " 100 ", "chosen here: no paper has it"),
+    ("DDIM.step", "drop call", "clamp_min", "a root squared is the number again: never below 0"),
     ("Adaptive.step", "comparison", "h <= end - tau", "rounding of the end alone"),
     ("SigmoidBetas.__init__", "drop", "-> falling - falling[-1]", "a common factor cancels"),
     ("bound_term", "comparison", "s.sigma > 0 -> s.sigma < 0", "a short cut, never taken"),
