@@ -35,7 +35,7 @@ TESTS = ("tests/numeric", "tests/reference")
 KEPT = ROOT / "outputs" / "mutations.json"
 LIMIT = 20.0
 """Seconds that any test may take; twenty times what it took without a mistake where longer."""
-HEAVY = ("torch", "scipy.optimize", "hypothesis", "numpy.testing", "einops", "torchvision")
+HEAVY = ("torch", "scipy.optimize", "hypothesis", "numpy.testing", "einops")
 """What the tests import, once for all processes."""
 NOTHING = {"files": {}, "seconds": {}, "calls": {}, "caught": {}}
 """What is known before the first run."""

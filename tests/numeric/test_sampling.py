@@ -16,9 +16,10 @@ from diffusion_lab.diffusion.schedules import (
     RectifiedFlow,
 )
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
-from diffusion_lab.sampling.constraints import Clip
+from diffusion_lab.sampling.constraints import Clip, Inpaint
 from diffusion_lab.sampling.grids import Leading, Linspace, Trailing, UniformLogSNR
 from diffusion_lab.sampling.guidance import ClassifierFree
+from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep
 from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.ode import AdamsBashforth, Heun, Straight
 from diffusion_lab.sampling.sampler import denoiser_of, sample, trajectory
@@ -358,8 +359,26 @@ def test_sample_noise():
         noise.normal(torch.empty(2, 2, 2))
 
 
-@pytest.mark.parametrize("sampler", makers(6))
+@pytest.mark.parametrize("sampler", [*makers(6), DPMSolver2S(6), DPMSolverMultistep(6)])
 def test_a_step_tells_what_was_asked_and_answered(sampler):
     flow, x = RectifiedFlow(), torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     for step in sampler.trajectory(DATA, flow, sampler.times(flow), x.double(), Drawn()):
         assert torch.equal(step.x0, DATA(step.x_t, step.t).x0)
+
+
+def test_sample_is_the_end_of_the_trajectory_of_its_arguments():
+    image = torch.linspace(-1, 1, 6)
+    given = {"x": image.repeat(2, 1), "start": 0.7, "label": torch.tensor([1, 2])}
+    given |= {"guidance": ClassifierFree(2.0), "x0_constraint": Clip(-0.1, 0.1)}
+    given["constraint"] = Inpaint(image, image > 0.5)
+
+    def end(draw, **changed):
+        noise = SampleNoise(0, 0, 2)
+        return draw(model(), DDIM(4), shape=(6,), num_samples=2, noise=noise, **given, **changed)
+
+    whole = end(sample)
+    assert torch.equal(whole, list(end(trajectory))[-1].x)
+    for name in list(given):
+        value = given.pop(name)
+        assert not torch.equal(end(sample), whole), f"{name} does not matter"
+        given[name] = value

@@ -446,6 +446,10 @@ def test_a_grid_that_could_not_fall_is_refused(make):
         make()
 
 
+def test_a_list_keeps_a_start_that_is_rounded():
+    assert len(Listed([1.0, 0.1 + 0.2])(RectifiedFlow(), None, start=0.3)) == 2
+
+
 def test_a_list_may_rise_and_be_longer_than_the_schedule():
     times = [1.0, 0.5, 0.75, 0.75, 0.5, 0.25]
     assert Listed(times)(RectifiedFlow(), None).tolist() == [1.0, 0.5, 0.75, 0.5, 0.25, 0.0]
