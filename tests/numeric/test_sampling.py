@@ -15,13 +15,14 @@ from diffusion_lab.diffusion.schedules import (
     LinearBetas,
     RectifiedFlow,
 )
+from diffusion_lab.sampling.adaptive import Adaptive
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.constraints import Clip, Inpaint
 from diffusion_lab.sampling.grids import Leading, Linspace, Trailing, UniformLogSNR
 from diffusion_lab.sampling.guidance import ClassifierFree
-from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep
+from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
 from diffusion_lab.sampling.noise import SampleNoise
-from diffusion_lab.sampling.ode import AdamsBashforth, Heun, Straight
+from diffusion_lab.sampling.ode import RK4, AdamsBashforth, Heun, Straight
 from diffusion_lab.sampling.sampler import denoiser_of, sample, trajectory
 
 GRIDS = [Trailing(), Leading(), Linspace(), UniformLogSNR()]
@@ -382,3 +383,12 @@ def test_sample_is_the_end_of_the_trajectory_of_its_arguments():
         value = given.pop(name)
         assert not torch.equal(end(sample), whole), f"{name} does not matter"
         given[name] = value
+
+
+@pytest.mark.parametrize(
+    "made",
+    [DDPM, DDIM, Heun, RK4, AdamsBashforth, DPMSolver2S, DPMSolverMultistep, UniPC, Adaptive],
+)
+def test_samplers_keep_their_steps_and_grid(made):
+    sampler = made(4, grid := Leading())
+    assert sampler.steps == 4 and sampler.grid is grid
