@@ -392,3 +392,10 @@ def test_sample_is_the_end_of_the_trajectory_of_its_arguments():
 def test_samplers_keep_their_steps_and_grid(made):
     sampler = made(4, grid := Leading())
     assert sampler.steps == 4 and sampler.grid is grid
+
+
+def test_noise_is_of_as_many_images_as_are_asked_for():
+    noise = SampleNoise(0, 0, 3)
+    for draw in (lambda: noise.uniform(2), lambda: noise.normal(torch.zeros(2, 4))):
+        with pytest.raises(ValueError, match="3 images was asked for 2"):
+            draw()
