@@ -247,6 +247,15 @@ def test_the_objective_carries_what_its_law_learned():
     assert not torch.equal(fresh.probabilities, ImportanceTime(10, 4, 0.01).probabilities)
 
 
+def test_a_stored_state_stays_as_it_was():
+    law = learned()
+    state = law.state_dict()
+    before = {name: part.clone() for name, part in state.items()}
+    law.observe(RectifiedFlow(), torch.full((3,), 0.35).double(), torch.full((3,), 9.0))
+    assert all(torch.equal(state[name], part) for name, part in before.items())
+    assert not torch.equal(law.losses, state["losses"])
+
+
 def test_a_stratified_law_is_the_law_inside_in_all_else():
     inner, twin, flow = learned(), learned(), RectifiedFlow()
     law = StratifiedTime(inner)

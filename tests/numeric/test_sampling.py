@@ -399,3 +399,19 @@ def test_noise_is_of_as_many_images_as_are_asked_for():
     for draw in (lambda: noise.uniform(2), lambda: noise.normal(torch.zeros(2, 4))):
         with pytest.raises(ValueError, match="3 images was asked for 2"):
             draw()
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_further_conditions_reach_the_network(remembers):
+    class Tinted(Net):
+        self_conditioning = remembers
+
+        def forward(self, x, c_noise, label=None, tint=0.0, estimate=None):
+            return super().forward(x, c_noise, label) + tint
+
+    m = GaussianDiffusion(Tinted(), RectifiedFlow(), Velocity())
+
+    def drawn(**cond):
+        return sample(m, DDIM(3), shape=(6,), num_samples=2, noise=SampleNoise(0, 0, 2), **cond)
+
+    assert (drawn(tint=torch.ones(2, 6)) - drawn()).abs().min() > 0.1
