@@ -1,2274 +1,531 @@
 """Single mistakes in the mathematics that the numeric tests must notice.
 
-Each replaces a text that occurs exactly once in its file; `run.py` plants them one by one. They
-were written without a look at the tests.
+No mistake is tied to a line or a text. `units` finds every function with logic of the two packages
+(and every table of numbers of a class or a module) in the syntax tree, wherever it lies; operators
+turn one of its expressions or statements into what a slip would have made of it; `mutants` takes
+for each unit a share of all these, at least one, spread over the operators and drawn by a hash of
+the unit's own name and expressions, so that an edit changes the mistakes of the edited function
+alone. `lists` has what no operator makes, and what is no mistake.
 """
 
+import ast
+import builtins
+import copy
+import hashlib
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
+from lists import CONFUSED, EQUIVALENT, SPECIAL, WITHOUT
 
-class Mutation(NamedTuple):
-    """One mistake: in `file` (under diffusion_lab/), `new` for `old`; `wrong` says what it is."""
+PACKAGE = Path(__file__).resolve().parents[2] / "diffusion_lab"
+FOLDERS = ("diffusion", "sampling")
+SHARE, MOST = 0.09, 7
+"""Of a unit's possible mistakes: the share taken, and the largest number."""
+
+Function = ast.FunctionDef | ast.Assign
+Made = tuple[str, ast.AST | None]
+"""Name of the operator, and what it puts in a node's place; None takes a statement out."""
+
+
+class Unit(NamedTuple):
+    """A function, or an assignment of numbers in a class or a module; `name` is unique."""
 
     file: str
-    old: str
-    new: str
-    wrong: str
-
-    def applied(self, source: str) -> str:
-        """The file's text with the mistake in it.
-
-        Raises:
-            ValueError: the old text does not occur exactly once, or the new one is no Python.
-        """
-        if source.count(self.old) != 1:
-            raise ValueError(
-                f"{self.file}: {self.wrong}: occurs {source.count(self.old)} times: {self.old!r}"
-            )
-        mutated = source.replace(self.old, self.new)
-        try:
-            compile(mutated, self.file, "exec")
-        except SyntaxError as error:
-            raise ValueError(f"{self.file}: {self.wrong}: {error}") from error
-        return mutated
-
-    def line(self, source: str) -> int:
-        """Number, from 1, of the first line that differs."""
-        before, after = source.splitlines(), self.applied(source).splitlines()
-        same = [a == b for a, b in zip(before, after, strict=False)]
-        return same.index(False) + 1 if False in same else len(same) + 1
+    name: str
+    node: Function
 
 
-MUTATIONS = [
-    # diffusion/bound.py
-    Mutation(
-        "diffusion/bound.py",
-        "BIN = 2.0 / 255.0",
-        "BIN = 2.0 / 256.0",
-        "256 intervals between 256 grey values, there are 255",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "large = transition(s, t)[1].log()",
-        "large = transition(s, t)[0].log()",
-        "log of r in place of the transition's variance",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "fraction * along(large - small, like)",
-        "fraction * along(small - large, like)",
-        "the fraction moves away from the large variance",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "normal_kl(true_mean, true_log_var, mean, log_var)",
-        "normal_kl(mean, log_var, true_mean, true_log_var)",
-        "KL of the model from the posterior, the wrong way round",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "return torch.where(first > 0, likelihood, kl)",
-        "return torch.where(first > 0, kl, likelihood)",
-        "likelihood and KL exchanged in a batch that has both",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "likelihood = -log_probability(",
-        "likelihood = log_probability(",
-        "log probability in place of minus log probability",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "return kl.flatten(1).mean(1)",
-        "return kl.flatten(1).sum(1)",
-        "sum over dimensions in place of the mean",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "return combine((c_t, x_t), (c_0, estimate)),",
-        "return combine((c_0, x_t), (c_t, estimate)),",
-        "coefficients of x_t and x0 exchanged in the model's mean",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "torch.where(variance > 0, variance, torch.ones_like(variance)).log()",
-        "torch.where(variance > 0, variance, torch.ones_like(variance)).sqrt().log()",
-        "log of the standard deviation where the log variance is meant",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "* torch.exp(-log_var_p)",
-        "* torch.exp(-log_var)",
-        "the distance is measured in the variance of the first normal",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "0.5 * (torch.exp(ratio) - 1 - ratio + distance)",
-        "0.5 * (torch.exp(ratio) - 1 + ratio + distance)",
-        "sign of the log ratio of variances",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "log_var = 2 * along(t.sigma.log(), x0)",
-        "log_var = along(t.sigma.log(), x0)",
-        "log sigma in place of log sigma^2",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "normal_kl(combine((t.alpha, x0)), log_var, goal, log_var_p)",
-        "normal_kl(x0, log_var, goal, log_var_p)",
-        "mean of q(x_T | x0) without alpha",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "std = torch.exp(0.5 * log_var)",
-        "std = torch.exp(log_var)",
-        "variance in place of the standard deviation",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "_cumulative((near - BIN / 2) / std)",
-        "_cumulative((near - BIN) / std)",
-        "lower edge of the bin a whole bin away",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "near = -away.abs()",
-        "near = away.abs()",
-        "mirrored into the upper tail, where digits are lost",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "torch.where(x0 > 0.999, white,",
-        "torch.where(x0 > 1.001, white,",
-        "the upper tail of white is left out",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "torch.where(x0 < -0.999, black, inner)",
-        "torch.where(mean < -0.999, black, inner)",
-        "the lower tail is opened by the mean, not by the grey value",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "black = _cumulative((away + BIN / 2) / std)",
-        "black = _cumulative((away - BIN / 2) / std)",
-        "black begins at the lower edge of its bin",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "torch.erfc(-x / math.sqrt(2))",
-        "torch.erfc(-x)",
-        "erfc of x, not of x over the root of 2",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "denoise(x_t, t), variance, grey)",
-        "denoise(x_t, t), variance)",
-        "numbers that are not grey are scored as grey values",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "terms = [prior_term(x0, path[0], *prior)]",
-        "terms = [prior_term(x0, path[1], *prior)]",
-        "the prior's term at the second level",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "bounds.append(total + bound_term(x0, x_t, clean, t,",
-        "bounds.append(total + bound_term(x0, x_t, s, t,",
-        "a bound that ends with a step in place of the reconstruction",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "total = total + bound_term(x0, x_t, s, t,",
-        "total = bound_term(x0, x_t, s, t,",
-        "only the last step counts",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "return along(fraction(s, t), x0)",
-        "return 2 * along(fraction(s, t), x0)",
-        "a given log variance is doubled",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "log_var_p = 2 * (torch.zeros_like(x0) + std).log()",
-        "log_var_p = (torch.zeros_like(x0) + std).log()",
-        "standard deviation of the prior in place of its variance",
-    ),
-    Mutation(
-        "diffusion/bound.py",
-        "return -0.5 * (distance + log_var + math.log(2 * math.pi))",
-        "return -0.5 * (distance - log_var + math.log(2 * math.pi))",
-        "sign of the log variance in the density",
-    ),
-    # diffusion/couplings.py
-    Mutation(
-        "diffusion/couplings.py",
-        ('"""Eps itself."""\n        return eps\n'),
-        ('"""Eps itself."""\n        return eps.flip(0)\n'),
-        "the noise meets the images in reverse order",
-    ),
-    Mutation(
-        "diffusion/couplings.py",
-        "else label.cpu()",
-        "else torch.zeros_like(label.cpu())",
-        "labels ignored: pairs are sought across classes",
-    ),
-    Mutation(
-        "diffusion/couplings.py",
-        "eps[rows].flatten(1).double()) ** 2",
-        "eps[rows].flatten(1).double())",
-        "sum of distances in place of squared distances",
-    ),
-    Mutation(
-        "diffusion/couplings.py",
-        "linear_sum_assignment(cost.cpu().numpy())",
-        "linear_sum_assignment(cost.cpu().numpy(), maximize=True)",
-        "the pairing with the largest cost",
-    ),
-    Mutation(
-        "diffusion/couplings.py",
-        "order[rows] = rows[torch.as_tensor(columns)]",
-        "order[rows[torch.as_tensor(columns)]] = rows",
-        "the inverse permutation",
-    ),
-    # diffusion/gaussian.py
-    Mutation(
-        "diffusion/gaussian.py",
-        "return 2.0 * (self.alpha.log() - self.sigma.log())",
-        "return self.alpha.log() - self.sigma.log()",
-        "log of alpha / sigma, the factor 2 left out",
-    ),
-    Mutation(
-        "diffusion/gaussian.py",
-        "c.to(device=x.device, dtype=x.dtype).view(",
-        "c.to(device=x.device, dtype=torch.float16).to(x.dtype).view(",
-        "coefficients of a batch pass through half precision",
-    ),
-    Mutation(
-        "diffusion/gaussian.py",
-        "total + part",
-        "total - part",
-        "terms after the first are subtracted",
-    ),
-    Mutation(
-        "diffusion/gaussian.py",
-        "combine((level.alpha, x0), (level.sigma, eps))",
-        "combine((level.alpha, x0), (level.sigma**2, eps))",
-        "variance in place of the standard deviation on the noise",
-    ),
-    Mutation(
-        "diffusion/gaussian.py",
-        "(-level.alpha / level.sigma, x0)",
-        "(-1.0 / level.sigma, x0)",
-        "alpha left out where the clean image is subtracted",
-    ),
-    Mutation(
-        "diffusion/gaussian.py",
-        "r = t.alpha / s.alpha",
-        "r = s.alpha / t.alpha",
-        "the ratio of amplitudes upside down",
-    ),
-    Mutation(
-        "diffusion/gaussian.py",
-        "v = (t.sigma**2 - r**2 * s.sigma**2)",
-        "v = (t.sigma**2 - r * s.sigma**2)",
-        "r for r^2 in the transition's variance",
-    ),
-    Mutation(
-        "diffusion/gaussian.py",
-        "return r * s.sigma**2 * inverse,",
-        "return r * s.sigma * inverse,",
-        "sigma_s for sigma_s^2 in the posterior's c_t",
-    ),
-    Mutation(
-        "diffusion/gaussian.py",
-        "s.alpha * v * inverse",
-        "t.alpha * v * inverse",
-        "alpha_t for alpha_s in the posterior's c_0",
-    ),
-    Mutation(
-        "diffusion/gaussian.py",
-        "v * s.sigma**2 * inverse",
-        "v * t.sigma**2 * inverse",
-        "variance of the transition in place of the posterior's",
-    ),
-    Mutation(
-        "diffusion/gaussian.py",
-        "[Level(*row) for row in zip(",
-        "[Level(row[0], row[2], row[1]) for row in zip(",
-        "alpha and sigma exchanged where a batch of levels is taken apart",
-    ),
-    # diffusion/model.py
-    Mutation(
-        "diffusion/model.py",
-        "        parameterization.check(schedule)\n",
-        "",
-        "a target that cannot give x0 on the schedule is not refused",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "LARGEST_TERMINAL_ALPHA = 0.05",
-        "LARGEST_TERMINAL_ALPHA = 0.5",
-        "a tenfold tolerance for signal left at the end",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "c_noise = self.schedule.conditioning(level)",
-        "c_noise = level.t",
-        "the network is told t, not what the schedule says",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "(self._c_in(level), x)) if self.input_scaling else x",
-        "(self._c_in(level), x_t)) if self.input_scaling else x",
-        "the scaled input is not centred",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "raw, v = raw.chunk(2, dim=1)",
-        "v, raw = raw.chunk(2, dim=1)",
-        "the halves of the output exchanged",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "fraction = (v + 1) / 2",
-        "fraction = v",
-        "the variance fraction is not moved from [-1, 1] to [0, 1]",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "combine((b / d, x), (-level.sigma / d, raw))",
-        "combine((b / d, x), (level.sigma / d, raw))",
-        "sign of the network's output in x0-hat",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "return Denoised(x0 + self.data_mean if",
-        "return Denoised(x0 - self.data_mean if",
-        "the data's mean subtracted once more in place of added",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        'return bool(getattr(self.denoiser, "self_conditioning", False))',
-        "return False",
-        "no network is ever told its last estimate",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "combine((a, x0 - self.data_mean if self.data_mean else x0), (b, eps))",
-        "combine((a, x0), (b, eps))",
-        "the target is not centred",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "combine((self.schedule.prior_std(level), eps))",
-        "combine((level.sigma, eps))",
-        "sampling starts from sigma where the papers take 1",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "std = 1.0 / self._c_in(level)",
-        "std = self._c_in(level)",
-        "the matched prior's standard deviation upside down",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "combine((std, eps)) + float(level.alpha) * self.data_mean",
-        "combine((std, eps)) + self.data_mean",
-        "the matched prior's mean without alpha",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "level = self.schedule(self.schedule.t_max)",
-        "level = self.schedule(self.schedule.t_min)",
-        "the terminal level is asked at the cleanest time",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "if self.matched_prior or not preserving or",
-        "if not self.matched_prior or not preserving or",
-        "a matched prior is warned of and the unmatched one is not",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "(-alpha * self.data_mean, torch.ones_like(x_t))",
-        "(-self.data_mean, torch.ones_like(x_t))",
-        "the mean is subtracted without alpha",
-    ),
-    Mutation(
-        "diffusion/model.py",
-        "torch.sqrt((level.alpha * self.data_std) ** 2 + level.sigma**2)",
-        "torch.sqrt(level.alpha * self.data_std**2 + level.sigma**2)",
-        "alpha for alpha^2 in c_in",
-    ),
-    # diffusion/noise.py
-    Mutation(
-        "diffusion/noise.py",
-        "repr(keys).encode()",
-        "repr(keys[:-1]).encode()",
-        "the last key is left out of the hash",
-    ),
-    Mutation(
-        "diffusion/noise.py",
-        "repr(keys)",
-        'repr("".join(map(str, keys)))',
-        "keys run together: (1, 23) is (12, 3)",
-    ),
-    # diffusion/objectives.py
-    Mutation(
-        "diffusion/objectives.py",
-        "Independent() if coupling is None else coupling",
-        "Independent()",
-        "the coupling is ignored",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "self.coupling(x0, noise.normal(x0), label)",
-        "self.coupling(x0, noise.normal(x0))",
-        "the coupling is not told the labels",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        ("model(x_t, level, label, **cond))\n        importance"),
-        ("model(x_t, level, None, **cond))\n        importance"),
-        "the network is trained without its labels",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        (
-            "        importance = self.time.importance(schedule, t)\n"
-            "        if model.training:\n"
-            "            self.time.observe(schedule, t, loss)\n"
-        ),
-        (
-            "        if model.training:\n"
-            "            self.time.observe(schedule, t, loss)\n"
-            "        importance = self.time.importance(schedule, t)\n"
-        ),
-        "the factor of importance is taken after the law has moved on",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "if model.training:",
-        "if not model.training:",
-        "the time law learns from validation, not from training",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "return loss if importance is None else combine((importance, loss))",
-        "return loss",
-        "losses are not divided by the probability of their times",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "model.target(x0, eps, level)).flatten(1).mean(1)",
-        "model.target(x0, eps, level)).flatten(1).sum(1)",
-        "sum over pixels in place of the mean",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "model.target(x0, eps, level))",
-        "model.target(eps, x0, level))",
-        "image and noise exchanged in the target",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "fixed = denoised._replace(x0=denoised.x0.detach())",
-        "fixed = denoised",
-        "the bound's gradient reaches the mean",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "return loss + self.bound_weight * bits",
-        "return loss + bits",
-        "the bound's weight is left out",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "with torch.no_grad():",
-        "with torch.enable_grad():",
-        "gradients flow through the first estimate",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "estimate=torch.zeros_like(x_t), **cond).x0",
-        "estimate=x_t, **cond).x0",
-        "the first call is told x_t where it should be told 0",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "noise.uniform(len(x_t)) < self.estimate_share",
-        "noise.uniform(len(x_t)) > self.estimate_share",
-        "the share of estimates is its complement",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "if self.bound_weight and schedule.steps is None:",
-        "if self.bound_weight and schedule.steps is not None:",
-        "discrete schedules are refused and continuous ones are not",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "return self.time.state_dict()",
-        "return {}",
-        "what the time law learned is not saved",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "self.time.load_state_dict(state)",
-        "self.time.load_state_dict(self.time.state_dict())",
-        "the stored state is not loaded",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "coupling, 1.0, estimate_share)",
-        "coupling, 1.0)",
-        "the share of estimates is dropped",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "level, denoised, self.variance_fraction)",
-        "level, denoised, 0.0 if self.variance_fraction else 1.0)",
-        "small and large variance exchanged",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "(level.t - 1.0 / schedule.steps)",
-        "(level.t - 2.0 / schedule.steps)",
-        "the bound's steps are two nodes long",
-    ),
-    Mutation(
-        "diffusion/objectives.py",
-        "(schedule.steps / math.log(2))",
-        "(schedule.steps * math.log(2))",
-        "nats to bits the wrong way",
-    ),
-    # diffusion/parameterizations.py
-    Mutation(
-        "diffusion/parameterizations.py",
-        "level.alpha * b - level.sigma * a",
-        "level.alpha * b + level.sigma * a",
-        "sign in the determinant",
-    ),
-    Mutation(
-        "diffusion/parameterizations.py",
-        "dtype=torch.float64)[1:])",
-        "dtype=torch.float64)[1:-1])",
-        "the last time is not looked at",
-    ),
-    Mutation(
-        "diffusion/parameterizations.py",
-        "return torch.zeros_like(level.alpha), torch.ones_like(level.alpha)",
-        "return torch.zeros_like(level.alpha), level.sigma",
-        "predicts sigma eps in place of eps",
-    ),
-    Mutation(
-        "diffusion/parameterizations.py",
-        "return torch.ones_like(level.alpha), torch.zeros_like(level.alpha)",
-        "return level.alpha, torch.zeros_like(level.alpha)",
-        "predicts alpha x0 in place of x0",
-    ),
-    Mutation(
-        "diffusion/parameterizations.py",
-        "return -level.sigma, level.alpha",
-        "return level.sigma, level.alpha",
-        "sign of x0 in v",
-    ),
-    Mutation(
-        "diffusion/parameterizations.py",
-        "return -torch.ones_like(level.alpha), torch.ones_like(level.alpha)",
-        "return -level.alpha, torch.ones_like(level.alpha)",
-        "eps - alpha x0 in place of eps - x0",
-    ),
-    Mutation(
-        "diffusion/parameterizations.py",
-        "q = torch.hypot(level.alpha * self.data_std, level.sigma)",
-        "q = torch.hypot(level.alpha, level.sigma)",
-        "q without the data's standard deviation",
-    ),
-    Mutation(
-        "diffusion/parameterizations.py",
-        "-level.alpha * self.data_std / q",
-        "-level.alpha / (self.data_std * q)",
-        "divided by the data's standard deviation in place of multiplied",
-    ),
-    # diffusion/schedules/base.py
-    Mutation(
-        "diffusion/schedules/base.py",
-        "CONTINUOUS_T_MIN = 1e-3",
-        "CONTINUOUS_T_MIN = 1e-2",
-        "training leaves out the cleanest hundredth",
-    ),
-    Mutation(
-        "diffusion/schedules/base.py",
-        "else 1.0 / self.steps",
-        "else 0.0",
-        "the smallest trained time of a discrete schedule is 0",
-    ),
-    Mutation(
-        "diffusion/schedules/base.py",
-        "return Level(t, *self.alpha_sigma(t))",
-        "return Level(t, *self.alpha_sigma(t)[::-1])",
-        "alpha and sigma exchanged in every level",
-    ),
-    Mutation(
-        "diffusion/schedules/base.py",
-        "torch.round(t * self.steps) / self.steps",
-        "torch.floor(t * self.steps) / self.steps",
-        "the next node below in place of the nearest",
-    ),
-    Mutation(
-        "diffusion/schedules/base.py",
-        "t.clamp(self.t_min, self.t_max)",
-        "t.clamp(0.0, self.t_max)",
-        "times may be snapped to 0",
-    ),
-    Mutation(
-        "diffusion/schedules/base.py",
-        "level.t * (1000.0 if self.steps is None else self.steps)",
-        "level.t * (1000.0 if self.steps is None else self.steps) - 1",
-        "the network is told k - 1",
-    ),
-    Mutation(
-        "diffusion/schedules/base.py",
-        "(level.alpha**2 + level.sigma**2 - 1.0).abs() < 1e-9",
-        "(level.alpha + level.sigma - 1.0).abs() < 1e-9",
-        "amplitudes are added in place of variances",
-    ),
-    Mutation(
-        "diffusion/schedules/base.py",
-        "torch.where(self.preserving(level), torch.ones_like(level.sigma), level.sigma)",
-        "torch.where(self.preserving(level), level.sigma, torch.ones_like(level.sigma))",
-        "1 and sigma exchanged in the prior",
-    ),
-    Mutation(
-        "diffusion/schedules/base.py",
-        "(level.alpha**2 + level.sigma**2 - 1.0).abs()",
-        "(level.alpha + level.sigma - 1.0).abs()",
-        "amplitudes added where variances should be",
-    ),
-    # diffusion/schedules/continuous.py
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "-(self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t) * t",
-        "-(self.beta_min + (self.beta_max - self.beta_min) * t) * t",
-        "factor 1/2 of the integral of beta left out",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "return torch.exp(0.5 * log_abar), torch.sqrt(-torch.expm1(log_abar))",
-        "return torch.exp(log_abar), torch.sqrt(-torch.expm1(log_abar))",
-        "alpha_bar in place of its square root",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "softplus(-torch.as_tensor(log_snr",
-        "softplus(torch.as_tensor(log_snr",
-        "sign of the log-SNR",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "self.beta_min**2 + 2 * (self.beta_max",
-        "self.beta_min**2 + 4 * (self.beta_max",
-        "wrong constant under the root",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        ("if self.shift == 1:\n            return cos, sin\n        sin = self.shift * sin"),
-        ("if self.shift == 1:\n            return cos, sin\n        sin = sin / self.shift"),
-        "the shift works the wrong way",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "norm = torch.hypot(cos, sin)",
-        "norm = cos + sin",
-        "normalized by the sum, not by the root of squares",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "torch.exp(-0.5 * log_snr) / self.shift) * (2 / math.pi)",
-        "torch.exp(-0.5 * log_snr) * self.shift) * (2 / math.pi)",
-        "the shift is done twice in place of undone",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "self.t_min = sigma_min / sigma_max",
-        "self.t_min = sigma_min",
-        "sigma in place of t as the smallest trained time",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "return torch.ones_like(t), self.sigma_max * t",
-        "return torch.ones_like(t), self.sigma_max * t**2",
-        "sigma quadratic in t",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "(torch.exp(-0.5 * log_snr) / self.sigma_max)",
-        "(torch.exp(-log_snr) / self.sigma_max)",
-        "sigma^2 in place of sigma",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "0.25 * level.sigma.log()",
-        "0.5 * level.sigma.log()",
-        "1/2 for 1/4 in c_noise",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "(1 - t) / (1 + (self.shift - 1) * t)",
-        "(1 - t) / (1 + (self.shift - 1) * (1 - t))",
-        "s for t in the shift, right at shift 1 alone",
-    ),
-    Mutation(
-        "diffusion/schedules/continuous.py",
-        "u / (self.shift - (self.shift - 1) * u)",
-        "self.shift * u / (1 + (self.shift - 1) * u)",
-        "the shift is done once more in place of undone",
-    ),
-    # diffusion/schedules/tables.py
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "self._angle = torch.atan2(sigma, alpha)",
-        "self._angle = torch.atan2(sigma**2, alpha**2)",
-        "angle between variances, not between amplitudes",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "return self._alpha[1:] ** 2",
-        "return self._alpha[:-1] ** 2",
-        "alpha_bar_0..alpha_bar_{T-1}, one off",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "self._angle[k + 1], position - k)",
-        "self._angle[k + 1], 1 - (position - k))",
-        "between nodes the angle runs backwards",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "at_node = (position - node).abs() < 1e-9",
-        "at_node = (position - node).abs() < 0.4",
-        "near a node the node itself is taken",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "self._sigma[node.long()], angle.sin()",
-        "self._sigma[k], angle.sin()",
-        "sigma of the node before, at the last node",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "angle = torch.atan(torch.exp(-0.5 * torch",
-        "angle = torch.atan(torch.exp(-1.0 * torch",
-        "sigma^2 / alpha^2 in place of sigma / alpha",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "torch.searchsorted(self._angle, angle) - 1)",
-        "torch.searchsorted(self._angle, angle))",
-        "interval after the one that holds the angle",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "torch.log1p(-betas).cumsum(0)",
-        "(-betas).cumsum(0)",
-        "-beta for log(1 - beta)",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        ("super().__init__(torch.exp(0.5 * log_abar), torch.sqrt(-torch.expm1(log_abar)))"),
-        "super().__init__(torch.exp(0.5 * log_abar), -torch.expm1(log_abar))",
-        "variance in place of sigma",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "power=1.0",
-        "power=2.0",
-        "linear betas are quadratic",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "power=2.0",
-        "power=0.5",
-        "squares linear in place of square roots",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "(t + offset) / (1 + offset) * (math.pi / 2)",
-        "(t + offset) / (1 + 2 * offset) * (math.pi / 2)",
-        "the offset counts twice in the denominator",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "(math.pi / 2)) ** 2",
-        "(math.pi / 2))",
-        "cos for cos^2",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta))",
-        "super().__init__((1 - f[1:] / f[:-1]).clamp(max=0.99))",
-        "max_beta is ignored",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "torch.sigmoid(-(start + (end - start) * t) / temperature)",
-        "torch.sigmoid(-(start + (end - start) * t) * temperature)",
-        "temperature upside down",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "abar = (falling - falling[-1]) / (falling[0] - falling[-1])",
-        "abar = falling / falling[0]",
-        "alpha_bar does not fall to 0",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "first, last = alpha[1], alpha[-1]",
-        "first, last = alpha[0], alpha[-1]",
-        "alpha_0 stays in place of alpha_1",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "(alpha[1:] - last) * (first / (first - last))",
-        "(alpha[1:] - last)",
-        "shifted but not scaled",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "torch.sqrt((1 - alpha) * (1 + alpha))",
-        "1 - alpha",
-        "sigma = 1 - alpha on a variance preserving table",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "scale = 1000.0 / steps if scaled",
-        "scale = steps / 1000.0 if scaled",
-        "scaled by T / 1000",
-    ),
-    Mutation(
-        "diffusion/schedules/tables.py",
-        "beta_start ** (1 / power), beta_end ** (1 / power)",
-        "beta_start, beta_end",
-        "the ends are not rooted before they are raised",
-    ),
-    # diffusion/times.py
-    Mutation(
-        "diffusion/times.py",
-        "(torch.floor(t * schedule.steps) + 1) / schedule.steps",
-        "torch.floor(t * schedule.steps) / schedule.steps",
-        "steps 0..T-1 in place of 1..T",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "return schedule.t_min + (schedule.t_max - schedule.t_min) * t",
-        "return schedule.t_max * t",
-        "continuous times below t_min",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "return self.times(schedule, noise.uniform(n))",
-        "return self.times(schedule, noise.uniform(n)[:1].expand(n))",
-        "one time for the whole batch",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        ('"""The identity."""\n        return u\n'),
-        ('"""The identity."""\n        return u**2\n'),
-        "clean times come more often",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "torch.sigmoid(self.mean + self.std *",
-        "torch.sigmoid(-self.mean + self.std *",
-        "sign of the mean",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))",
-        "torch.sigmoid(self.mean + self.std**2 * torch.special.ndtri(u))",
-        "variance in place of the standard deviation",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "schedule.time_of(-2.0 * (self.mean",
-        "schedule.time_of(-1.0 * (self.mean",
-        "log of sigma^2 / alpha^2 is drawn where log of sigma / alpha is meant",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "return schedule.snap(self.quantile(u, schedule))",
-        "return super().times(schedule, u)",
-        "times are stretched over the range in place of moved into it",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "return self.law.quantile(u, schedule)",
-        "return u",
-        "the stratified law's own quantile is ignored",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "u = (torch.arange(n, dtype=torch.float64) + noise.uniform(n)) / n",
-        "u = (torch.arange(n, dtype=torch.float64) + n * noise.uniform(n)) / n % 1",
-        "probabilities are not stratified",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "return self.law.times(schedule, u)",
-        "return self.law.quantile(u, schedule)",
-        "quantiles in place of trained times",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "return self.law.importance(schedule, t)",
-        "return None",
-        "the inner law's importance is dropped",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "self.law.check(schedule)",
-        "super().check(schedule)",
-        "the inner law is not asked",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "self.law.observe(schedule, t, loss)",
-        "self.law.observe(schedule, t, t)",
-        "the inner law is told times for losses",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "return self.law.state_dict()",
-        "return {}",
-        "what the inner law learned is not saved",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "self.law.load_state_dict(state)",
-        "self.law.load_state_dict(self.law.state_dict())",
-        "the inner law's stored state is not loaded",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "(self.counts < history).any()",
-        "(self.counts < history).all()",
-        "history is used as soon as one interval has it",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "p = self.losses.square().mean(1).sqrt()",
-        "p = self.losses.square().mean(1)",
-        "in proportion to E[loss^2], not to its root",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "return (1 - self.uniform) * p / p.sum() + self.uniform * even",
-        "return p / p.sum()",
-        "no uniform share is mixed in",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "((u - (ends[k] - p[k])) / p[k])",
-        "((u - ends[k]) / p[k])",
-        "place in the interval counted from its end",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "return (k + inside) / len(p)",
-        "return (k + 1 - inside) / len(p)",
-        "the distribution runs backwards within an interval",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "return 1.0 / (len(p) * p[self._interval(schedule, t)])",
-        "return len(p) * p[self._interval(schedule, t)]",
-        "multiplied by p in place of divided",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "schedule.steps % bins:",
-        "bins % schedule.steps:",
-        "the wrong number must divide the other",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "int(self.counts[k]) % history",
-        "int(self.counts[k]) % (history - 1)",
-        "the last place of the history is never written",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "self.counts[k] += 1",
-        "self.counts[k] = 1",
-        "losses are never counted beyond one",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        'return {"losses": self.losses.clone(),',
-        'return {"losses": self.losses,',
-        "the stored losses go on changing",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        'self.losses, self.counts = state["losses"].clone(), state["counts"].clone()',
-        'self.losses = state["losses"].clone()',
-        "the stored counts are not loaded",
-    ),
-    Mutation(
-        "diffusion/times.py",
-        "t = t - 0.5 / schedule.steps",
-        "t = t + 0.5 / schedule.steps",
-        "the last node of each interval falls to the next",
-    ),
-    # diffusion/weights.py
-    Mutation(
-        "diffusion/weights.py",
-        "(level.sigma / parameterization.determinant(level)) ** 2",
-        "(level.sigma / parameterization.determinant(level)).abs()",
-        "sigma / |D| for sigma^2 / D^2",
-    ),
-    Mutation(
-        "diffusion/weights.py",
-        ('"""1."""\n        return torch.ones_like(level.alpha)'),
-        ('"""1."""\n        return torch.ones_like(level.alpha) * 2'),
-        "2 for the simple weight",
-    ),
-    Mutation(
-        "diffusion/weights.py",
-        "((level.alpha / level.sigma) ** 2).clamp(min=1.0)",
-        "((level.alpha / level.sigma) ** 2).clamp(max=1.0)",
-        "min for max",
-    ),
-    Mutation(
-        "diffusion/weights.py",
-        "((level.alpha / level.sigma) ** 2).clamp(max=self.gamma)",
-        "(level.alpha / level.sigma).clamp(max=self.gamma)",
-        "alpha / sigma in place of the SNR",
-    ),
-    Mutation(
-        "diffusion/weights.py",
-        "snr / (self.k + snr) ** self.gamma",
-        "1 / (self.k + snr) ** self.gamma",
-        "the factor SNR is left out",
-    ),
-    Mutation(
-        "diffusion/weights.py",
-        "return math.exp(self.bias) * torch.sigmoid(",
-        "return torch.sigmoid(",
-        "the factor e^bias is left out",
-    ),
-    Mutation(
-        "diffusion/weights.py",
-        "torch.sigmoid(level.log_snr - self.bias)",
-        "torch.sigmoid(self.bias - level.log_snr)",
-        "the weight on eps is used as that on x0",
-    ),
-    Mutation(
-        "diffusion/weights.py",
-        "return self.data_std**-2 + (level.alpha / level.sigma) ** 2",
-        "return 1 / self.data_std + (level.alpha / level.sigma) ** 2",
-        "1 / d for 1 / d^2",
-    ),
-    Mutation(
-        "diffusion/weights.py",
-        "return (prediction - target) ** 2",
-        "return 0.5 * (prediction - target) ** 2",
-        "half the squared error",
-    ),
-    Mutation(
-        "diffusion/weights.py",
-        "return (prediction - target).abs()",
-        "return prediction.abs() - target.abs()",
-        "difference of absolute values",
-    ),
-    Mutation(
-        "diffusion/weights.py",
-        "return 2.0 * huber(",
-        "return huber(",
-        "half of what it should be",
-    ),
-    Mutation(
-        "diffusion/weights.py",
-        'reduction="none", delta=self.delta)',
-        'reduction="none", delta=1.0)',
-        "delta is ignored",
-    ),
-    # sampling/adaptive.py
-    Mutation(
-        "sampling/adaptive.py",
-        "super().__init__(1 if steps is None else steps, grid, frame)",
-        "super().__init__(steps, grid, frame)",
-        "as many intervals as the schedule has steps",
-    ),
-    Mutation(
-        "sampling/adaptive.py",
-        "torch.cat((times[:-1][times[:-1] > schedule.t_min], end, times[-1:]))",
-        "torch.cat((times[:-1][times[:-1] > schedule.t_min], times[-1:]))",
-        "the cleanest trained time is not visited",
-    ),
-    Mutation(
-        "sampling/adaptive.py",
-        "z, h = combine((1.0 / c_t, x)), (end - tau) / 4",
-        "z, h = combine((c_t, x)), (end - tau) / 4",
-        "z = c x in place of x / c",
-    ),
-    Mutation(
-        "sampling/adaptive.py",
-        "state = combine((self.frame(level)[0], z))",
-        "state = combine((self.frame(level)[1], z))",
-        "tau in place of c where the state is made",
-    ),
-    Mutation(
-        "sampling/adaptive.py",
-        "accepted = (error <= 1) & (tau > end)",
-        "accepted = tau > end",
-        "every step is accepted, whatever its error",
-    ),
-    Mutation(
-        "sampling/adaptive.py",
-        "first = combine((1 - keep, first), (keep, last))",
-        "first = combine((1.0, first))",
-        "the slope of the start is used in all later steps",
-    ),
-    Mutation(
-        "sampling/adaptive.py",
-        "z = combine((1 - keep, z), (keep, new))",
-        "z = combine((keep, z), (1 - keep, new))",
-        "rejected steps are kept and accepted ones dropped",
-    ),
-    Mutation(
-        "sampling/adaptive.py",
-        "return Step(s, combine((c_s, z)), s, state, x0)",
-        "return Step(s, combine((c_t, z)), s, state, x0)",
-        "c of t in place of c of s at the end",
-    ),
-    Mutation(
-        "sampling/adaptive.py",
-        "(0.75 * h, second)), tau + 0.75 * h)",
-        "(0.75 * h, first)), tau + 0.75 * h)",
-        "the third stage goes along the first slope",
-    ),
-    Mutation(
-        "sampling/adaptive.py",
-        "(2 / 9 * h, first), (1 / 3 * h, second), (4 / 9 * h, third)",
-        "(2 / 9 * h, first), (1 / 3 * h, third), (4 / 9 * h, second)",
-        "second and third slope exchanged in the result",
-    ),
-    Mutation(
-        "sampling/adaptive.py",
-        "(-5 / 72 * h, first)",
-        "(5 / 72 * h, first)",
-        "sign in the estimate of the error",
-    ),
-    Mutation(
-        "sampling/adaptive.py",
-        "((difference / scale) ** 2).flatten(1).mean(1).sqrt()",
-        "((difference / scale) ** 2).flatten(1).mean().sqrt().expand(len(z))",
-        "the error of the whole batch in place of each image's",
-    ),
-    # sampling/ancestral.py
-    Mutation(
-        "sampling/ancestral.py",
-        "mean = combine((c_t, x), (c_0, denoised.x0))",
-        "mean = combine((c_0, x), (c_t, denoised.x0))",
-        "coefficients of the posterior exchanged",
-    ),
-    Mutation(
-        "sampling/ancestral.py",
-        "torch.exp(0.5 * (f * large + (1 - f) * small.log()))",
-        "torch.exp(0.5 * ((1 - f) * large + f * small.log()))",
-        "fixed small and fixed large exchanged",
-    ),
-    Mutation(
-        "sampling/ancestral.py",
-        "torch.exp(0.5 * (f * large",
-        "torch.exp((f * large",
-        "variance in place of the standard deviation",
-    ),
-    Mutation(
-        "sampling/ancestral.py",
-        "(self.noise_scale, added)), t, x, denoised.x0)",
-        "(self.noise_scale**2, added)), t, x, denoised.x0)",
-        "the noise's factor is squared",
-    ),
-    Mutation(
-        "sampling/ancestral.py",
-        "small.log(), large) * noise.normal(x)",
-        "large, small.log()) * noise.normal(x)",
-        "small and large exchanged for the learned variance",
-    ),
-    Mutation(
-        "sampling/ancestral.py",
-        "torch.exp(0.5 * (float(small) + float(large - small)",
-        "torch.exp((float(small) + float(large - small)",
-        "variance in place of the standard deviation, learned",
-    ),
-    Mutation(
-        "sampling/ancestral.py",
-        "return Step(s, marginal(x0, eps, s), t, x, x0)",
-        "return Step(s, marginal(eps, x0, s), t, x, x0)",
-        "image and noise change places",
-    ),
-    Mutation(
-        "sampling/ancestral.py",
-        "c = self.eta * posterior(s, t)[2].sqrt()",
-        "c = self.eta * posterior(s, t)[2]",
-        "variance in place of the standard deviation of the fresh noise",
-    ),
-    Mutation(
-        "sampling/ancestral.py",
-        "kept = (s.sigma**2 - c**2).clamp_min(0.0).sqrt()",
-        "kept = s.sigma - c",
-        "standard deviations subtracted in place of variances",
-    ),
-    Mutation(
-        "sampling/ancestral.py",
-        "[:-1].flip(0)",
-        "[:-1]",
-        "inversion walks down",
-    ),
-    Mutation(
-        "sampling/ancestral.py",
-        "return Step(s, marginal(x0, eps_from(x, x0, t), s), t, x, x0)",
-        "return Step(s, marginal(x0, eps_from(x, x0, s), s), t, x, x0)",
-        "s for t where the noise is derived",
-    ),
-    # sampling/constraints.py
-    Mutation(
-        "sampling/constraints.py",
-        "return x0.clamp(self.low, self.high)",
-        "return x0.clamp(max=self.high)",
-        "clamped above alone",
-    ),
-    Mutation(
-        "sampling/constraints.py",
-        "flat.abs().float(), self.quantile",
-        "flat.float(), self.quantile",
-        "quantile of x0 in place of |x0|",
-    ),
-    Mutation(
-        "sampling/constraints.py",
-        "dim=1).clamp_min(1.0)",
-        "dim=1)",
-        "an image inside the range is stretched",
-    ),
-    Mutation(
-        "sampling/constraints.py",
-        "/ s[:, None]).view_as(x0)",
-        ").view_as(x0)",
-        "clamped but not divided",
-    ),
-    Mutation(
-        "sampling/constraints.py",
-        "return torch.where(known, image, x)",
-        "return torch.where(known, x, image)",
-        "at the end the unknown part is replaced",
-    ),
-    Mutation(
-        "sampling/constraints.py",
-        "marginal(image, noise.normal(x), level)",
-        "level.alpha.to(x) * image",
-        "the known part is scaled but not noised",
-    ),
-    # sampling/grids.py
-    Mutation(
-        "sampling/grids.py",
-        "self.jump, self.repeats = jump, repeats",
-        "self.jump, self.repeats = repeats, jump",
-        "jump and repeats exchanged",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "DEFAULT_CONTINUOUS_STEPS) * start))",
-        "DEFAULT_CONTINUOUS_STEPS)))",
-        "all steps, though the start is in between",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "return torch.cat((times, torch.zeros(1, dtype=torch.float64)))",
-        ("return torch.cat((times, torch.full((1,), schedule.t_min, dtype=torch.float64)))"),
-        "ends at t_min in place of 0",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "return start * (1 - i / steps)",
-        "return start * (1 - (i + 1) / (steps + 1))",
-        "the noisiest time is not visited",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "torch.round(last - i * (last / steps)) / schedule.steps",
-        "torch.round(last - i * (last // steps)) / schedule.steps",
-        "a whole stride: ends far from the cleanest step",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "return (1 + i * stride) / schedule.steps",
-        "return (i * stride + stride) / schedule.steps",
-        "counted from the stride, not from step 1",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "i * ((start - schedule.t_min) / steps)",
-        "i * ((start - schedule.t_min) / max(steps - 1, 1))",
-        "the noisiest time is visited by leading steps",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "torch.linspace(start, schedule.t_min, steps, dtype=torch.float64)",
-        "torch.linspace(start, 0, steps + 1, dtype=torch.float64)[:-1]",
-        "the cleanest time is not visited",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "ascending = torch.linspace(0, last - 1, steps, dtype=torch.float64)",
-        "ascending = torch.linspace(0, last - steps, steps, dtype=torch.float64)",
-        "the noisiest step is not visited",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "first, steps = start - self.margin, steps - 1",
-        "first, steps = start - self.margin, steps",
-        "one time too many where alpha is 0",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)",
-        "(torch.linspace(*ends.exp().tolist(), steps, dtype=torch.float64)).log()",
-        "even in the SNR, not in its log",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "falling**2",
-        "falling**3",
-        "a cube in place of the square",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "high, low = min(noisiest, self.sigma_max), max(cleanest, self.sigma_min)",
-        "high, low = min(noisiest, self.sigma_max), min(cleanest, self.sigma_min)",
-        "min for max at the clean end",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "high, low = high ** (1 / self.rho), low ** (1 / self.rho)",
-        "high, low = high**self.rho, low**self.rho",
-        "power rho in place of 1 / rho",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "schedule.time_of(-2.0 * log_sigma)",
-        "schedule.time_of(-log_sigma)",
-        "log-SNR = -ln sigma, the factor 2 left out",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        ("        return 1\n\n    def visited(self, schedule: Schedule, steps: int, start: float)"),
-        (
-            "        return len(self.listed)\n"
-            "\n"
-            "    def visited(self, schedule: Schedule, steps: int, start: float)"
-        ),
-        "a list longer than the schedule is refused",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "self.listed[self.listed <= start + 1e-9]",
-        "self.listed[self.listed < start - 1e-9]",
-        "the start itself is left out",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "snapped.diff() != 0",
-        "snapped.diff() < 0",
-        "rises are left out of the list",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "return self.base.count(schedule, steps, start)",
-        "return super().count(schedule, steps, start)",
-        "as many steps as the schedule has, whatever the base lists",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "last = min(first + self.jump, len(levels) - 1)",
-        "last = min(first + self.jump - 1, len(levels) - 1)",
-        "stretches of jump - 1 steps",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "for _ in range(self.repeats):",
-        "for _ in range(self.repeats + 1):",
-        "each stretch walked once too often",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "nodes[i] = min(nodes[i], nodes[i - 1] - 1)",
-        "nodes[i] = min(nodes[i], nodes[i - 1])",
-        "two times on one node",
-    ),
-    Mutation(
-        "sampling/grids.py",
-        "nodes[i] = max(nodes[i], count - i)",
-        "nodes[i] = max(nodes[i], count - i - 1)",
-        "nodes pushed down to 0",
-    ),
-    # sampling/guidance.py
-    Mutation(
-        "sampling/guidance.py",
-        "return extrapolated",
-        "return lambda u, c, scale: c",
-        "the scale is ignored",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "self.rule = Extrapolate() if rule is None else rule",
-        "self.rule = Extrapolate()",
-        "the rule is ignored",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "torch.full_like(label, int(classes))",
-        "torch.full_like(label, int(classes) - 1)",
-        "the last class in place of the null class",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "((level.t > self.low) & (level.t <= self.high))",
-        "((level.t > self.low) | (level.t <= self.high))",
-        "or for and: guidance everywhere",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "(level.t <= self.high)",
-        "(level.t < self.high)",
-        "the interval's upper end is left out",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "math.pi * (1 - level.t).clamp(0, 1) ** self.power",
-        "math.pi * level.t.clamp(0, 1) ** self.power",
-        "t for 1 - t: guidance at the noisy end",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "return 0.5 * (1 - torch.cos(",
-        "return (1 - torch.cos(",
-        "factor 1/2 left out",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "return combine((scale, c), (1.0 - scale, u))",
-        "return combine((1.0 + scale, c), (-scale, u))",
-        "scale as the paper's w, one too much",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "self.share * of_c / of_guided.clamp_min(1e-12) + (1 - self.share)",
-        "self.share * of_guided / of_c.clamp_min(1e-12) + (1 - self.share)",
-        "ratio of standard deviations upside down",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "factor = self.share * of_c / of_guided.clamp_min(1e-12) + (1 - self.share)",
-        "factor = (1 - self.share) * of_c / of_guided + self.share",
-        "the share is its complement",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "of_c, of_guided = c.flatten(1).std(1), guided.flatten(1).std(1)",
-        "of_c, of_guided = c.flatten(1).std(1), guided.std()",
-        "standard deviation of the batch in place of the image's",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "d + self.momentum * running",
-        "d - self.momentum * running",
-        "sign of the momentum",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "running = d\n",
-        "running = c - u\n",
-        "the last difference alone is remembered, not the running one",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "norm.clamp_min(1e-12)).clamp(max=1.0).double()",
-        "norm.clamp_min(1e-12)).double()",
-        "short differences are lengthened to the radius",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "d = d - along_c + self.parallel * along_c",
-        "d = d + self.parallel * along_c",
-        "the parallel part is added, not weighed",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "share = (d * c).flatten(1).sum(1) / (c * c)",
-        "share = (d * c).flatten(1).sum(1) / (d * d)",
-        "projection on d in place of c",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "return combine((1.0, c), (scale - 1.0, d))",
-        "return combine((1.0, c), (scale, d))",
-        "scale for scale - 1",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        ("if bool((scale == 0).all()):\n                return model(x_t, level, null,"),
-        ("if bool((scale == 0).all()):\n                return model(x_t, level, label,"),
-        "scale 0 is conditional",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "c, u = _together(model, x_t, level, (label, null), **cond)",
-        "c, u = _together(model, x_t, level, (null, label), **cond)",
-        "conditional and unconditional exchanged",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "rule(u.x0, c.x0, scale))",
-        "self.rule.fresh()(u.x0, c.x0, scale))",
-        "the rule forgets its past at every call",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "torch.where(plain > 0, c.x0, rule(",
-        "torch.where(plain > 0, u.x0, rule(",
-        "images outside the interval become unconditional in a mixed batch",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "return 1.0 + (scale - 1.0) * strength(level)",
-        "return scale * strength(level)",
-        "strength 0 is unconditional in place of conditional",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "torch.where(row < 0, ~row, row) for row",
-        "torch.where(row < 0, -row, row) for row",
-        "~k is taken for -k: the next class is negated",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "sign = torch.where(row < 0, -1.0, 1.0)",
-        "sign = torch.where(row <= 0, -1.0, 1.0)",
-        "class 0 is negated",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "(sign * scale, part.x0 - u.x0)",
-        "(sign * scale, part.x0 - x0)",
-        "differences from the sum so far, not from u",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "Level(*(part.repeat(n) for part in level))",
-        "Level(*(part.repeat_interleave(n) for part in level))",
-        "levels of a batch do not follow its images",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "{name: torch.cat([value] * n) for",
-        "{name: value.repeat_interleave(n, 0) for",
-        "conditions of a batch do not follow its images",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "Denoised(x0[i], None if raw",
-        "Denoised(x0[n - 1 - i], None if raw",
-        "answers in reverse order",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "return torch.full_like(level.t, scale)",
-        "return torch.full_like(level.t, scale - 1.0)",
-        "without strength, the scale is the paper's w, one too little",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "x0 = extrapolated(other.x0, strong.x0, scale)",
-        "x0 = extrapolated(strong.x0, other.x0, scale)",
-        "strong and weak exchanged",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "other = weak.to(x_t.device).eval()(x_t, level, label, **cond)",
-        "other = weak.to(x_t.device).eval()(x_t, level, None, **cond)",
-        "the weak model is not told the label",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "told = None if self.unconditional else label",
-        "told = label if self.unconditional else None",
-        "the label is hidden when it should be told",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "level.sigma**2 / safe",
-        "level.sigma / safe",
-        "sigma for sigma^2",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "torch.where(level.alpha > 0, level.sigma**2 / safe",
-        "torch.where(level.alpha > 0, level.sigma**2 * safe",
-        "multiplied by alpha in place of divided",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        ".log_softmax(1).gather(1, label.view(-1, 1)).sum()",
-        ".gather(1, label.view(-1, 1)).sum()",
-        "gradient of the logit in place of the log probability",
-    ),
-    Mutation(
-        "sampling/guidance.py",
-        "label.view(-1, 1)).sum()",
-        "label.view(-1, 1)).mean()",
-        "the gradient is divided by the batch size",
-    ),
-    # sampling/interpolation.py
-    Mutation(
-        "sampling/interpolation.py",
-        "of_a = torch.where(bent, torch.sin((1 - weight) * angle) / safe, 1 - weight)",
-        "of_a = torch.where(bent, torch.sin(weight * angle) / safe, 1 - weight)",
-        "weight for 1 - weight at a",
-    ),
-    Mutation(
-        "sampling/interpolation.py",
-        "norms = flat_a.norm(dim=1) * flat_b.norm(dim=1)",
-        "norms = flat_a.norm(dim=1) ** 2",
-        "the cosine is normalized by a alone",
-    ),
-    Mutation(
-        "sampling/interpolation.py",
-        "of_b = torch.where(bent, torch.sin(weight * angle) / safe, weight)",
-        "of_b = torch.where(bent, torch.sin(weight * angle), weight)",
-        "not divided by the sine of the angle",
-    ),
-    # sampling/likelihood.py
-    Mutation(
-        "sampling/likelihood.py",
-        "GREY_OFFSET = -math.log(BIN)",
-        "GREY_OFFSET = -math.log(2 / 256)",
-        "bins of 2 / 256, where grey values are 2 / 255 apart",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "torch.autograd.grad(slope[:, i].sum(), z, retain_graph=True)[0][:, i]",
-        "torch.autograd.grad(slope[:, i].sum(), z, retain_graph=True)[0].sum(1)",
-        "sum of all entries of the Jacobian, not of its diagonal",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "torch.where(v < 0, -torch.ones_like(v), torch.ones_like(v))",
-        "torch.where(v < 0, torch.zeros_like(v), torch.ones_like(v))",
-        "zeros and ones in place of signs",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "grad_outputs=v, retain_graph=True)[0] * v).sum(1)",
-        "grad_outputs=v, retain_graph=True)[0]).sum(1)",
-        "the product with the second vector is left out",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "return torch.stack(products).mean(0)",
-        "return torch.stack(products).sum(0)",
-        "sum over the vectors in place of the mean",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "torch.ones_like(level.alpha), -self.frame(level)[1]",
-        "torch.ones_like(level.alpha), self.frame(level)[1]",
-        "time does not run backwards for the solver",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "return -x0\n",
-        "return x0\n",
-        "the slope over tau where that over -tau is meant",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "return self.frame.log_snr(-tau)",
-        "return -self.frame.log_snr(-tau)",
-        "log-SNR of the mirrored level",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "[torch.tensor([start]).double()], start - margin, steps - 1",
-        "[torch.tensor([start]).double()], start - margin, steps",
-        "one interval too many where alpha is 0 at the start",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "float(ends[0]), float(ends[1]), steps + 1",
-        "float(ends[0]), float(ends[1]), steps",
-        "one level too few",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "z = combine((begin.alpha / frame(begin)[0], x0)).flatten(1)",
-        "z = combine((1.0 / frame(begin)[0], x0)).flatten(1)",
-        "data enters without the alpha of its level",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "changes.append((before - y[:, -1]) / root - stretch)",
-        "changes.append((y[:, -1] - before) / root - stretch)",
-        "sign of the integral of the divergence",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "stretch = math.log(float(frame(high)[0] / frame(low)[0]))",
-        "stretch = math.log(float(frame(low)[0] / frame(high)[0]))",
-        "the change of c is turned round",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "changes[0] = changes[0] - math.log(float(begin.alpha))",
-        "changes[0] = changes[0] + math.log(float(begin.alpha))",
-        "sign of the scaling by the first alpha",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "terminal = -normal_log_density(x, mean, 2 * std.log())",
-        "terminal = -normal_log_density(x, mean, std.log())",
-        "standard deviation of the prior in place of its variance",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "torch.stack((terminal, *reversed(changes)), dim=1)",
-        "torch.stack((terminal, *changes), dim=1)",
-        "changes of volume from data to noise, not in the path's order",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "few = x0[0].numel() <= EXACT_DIMENSIONS",
-        "few = x0[0].numel() < EXACT_DIMENSIONS",
-        "16 dimensions are estimated already",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "grown = trace[:, None] / math.sqrt(z.shape[1])",
-        "grown = trace[:, None] / z.shape[1]",
-        "the integral is scaled by d, not by its root",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "return x0 + BIN * (uniform - 0.5)",
-        "return x0 + BIN * uniform",
-        "values are spread from their bin's middle on, not over it",
-    ),
-    Mutation(
-        "sampling/likelihood.py",
-        "return mean, model.prior(level, one) - mean",
-        "return mean, model.prior(level, one)",
-        "the mean is left in the standard deviation",
-    ),
-    # sampling/multistep.py
-    Mutation(
-        "sampling/multistep.py",
-        "return [step for step in past if math.isfinite(_lambda(step.t))]",
-        "return list(past)",
-        "a step from alpha = 0 is extrapolated from",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "return 0.5 * float(level.log_snr)",
-        "return float(level.log_snr)",
-        "log-SNR in place of its half",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "torch.tensor(2 * _lambda(t) + h, dtype",
-        "torch.tensor(2 * _lambda(t) + 2 * h, dtype",
-        "the middle is the end of the step",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "torch.tensor(2 * _lambda(t) + h, dtype=torch.float64)",
-        "torch.tensor(2 * _lambda(t) + 2 * h, dtype=torch.float64)",
-        "h for h / 2 on the way to the middle",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "return Step(s, _moved(x, x0, t, s), middle, state, x0)",
-        "return Step(s, _moved(state, x0, middle, s), middle, state, x0)",
-        "the second half starts from the middle: first order",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "return marginal(x0, eps_from(x, x0, t), s)",
-        "return marginal(x0, eps_from(x, x0, s), s)",
-        "s for t where the noise is derived",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "self.memory = order - 1",
-        "self.memory = order",
-        "one past step too many, so another order",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "whole = h + decay",
-        "whole = h",
-        "the noise's share is left out of the integral",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "(s.sigma / t.sigma * math.exp(-decay), x)",
-        "(s.sigma / t.sigma, x)",
-        "the state does not decay further with eta",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "math.sqrt(-math.expm1(-2 * decay))",
-        "math.sqrt(-math.expm1(-decay))",
-        "factor 2 in the added variance left out",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "decay = self.eta * h if self.eta else 0.0",
-        "decay = self.eta**2 * h if self.eta else 0.0",
-        "eta^2 for eta",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "last = usable[-1]",
-        "last = usable[0]",
-        "the oldest step in place of the last",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "r0 = (_lambda(t) - _lambda(last.t)) / h",
-        "r0 = h / (_lambda(t) - _lambda(last.t))",
-        "ratio of step lengths upside down",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "phi2 = math.expm1(-whole) / whole + 1",
-        "phi2 = math.expm1(-whole) / whole - 1",
-        "sign in phi_2",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "half = -0.5 * math.expm1(-whole)",
-        "half = -math.expm1(-whole)",
-        "the midpoint's 1/2 left out",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        'exact = self.memory == 2 or self.rule == "heun"',
-        'exact = self.memory == 2 or self.rule != "heun"',
-        "the rules midpoint and heun exchanged",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "(-1 / (r0 + r1), d1)",
-        "(-1 / r1, d1)",
-        "wrong spacing in the second difference",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "first = combine((1.0, d0), (r0, second))",
-        "first = combine((1.0, d0), (-r0, second))",
-        "sign of the second difference in the slope",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "(1 - 2 * phi2 / whole, second)",
-        "(0.5 - phi2 / whole, second)",
-        "half the weight of the second difference, as in k-diffusion: order 2",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "self.memory = order\n",
-        "self.memory = order + 1\n",
-        "one past step too many: another order",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "self._integrated(usable[-1], t, usable[:-1], x0)",
-        "self._integrated(usable[-1], t, usable[:-1])",
-        "the corrector does not use the new estimate",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "usable[len(usable) - self.memory + 1 :]",
-        "usable[:-1]",
-        "the predictor does without the last step",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        ("if end_x0 is not None:\n            known.append((1.0, end_x0))"),
-        ("if end_x0 is not None:\n            known.append((0.5, end_x0))"),
-        "the corrector's estimate stands for the middle",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        'b = -h if self.variant == "bh1" else math.expm1(-h)',
-        'b = h if self.variant == "bh1" else math.expm1(h)',
-        "h for -h in B",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "(-s.alpha * b * w / r, combine",
-        "(-s.alpha * b * w, combine",
-        "differences are not divided by r",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "        return [0.5]\n",
-        "        return [1.0]\n",
-        "1 for 1/2 with one difference",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "factorial *= k + 1",
-        "factorial *= k",
-        "k! for (k + 1)!",
-    ),
-    Mutation(
-        "sampling/multistep.py",
-        "rows = [[r**k for r in rs] for k in range(len(rs))]",
-        "rows = [[r ** (k + 1) for r in rs] for k in range(len(rs))]",
-        "powers one too high in the order conditions",
-    ),
-    # sampling/noise.py
-    Mutation(
-        "sampling/noise.py",
-        "for k in range(first, first + count)]",
-        "for k in range(count)]",
-        "images are numbered from 0 in each batch",
-    ),
-    Mutation(
-        "sampling/noise.py",
-        'seeded_generator("sample", seed, k)',
-        'seeded_generator("sample", seed + k)',
-        "seed and number are added: seed 0's image 1 is seed 1's image 0",
-    ),
-    Mutation(
-        "sampling/noise.py",
-        "[torch.randn(like.shape[1:], generator=g) for",
-        "[torch.randn(like.shape[1:], generator=g, dtype=like.dtype) for",
-        "drawn in the images' dtype, so other numbers in another one",
-    ),
-    Mutation(
-        "sampling/noise.py",
-        "[torch.rand((), generator=g, dtype=torch.float64) for g in self.generators]",
-        ("[torch.rand((), generator=self.generators[0], dtype=torch.float64) for _ in range(n)]"),
-        "all numbers come from the first image's generator",
-    ),
-    # sampling/ode.py
-    Mutation(
-        "sampling/ode.py",
-        "self.frame = Straight() if frame is None else frame",
-        "self.frame = Straight()",
-        "the frame is ignored",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "return schedule(schedule.time_of(self.log_snr(tau)))",
-        "return schedule(schedule.time_of(-self.log_snr(tau)))",
-        "sign of the log-SNR",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "c = level.alpha + level.sigma",
-        "c = torch.hypot(level.alpha, level.sigma)",
-        "root of squares in place of the sum",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "combine((1.0, eps_from(x, x0, level)), (-1.0, x0))",
-        "combine((1.0, eps_from(x, x0, level)), (1.0, x0))",
-        "sign of x0-hat in the slope",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "return 2.0 * (torch.log1p(-tau) - tau.log())",
-        "return torch.log1p(-tau) - tau.log()",
-        "factor 2 left out",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "return level.alpha, level.sigma / level.alpha",
-        "return level.alpha, level.sigma",
-        "sigma in place of sigma / alpha",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "return eps_from(x, x0, level)",
-        "return eps_from(x, x0, level) / level.sigma",
-        "divided by sigma once more",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "return -2.0 * tau.log()",
-        "return 2.0 * tau.log()",
-        "sign of the log-SNR in the VE frame",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "if not float(schedule(schedule.t_max).alpha) > 0:",
-        "if not float(schedule(schedule.t_min).alpha) > 0:",
-        "alpha looked at on the clean end",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        ("super().check(schedule)\n        self.frame.check(schedule)"),
-        "super().check(schedule)",
-        "the frame is not asked about the schedule",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "level = s if node == 1 else self.frame.level_at(schedule, tau_t + node * h)",
-        "level = s if node == 1 else self.frame.level_at(schedule, tau_t + node**2 * h)",
-        "stages inside the step at the wrong place",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        ("slopes.append(self.frame.slope(state, x0, level))\n            level"),
-        ("slopes.append(self.frame.slope(x, x0, level))\n            level"),
-        "slope at the start's state",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "state = _moved(x, c / c_t, c * h, row, slopes)",
-        "state = _moved(x, c / c_t, h, row, slopes)",
-        "the slopes are not scaled by c",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "[(h * w, slope) for w, slope in zip(weights, slopes, strict=True) if w]",
-        ("[(h * w, slope) for w, slope in zip(weights, reversed(slopes), strict=True) if w]"),
-        "weights meet the slopes in reverse order",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        ("nodes = (0.0, 0.5)\n    stages = ((0.5,),)\n    weights = (0.0, 1.0)"),
-        ("nodes = (0.0, 0.5)\n    stages = ((0.5,),)\n    weights = (0.5, 0.5)"),
-        "the midpoint method with Heun's weights",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "stages = ((0.5,), (0.0, 0.5), (0.0, 0.0, 1.0))",
-        "stages = ((0.5,), (0.5, 0.0), (0.0, 0.0, 1.0))",
-        "the third stage of RK4 goes along the first slope",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "weights = (1 / 6, 1 / 3, 1 / 3, 1 / 6)",
-        "weights = (1 / 4, 1 / 4, 1 / 4, 1 / 4)",
-        "1/4 for 1/3 and 1/6",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        ("stages = ((1.0,),)\n    weights = (0.5, 0.5)"),
-        ("stages = ((1.0,),)\n    weights = (1.0, 0.0)"),
-        "Heun's method is Euler's",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "math.inf if churn_high is None else churn_high",
-        "math.inf",
-        "churn_high is ignored",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "min(self.churn / count, math.sqrt(2) - 1)",
-        "min(self.churn / count, math.sqrt(2))",
-        "the largest churn without its - 1",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "min(self.churn / count,",
-        "min(self.churn,",
-        "churn is not divided by the number of steps",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "(raised**2 - sigma**2).clamp_min(0.0).sqrt()",
-        "(raised - sigma).clamp_min(0.0)",
-        "difference of standard deviations in place of variances",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "combine((above.alpha / t.alpha, x), (above.alpha * added, fresh)), above",
-        "combine((1.0, x), (above.alpha * added, fresh)), above",
-        "the state is not scaled to the level above",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "self.memory = order - 1",
-        "self.memory = max(order - 2, 0)",
-        "one past slope too few",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "self.frame.slope(last.x_t, last.x0, last.t)",
-        "self.frame.slope(last.x_t, last.x0, t)",
-        "the past's slopes are taken at today's level",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "return Step(s, combine((c_s / c_t, x), *terms), t, x, x0)",
-        "return Step(s, combine((1.0, x), *terms), t, x, x0)",
-        "the state is not scaled from frame to frame",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "_integrals(torch.stack(taus) - tau_t, float(tau_s - tau_t))",
-        "_integrals(torch.stack(taus) - tau_s, float(tau_s - tau_t))",
-        "nodes counted from s in place of t",
-    ),
-    Mutation(
-        "sampling/ode.py",
-        "vandermonde, 1.0 / (powers + 1))",
-        "vandermonde, 1.0 / (powers + 1) ** 2)",
-        "integrals of the powers squared",
-    ),
-    # sampling/sampler.py
-    Mutation(
-        "sampling/sampler.py",
-        "x, t = self.prepare(schedule, x, t, noise)",
-        "x, _ = self.prepare(schedule, x, t, noise)",
-        "noise is added and the level not raised",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "self.grid = Trailing() if grid is None else grid",
-        "self.grid = Trailing()",
-        "the grid is ignored",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "return self.grid(schedule, self.steps, start)",
-        "return self.grid(schedule, self.steps)",
-        "the start is ignored",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "        self.times(schedule)\n",
-        "        self.times\n",
-        "too many steps are not refused when a run is configured",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "if s.t > t.t and not self.inverts:",
-        "if s.t > t.t:",
-        "inversion adds noise in place of stepping",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "r, v = transition(t, s)",
-        "r, v = transition(s, t)",
-        "s for t in the forward noise",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "x = combine((r, x), (v.sqrt(), noise.normal(x)))",
-        "x = combine((r, x), (v, noise.normal(x)))",
-        "variance in place of the standard deviation of the forward noise",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "past.clear()",
-        "pass",
-        "the past survives forward noise",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "step = Step(s, combine((s.alpha, x0)), t, x, x0)",
-        "step = Step(s, combine((t.alpha, x0)), t, x, x0)",
-        "the last image is scaled by alpha_t",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "constraint(step.x, s, noise)",
-        "constraint(step.x, t, noise)",
-        "the constraint is told the level before the step",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "            past.append(step)\n",
-        "            past.appendleft(step)\n",
-        "the past is in reverse order",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "model.prior(model.schedule(times[0]), noise.normal(blank))",
-        "model.prior(model.schedule(times[-2]), noise.normal(blank))",
-        "the prior of the cleanest level",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        ("yield from sampler.trajectory(denoise, model.schedule, times, x, noise, constraint)"),
-        "yield from sampler.trajectory(denoise, model.schedule, times, x, noise)",
-        "the constraint on the state is dropped",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "times = sampler.times(model.schedule, start)",
-        "times = sampler.times(model.schedule)",
-        "the start of one call is ignored",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "deque(steps, maxlen=1).pop().x\n",
-        "deque(steps, maxlen=1).pop().x_t\n",
-        "the state before the last step is returned",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "start=start,",
-        "start=None,",
-        "`sample` drops the start",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "self.last = denoised.x0.detach()",
-        "self.last = x_t.detach()",
-        "the last state is remembered, not the last estimate",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "last = torch.zeros_like(x_t)",
-        "last = x_t",
-        "the first call is told x_t where it should be told 0",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "last = last[: len(x_t)].repeat(-(-len(x_t) // len(last)),",
-        "last = last.flip(0).repeat(-(-len(x_t) // len(last)),",
-        "estimates meet other images when guidance comes or goes",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "def plain(x_t: Tensor, level: Level) -> Denoised:",
-        "def plain(x_t: Tensor, level: Level, model: Any = model) -> Denoised:",
-        "a stale closure: without guidance the estimate is not remembered",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "guided = plain if guidance is None else guidance(model, label, **cond)",
-        "guided = plain if guidance is None else guidance(model, label)",
-        "further conditions are dropped under guidance",
-    ),
-    Mutation(
-        "sampling/sampler.py",
-        "return denoised._replace(x0=x0_constraint(denoised.x0, level))",
-        "return denoised._replace(x0=x0_constraint(x_t, level))",
-        "the constraint is applied to the state, not to x0-hat",
-    ),
-]
+class Mutant(NamedTuple):
+    """One mistake: `operator` made `after` of the `number`-th `before` in the unit `name`."""
+
+    file: str
+    name: str
+    operator: str
+    number: int
+    before: str
+    after: str
+    source: str = ""
+
+    @property
+    def key(self) -> str:
+        """All that tells it from others."""
+        number = f" ({self.number})" if self.number else ""
+        return f"{self.name} [{self.operator}] {self.before} -> {self.after or 'nothing'}{number}"
+
+
+def words(text: str) -> set[str]:
+    """The words of a text."""
+    return set(text.split())
+
+
+ARITHMETIC = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.FloorDiv,
+    ast.BitAnd: ast.BitOr,
+    ast.Pow: ast.Mult,
+}
+COMPARISON = {
+    ast.Lt: (ast.LtE, ast.Gt),
+    ast.LtE: (ast.Lt, ast.GtE),
+    ast.Gt: (ast.GtE, ast.Lt),
+    ast.GtE: (ast.Gt, ast.LtE),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+}
+OTHER = {
+    **{a: b for pair in ("mean sum", "min max", "any all", "cos sin", "round floor", "exp expm1",
+                         "log1p log", "maximum minimum", "ones_like zeros_like", "clamp_min "
+                         "clamp_max", "hypot atan2", "alpha sigma", "t_min t_max", "low high",
+                         "atol rtol", "beta_min beta_max", "jump repeats", "sigma_min sigma_max")
+       for one, two in [pair.split()] for a, b in ((one, two), (two, one))},
+    "std": "mean", "append": "appendleft",
+}  # fmt: skip
+"""Attributes and what stands in their place."""
+LEFT_OUT = words(
+    "sqrt log exp abs square clamp clamp_min clamp_max detach flip cumsum round floor diff "
+    "log1p expm1 cos sin sigmoid softplus log_softmax reversed sorted max min"
+)
+"""Calls of which the argument alone remains."""
+SYMMETRIC = words(
+    "combine min max maximum minimum hypot zip allclose isinstance getattr cat stack full_like "
+    "full to clamp expand view range int round view_as _replace __init__ next "
+    "refuse_other_schedule"
+)
+"""Calls whose arguments are not exchanged: in vain, or an error of types at once."""
+SHAPING = words("flatten mean sum std norm chunk unbind log_softmax gather view flip")
+"""Calls whose numbers are dimensions."""
+LIKE = words("ones_like zeros_like full_like view_as expand_as to type_as normal")
+"""Calls whose first argument lends its shape or kind alone."""
+KINDS = {
+    **dict.fromkeys(words("s t level middle below above clean here"), "level"),
+    **dict.fromkeys(words("model schedule noise denoise denoised label null rule frame"), "other"),
+}
+"""Names that are no numbers: exchanged with each other alone."""
+STEPS = {"step", "last", "start", "older", "p"}
+"""Names that hold a `Step`, with its `x`, `x_t` and `x0`."""
+TECHNICAL = {"dtype", "device", "generator", "strict", "dim", "retain_graph", "reduction"}
+
+
+def last_name(node: ast.AST) -> str:
+    """The last identifier of a name, an attribute or a call."""
+    if isinstance(node, ast.Call):
+        return last_name(node.func)
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def is_number(node: ast.AST) -> bool:
+    """Whether a node is a number, not a truth value."""
+    return isinstance(node, ast.Constant) and type(node.value) in (int, float)
+
+
+def numbers(node: ast.Constant) -> Iterator[Made]:
+    """The next integer; twice a number; for a tolerance, one that matters."""
+    value = node.value
+    if isinstance(value, int):
+        yield "number", ast.Constant(value + 1)
+    else:
+        yield "number", ast.Constant(1.0 if not value else 0.1 if abs(value) < 1e-6 else 2 * value)
+
+
+def arithmetic(node: ast.BinOp) -> Iterator[Made]:
+    """Another operation; one operand alone."""
+    left, op, right = node.left, type(node.op), node.right
+    filled = "ones_like" in (last_name(left), last_name(right))  # 1, for the shape alone
+    if isinstance(left, ast.List) or filled or op not in ARITHMETIC:
+        return
+    yield "arithmetic", ast.BinOp(left, ARITHMETIC[op](), right)
+    yield "drop", left
+    if op in (ast.Add, ast.Mult, ast.BitAnd):
+        yield "drop", right
+
+
+def calls(node: ast.Call, defaults: set[str]) -> Iterator[Made]:
+    """Left out, given fewer arguments, or given them in another order."""
+    name, args = last_name(node), node.args
+    if name in LEFT_OUT:
+        method = isinstance(node.func, ast.Attribute) and last_name(node.func.value) not in (
+            "torch",
+            "math",
+            "functional",
+        )
+        if method or len(args) == 1:
+            yield "drop call", node.func.value if method else args[0]
+    for i, keyword in enumerate(node.keywords):
+        other = {"min": "max", "max": "min"}.get(keyword.arg or "")
+        if other:
+            new = copy.copy(node)
+            new.keywords = [ast.keyword(other, keyword.value)]
+            yield "min for max", new
+        elif keyword.arg not in TECHNICAL:
+            new = copy.copy(node)
+            new.keywords = node.keywords[:i] + node.keywords[i + 1 :]
+            yield "drop argument", new
+    if name in defaults and len(args) > 1 and not isinstance(args[-1], ast.Starred):
+        new = copy.copy(node)
+        new.args = args[:-1]
+        yield "drop argument", new
+    if name == "combine":
+        yield from pairs(node)
+    if name not in SYMMETRIC and not any(isinstance(a, ast.Starred) for a in args):
+        for i in {0, len(args) - 2} if len(args) > 1 else ():
+            if alike(args[i], args[i + 1]):
+                new = copy.copy(node)
+                new.args = [*args[:i], args[i + 1], args[i], *args[i + 2 :]]
+                yield "exchange arguments", new
+
+
+def alike(a: ast.expr, b: ast.expr) -> bool:
+    """Whether two arguments can be taken for each other."""
+    kinds = {KINDS.get(last_name(e), "condition" * isinstance(e, ast.Compare)) for e in (a, b)}
+    return len(kinds) == 1 and ast.dump(a) != ast.dump(b)
+
+
+def pairs(node: ast.Call) -> Iterator[Made]:
+    """A sum of (c, x) without one of them, and with the coefficients of two exchanged."""
+    args = node.args
+    if len(args) < 2 or not all(isinstance(a, ast.Tuple) for a in args[:2]):
+        return
+    for i in range(len(args)):
+        yield "drop term", ast.Call(node.func, args[:i] + args[i + 1 :], node.keywords)
+    (c, x), (d, y) = args[0].elts, args[1].elts
+    exchanged = [ast.Tuple([d, x], ast.Load()), ast.Tuple([c, y], ast.Load())]
+    yield "exchange arguments", ast.Call(node.func, [*exchanged, *args[2:]], node.keywords)
+
+
+def negated(test: ast.expr) -> ast.expr:
+    """The opposite of a condition."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return test.operand
+    if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is | ast.IsNot):
+        op = ast.IsNot() if isinstance(test.ops[0], ast.Is) else ast.Is()
+        return ast.Compare(test.left, [op], test.comparators)
+    return ast.UnaryOp(ast.Not(), test)
+
+
+def is_refusal(node: ast.AST) -> bool:
+    """Whether a statement only refuses an argument."""
+    return isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise) and not node.orelse
+
+
+class Scope(NamedTuple):
+    """What an operator must know of the function around a node."""
+
+    names: dict[str, int]
+    """Names that hold something, and the line from which on they do."""
+    defaults: set[str]
+    """Functions whose last argument may be left out."""
+    constructor: bool
+
+    def held(self, node: ast.AST, line: int) -> bool:
+        """Whether a name holds something before a line."""
+        return self.names.get(getattr(node, "id", ""), line) < line
+
+
+def made(node: ast.AST, scope: Scope) -> Iterator[Made]:
+    """All that operators make of one node."""
+    if is_number(node):
+        yield from numbers(node)
+    elif isinstance(node, ast.BinOp):
+        yield from arithmetic(node)
+    elif isinstance(node, ast.AugAssign) and type(node.op) in ARITHMETIC:
+        yield "arithmetic", ast.AugAssign(node.target, ARITHMETIC[type(node.op)](), node.value)
+        yield "drop statement", None
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Invert):
+        yield "sign", node.operand
+    elif isinstance(node, ast.Compare):
+        ops = COMPARISON.get(type(node.ops[0]), ())
+        tolerance = isinstance(getattr(node.comparators[0], "value", None), float)
+        for op in ops[1:] if tolerance else ops:  # nothing equals a tolerance
+            yield "comparison", ast.Compare(node.left, [op(), *node.ops[1:]], node.comparators)
+    elif isinstance(node, ast.BoolOp):
+        other = ast.And() if isinstance(node.op, ast.Or) else ast.Or()
+        yield "and for or", ast.BoolOp(other, node.values)
+        for i in range(len(node.values)):
+            kept = node.values[:i] + node.values[i + 1 :]
+            yield "drop", kept[0] if len(kept) == 1 else ast.BoolOp(node.op, kept)
+    elif isinstance(node, ast.IfExp):
+        yield "condition", ast.IfExp(node.test, node.orelse, node.body)
+    elif is_refusal(node):
+        if not scope.constructor:
+            yield "no refusal", None
+    elif isinstance(node, ast.If):
+        yield "condition", ast.If(negated(node.test), node.body, node.orelse)
+    elif isinstance(node, ast.Call):
+        yield from calls(node, scope.defaults)
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        for other in CONFUSED.get(node.id, ()):
+            if scope.held(ast.Name(other), node.lineno):
+                yield "name", ast.Name(other, ast.Load())
+            elif "here" in scope.names and other in ("t", "x"):
+                yield "name", ast.Attribute(ast.Name("here", ast.Load()), other, ast.Load())
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.YieldFrom):
+        if last_name(node.value) != "__init__":
+            yield "drop statement", None
+    elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
+        yield "drop slice", node.value
+    elif isinstance(node, ast.Tuple) and len(node.elts) > 1:
+        yield from tuples(node)
+    elif isinstance(node, ast.Assign) and scope.held(node.targets[0], node.lineno):
+        yield "drop statement", None
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+        base = last_name(node.value)
+        if base in STEPS and node.attr in ("x", "x_t", "x0"):
+            other = "x0" if node.attr == "x_t" else "x_t"
+            yield "name", ast.Attribute(node.value, other, node.ctx)
+        elif base in STEPS and node.attr == "t" and scope.held(ast.Name("t"), node.lineno):
+            yield "name", ast.Name("t", ast.Load())
+        elif node.attr in OTHER:
+            yield "name", ast.Attribute(node.value, OTHER[node.attr], node.ctx)
+        for other in CONFUSED.get(node.attr, ()) if base == "here" else ():
+            if scope.held(ast.Name(other), node.lineno):
+                yield "name", ast.Name(other, ast.Load())
+
+
+def tuples(node: ast.Tuple) -> Iterator[Made]:
+    """Names or results in another order."""
+    plain = all(isinstance(e, ast.Name | ast.Starred) for e in node.elts)
+    if (isinstance(node.ctx, ast.Store) and plain) or getattr(node, "returned", False):
+        for i in {0, len(node.elts) - 2}:
+            a, b = node.elts[i : i + 2]
+            if ast.dump(a) != ast.dump(b) and not isinstance(a, ast.Starred):
+                yield "order", ast.Tuple([*node.elts[:i], b, a, *node.elts[i + 2 :]], node.ctx)
+
+
+SKIPPED = {"annotation", "returns", "decorator_list", "type_params", "bases", "type_comment"}
+
+
+def places(node: ast.AST, outer: bool = True) -> Iterator[tuple[ast.AST, str, int | None]]:
+    """Parent, field and index of each node that may hold a mistake, from the top down."""
+    for field, value in ast.iter_fields(node):
+        if field in SKIPPED or (isinstance(node, ast.arguments) and not outer):
+            continue
+        if isinstance(node, ast.keyword) and node.arg in ("dtype", "device"):
+            continue
+        for i, child in enumerate(value if isinstance(value, list) else [value]):
+            if not isinstance(child, ast.AST) or isinstance(child, ast.Raise | ast.Assert):
+                continue
+            if isinstance(child, ast.JoinedStr | ast.operator | ast.cmpop | ast.expr_context):
+                continue
+            if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+                continue
+            if isinstance(node, ast.Call) and field == "args":
+                called = last_name(node)
+                if called in SHAPING or (called in LIKE and i == 0):
+                    continue
+            if isinstance(child, ast.Return) and isinstance(child.value, ast.Tuple):
+                child.value.returned = True
+            yield node, field, i if isinstance(value, list) else None
+            if not is_refusal(child):
+                yield from places(child, outer and not isinstance(child, ast.FunctionDef))
+
+
+def is_trivial(statement: ast.stmt) -> bool:
+    """A docstring, a refusal of an argument, or an argument kept as it is or by default."""
+    if isinstance(statement, ast.Expr):
+        plain = isinstance(statement.value, ast.Constant)
+        return plain or last_name(statement.value) == "__init__"
+    if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+        computed = ast.BinOp | ast.BoolOp | ast.Compare | ast.Subscript | ast.IfExp
+        return not any(isinstance(node, computed) for node in ast.walk(statement.value))
+    return is_refusal(statement) or isinstance(statement, ast.Pass)
+
+
+def has_logic(function: ast.FunctionDef) -> bool:
+    """Whether a function does more than to be abstract, empty or a plain `__init__`."""
+    if any(ast.unparse(decorator) == "abstractmethod" for decorator in function.decorator_list):
+        return False
+    body = [s for s in function.body if not isinstance(s, ast.Expr | ast.Pass)] or [
+        s
+        for s in function.body
+        if isinstance(s, ast.Expr) and not isinstance(s.value, ast.Constant)
+    ]
+    if function.name == "__init__":
+        defaults = [*function.args.defaults, *function.args.kw_defaults]
+        numeric = any(node is not None and published(node) for node in defaults)
+        return numeric or not all(is_trivial(statement) for statement in body)
+    return bool(body)
+
+
+def published(default: ast.AST) -> bool:
+    """Whether a default value is a number that says something: not 0, not 1."""
+    inner = default.operand if isinstance(default, ast.UnaryOp) else default
+    return is_number(inner) and inner.value not in (0, 1)
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """The syntax trees of the two packages by file."""
+    files = sorted(path for folder in FOLDERS for path in (PACKAGE / folder).rglob("*.py"))
+    return {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in files}
+
+
+def found(node: ast.AST, names: tuple[str, ...] = ()) -> Iterator[tuple[str, Function]]:
+    """Functions with logic, but those inside of functions, and tables of numbers."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield from found(child, (*names, child.name))
+        elif isinstance(child, ast.FunctionDef) and has_logic(child):
+            yield ".".join((*names, child.name)), child
+        elif isinstance(child, ast.Assign) and any(map(is_number, ast.walk(child.value))):
+            yield ".".join((*names, ast.unparse(child.targets[0]))), child
+
+
+@cache
+def units() -> list[Unit]:
+    """All of them; one whose name another file has too bears that of its module."""
+    every = [(file, *unit) for file, tree in trees().items() for unit in found(tree)]
+    count = Counter(name for _, name, _ in every)
+    return [
+        Unit(file, f"{Path(file).stem}.{name}" if count[name] > 1 else name, node)
+        for file, name, node in every
+    ]
+
+
+@cache
+def with_defaults() -> set[str]:
+    """Functions and classes whose last positional argument has a default value."""
+    names = set()
+    for node in (n for tree in trees().values() for n in ast.walk(tree)):
+        functions = node.body if isinstance(node, ast.ClassDef) else [node]
+        for f in functions:
+            if isinstance(f, ast.FunctionDef) and f.args.defaults:
+                names.add(node.name if f.name == "__init__" else f.name)
+    return names
+
+
+def scope_of(node: Function) -> Scope:
+    """Names bound in a function."""
+    names: dict[str, int] = {}
+    for child in ast.walk(node):
+        name, line = getattr(child, "arg", None), getattr(child, "lineno", 0)
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            name = child.id
+        if name and not isinstance(child, ast.keyword):
+            names[name] = min(names.get(name, line), line)
+    constructor = getattr(node, "name", "") == "__init__"
+    return Scope(names, with_defaults() - set(dir(builtins)), constructor)
+
+
+def replaced(unit: Unit, place: tuple[ast.AST, str, int | None], new: ast.AST | None) -> str:
+    """The text of the unit's file with one node of it replaced."""
+    parent, field, i = place
+    new = ast.Pass() if new is None else new
+    old, node = getattr(parent, field), unit.node
+    setattr(parent, field, new if i is None else [*old[:i], new, *old[i + 1 :]])
+    text = textwrap.indent(ast.unparse(node), " " * node.col_offset)
+    setattr(parent, field, old)
+    lines = (PACKAGE / unit.file).read_text().splitlines()
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+    return "\n".join([*lines[: first - 1], text, *lines[node.end_lineno :], ""])
+
+
+@cache
+def sites(unit: Unit) -> list[tuple[Mutant, tuple, ast.AST | None]]:
+    """Every mistake that an operator makes in a unit, without those that are none."""
+    scope, seen, result = scope_of(unit.node), Counter(), []
+    for parent, field, i in places(unit.node):
+        child = getattr(parent, field) if i is None else getattr(parent, field)[i]
+        in_defaults = isinstance(parent, ast.arguments)
+        if in_defaults and not published(child):
+            continue
+        for operator, new in made(child, scope):
+            after = "" if new is None else ast.unparse(ast.fix_missing_locations(new))
+            before = ast.unparse(child).split("\n")[0]
+            operator = "default" if in_defaults else operator
+            name = (unit.file, unit.name, operator)
+            number = seen[(operator, before, after)]
+            seen[(operator, before, after)] += 1
+            mutant = Mutant(*name, number, before, after.split("\n")[0])
+            if before != mutant.after or "\n" in after:
+                result.append((mutant, (parent, field, i), new))
+    return result or list(fallback(unit))
+
+
+def fallback(unit: Unit) -> Iterator[tuple[Mutant, tuple, ast.AST]]:
+    """Where no operator finds anything: None is returned, or a name for another."""
+    for node in ast.walk(unit.node):
+        if isinstance(node, ast.Return) and node.value is not None:
+            before = ast.unparse(node.value)
+            mutant = Mutant(unit.file, unit.name, "return", 0, before, "None")
+            yield mutant, (node, "value", None), ast.Constant(None)
+
+
+def reason(mutant: Mutant) -> str | None:
+    """Why it is no mistake, or None."""
+    for name, operator, part, why in EQUIVALENT:
+        if (mutant.name, mutant.operator) == (name, operator) and part in mutant.key:
+            return why
+    return None
+
+
+def rank(mutant: Mutant) -> str:
+    """An order drawn by a hash of the mistake itself."""
+    return hashlib.sha256(mutant.key.encode()).hexdigest()
+
+
+def drawn(unit: Unit, all_of_them: bool) -> Iterator[Mutant]:
+    """The unit's share, the operators in turn."""
+    if unit.name in WITHOUT:
+        return
+    left = sorted((s for s in sites(unit) if reason(s[0]) is None), key=lambda s: rank(s[0]))
+    count = len(left) if all_of_them else min(MOST, max(1, round(SHARE * len(left))))
+    used: Counter[str] = Counter()
+    for _ in range(min(count, len(left))):
+        site = min(left, key=lambda s: used[s[0].operator])
+        left.remove(site)
+        used[site[0].operator] += 1
+        mutant, place, new = site
+        yield mutant._replace(source=replaced(unit, place, new))
+
+
+def special() -> Iterator[Mutant]:
+    """Those of the list `SPECIAL`.
+
+    Raises:
+        ValueError: the function is gone, or holds nothing of the kind.
+    """
+    by_name = {unit.name: unit for unit in units()}
+    for name, operator, target, new, _ in SPECIAL:
+        unit = by_name.get(name)
+        hits = [] if unit is None else list(targets(unit.node, operator, target))
+        if not hits:
+            raise ValueError(f"{name}: nothing to {operator} at {target}")
+        parent, field, i = hits[0]
+        child = getattr(parent, field) if i is None else getattr(parent, field)[i]
+        value = ast.parse(new, mode="eval").body
+        source = replaced(unit, hits[0], value)
+        yield Mutant(unit.file, name, operator, 0, f"{target} {ast.unparse(child)}", new, source)
+
+
+def targets(node: Function, operator: str, target: str) -> Iterator[tuple]:
+    """Where a special mistake goes: a value that is set or returned, an argument of a call."""
+    for child in ast.walk(node):
+        if operator == "set" and isinstance(child, ast.Assign):
+            if target in ast.unparse(child.targets[0]).strip("()").split(", "):
+                yield child, "value", None
+        elif operator == "return" and isinstance(child, ast.Return):
+            yield child, "value", None
+        elif operator == "argument" and isinstance(child, ast.Call):
+            called, position = target.split(":")
+            if last_name(child) == called and len(child.args) > int(position):
+                yield child, "args", int(position)
+
+
+@cache
+def mutants(all_of_them: bool = False) -> list[Mutant]:
+    """Every mistake to be planted; with `all_of_them`, all that operators make."""
+    every = [mutant for unit in units() for mutant in drawn(unit, all_of_them)]
+    return [*every, *special()]
+
+
+def only(wanted: Iterable[Mutant], texts: Iterable[str]) -> list[Mutant]:
+    """Those with one of the texts in file or name."""
+    return [m for m in wanted if any(t in f"diffusion_lab/{m.file} {m.key}" for t in texts)]

@@ -1,43 +1,171 @@
 """Do the numeric tests notice mistakes? `uv run python tests/mutations/run.py`, from anywhere.
 
-Plants the mistakes of `mutations.py` one by one in a copy of the package and runs the tests there.
-A mistake is caught where a test fails, or where they do not end in time. Exit status 1 if one
-survived, 2 if the check itself could not be made.
+Plants the mistakes of `mutations.py` one by one in a copy of the package and runs there the tests
+that call the function, those first that caught another mistake in it, then the quick ones. A
+mistake is caught where a test fails, or does not end in time. Verdicts are kept, so that a run
+that was stopped goes on. Exit status 1 if a mistake survived, 2 if the check could not be made.
 """
 
 import argparse
+import contextlib
+import copy
+import gc
+import hashlib
+import importlib
+import json
+import multiprocessing
 import os
-import queue
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from mutations import MUTATIONS, Mutation
+import pytest
+from mutations import PACKAGE, Mutant, mutants, only, trees, units
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT_TESTS = ("tests/numeric", "tests/reference")
-LIMIT = 300.0
-"""Seconds after which a run of the tests counts as failed; thrice the baseline's where longer."""
-BASELINE_LIMIT = 3600.0
+TESTS = ("tests/numeric", "tests/reference")
+KEPT = ROOT / "outputs" / "mutations.json"
+LIMIT = 20.0
+"""Seconds that any test may take; twenty times what it took without a mistake where longer."""
+HEAVY = ("torch", "scipy.optimize", "hypothesis", "numpy.testing", "einops")
+"""What the tests import, once for all processes."""
+NOTHING = {"files": {}, "seconds": {}, "calls": {}, "caught": {}}
+"""What is known before the first run."""
+FORK = multiprocessing.get_context("fork")
 
 
-def complaints(mutations: Sequence[Mutation]) -> list[str]:
-    """What is wrong with the list itself: texts that are not found exactly once."""
-    found = []
-    for mutation in mutations:
+class Watched:
+    """Without a mistake: what each test calls of the two packages, and how long it takes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.start = str(folder / "diffusion_lab") + os.sep
+        self.called: defaultdict[str, set[str]] = defaultdict(set)
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def watching(self, name: str) -> Iterator[None]:
+        """All calls count for `name`."""
+        hits = self.called[name]
+
+        def call(frame, event, argument):
+            code = frame.f_code
+            if code.co_filename.startswith(self.start):
+                file = code.co_filename[len(self.start) :]
+                hits.add(f"{file} {code.co_qualname.split('.<locals>')[0]}")
+
+        sys.settrace(call)
         try:
-            mutation.applied((ROOT / "diffusion_lab" / mutation.file).read_text())
-        except (OSError, ValueError) as error:
-            found.append(str(error))
-    return found
+            yield
+        finally:
+            sys.settrace(None)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_make_collect_report(self, collector):
+        """What the files of tests call when they are imported counts for all of their tests."""
+        with self.watching(collector.nodeid):
+            yield
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item):
+        """One test."""
+        start = time.monotonic()
+        with self.watching(item.nodeid):
+            yield
+        self.seconds[item.nodeid] = time.monotonic() - start
+
+    def result(self) -> dict:
+        """Seconds and calls by test."""
+        files = {name: self.called[name] for name in self.called if name.endswith(".py")}
+        calls = {
+            name: sorted(self.called[name] | files.get(name.split("::")[0], set()))
+            for name in self.seconds
+        }
+        return {"seconds": self.seconds, "calls": calls}
+
+
+class Hunted:
+    """With a mistake: the chosen tests in their order, each with its time, up to a failure."""
+
+    def __init__(self, order: Sequence[str], seconds: dict[str, float]) -> None:
+        self.place = {name: i for i, name in enumerate(order)}
+        self.seconds, self.failed = seconds, ""
+
+    def pytest_collection(self):
+        """The first failing example will do: none is made smaller."""
+        if hypothesis := sys.modules.get("hypothesis"):
+            phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+            quick = hypothesis.settings(hypothesis.settings(), phases=phases)
+            hypothesis.settings.register_profile("quick", quick)
+            hypothesis.settings.load_profile("quick")
+
+    def pytest_collection_modifyitems(self, items):
+        """Those of the list."""
+        chosen = [item for item in items if item.nodeid in self.place]
+        items[:] = sorted(chosen, key=lambda item: self.place[item.nodeid])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item):
+        """The alarm ends the process."""
+        signal.alarm(int(max(LIMIT, 20 * self.seconds[item.nodeid])))
+
+    def pytest_runtest_logreport(self, report):
+        """The first failure."""
+        self.failed = self.failed or report.nodeid * report.failed
+
+    def pytest_collectreport(self, report):
+        """A file that cannot be imported."""
+        self.failed = self.failed or report.nodeid * report.failed
+
+    def result(self) -> str:
+        """Which test failed."""
+        return self.failed
+
+
+def tested(folder: Path, paths: Sequence[str], plugin: Watched | Hunted, out: Connection) -> None:
+    """Pytest in the copy, in a process of its own; sends the exit status and what was found."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = str(folder)
+    with open(folder / "log", "w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        options = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        status = pytest.main([*options, "-o", "addopts=-m 'not slow'", *paths], plugins=[plugin])
+    package = sys.modules.get("diffusion_lab")
+    if package and not Path(str(package.__file__)).is_relative_to(folder.resolve()):
+        status = 3
+    out.send((int(status), plugin.result()))
+
+
+class Trial:
+    """A process of `tested`."""
+
+    def __init__(self, folder: Path, paths: Sequence[str], plugin: Watched | Hunted) -> None:
+        self.folder = folder
+        self.inside, out = FORK.Pipe(duplex=False)
+        self.process = FORK.Process(target=tested, args=(folder, paths, plugin, out))
+        self.process.start()
+        out.close()
+
+    def end(self) -> tuple[int, dict | str]:
+        """Exit status and result; a negative status where the process died."""
+        try:
+            status, result = self.inside.recv()
+        except EOFError:
+            status, result = None, "no end in time"
+        self.process.join()
+        if status is None:
+            status = min(-1, self.process.exitcode or -1)
+            result = result if status == -signal.SIGALRM else f"died ({status})"
+        return status, result
 
 
 def copied(folder: Path) -> Path:
@@ -46,179 +174,191 @@ def copied(folder: Path) -> Path:
     for name in ("diffusion_lab", "conf", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=skip)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    return folder
+    return folder.resolve()
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Variables of a run in the copy: its own package, no caches, one thread."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    own = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    return {**os.environ, **threads, **own}
+def fingerprint(*files: Path) -> str:
+    """Of the text of files."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
-def tested(folder: Path, tests: Sequence[str], limit: float, *options: str) -> tuple[int, str]:
-    """Exit status and output of pytest in the copy; status -1 where it took too long."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "-p", "no:cacheprovider"]
-    process = subprocess.Popen(
-        [*command, *options, *tests],
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        return -1, output
-    return process.returncode, output
+def of_tests(root: Path) -> dict[str, str]:
+    """A fingerprint of each file of tests, together with all that tests import."""
+    files = [file for folder in TESTS for file in (root / folder).rglob("*.py")]
+    shared = [file for file in files if not file.name.startswith("test_")]
+    return {str(f.relative_to(root)): fingerprint(f, *shared) for f in files if f not in shared}
 
 
-def test_files(paths: Sequence[str]) -> list[str]:
-    """The test files of folders, small ones first; files and test names as they are."""
-    files: list[str] = []
-    for path in paths:
-        if (ROOT / path).is_dir():
-            found = sorted((ROOT / path).rglob("test_*.py"), key=lambda file: file.stat().st_size)
-            files += [str(file.relative_to(ROOT)) for file in found]
-        else:
-            files.append(path)
-    return files
+def kept(path: Path) -> dict:
+    """What an earlier run on the same package found; the survivors are tried again."""
+    package = fingerprint(*(PACKAGE / file for file in trees()))
+    old = json.loads(path.read_text()) if path.exists() else {}
+    return old if old.get("package") == package else {**NOTHING, "package": package}
 
 
-def baseline(folder: Path, tests: list[str]) -> tuple[list[str], float]:
-    """The tests, quick files first, and the time limit, after a run without a mistake.
+class Check:
+    """One run of all mistakes."""
 
-    Raises:
-        RuntimeError: a test fails without any mistake.
-    """
-    report, start = folder / "baseline.xml", time.monotonic()
-    status, output = tested(
-        folder, tests, BASELINE_LIMIT, f"--junitxml={report}", "-o", "junit_family=xunit1"
-    )
-    if status:
-        raise RuntimeError(f"the tests fail without any mistake:\n{output[-4000:]}")
-    seconds = dict.fromkeys(tests, 0.0)
-    for case in ElementTree.parse(report).iter("testcase"):
-        file = case.get("file", "")
-        if file in seconds:
-            seconds[file] += float(case.get("time", 0))
-    limit = max(LIMIT, 3 * (time.monotonic() - start))
-    return sorted(tests, key=lambda file: seconds[file]), limit
+    def __init__(self, wanted: Sequence[Mutant], tests: Sequence[str], path: Path | None) -> None:
+        self.tests, self.path = list(tests), path
+        self.state = copy.deepcopy(NOTHING) if path is None else kept(path)
+        self.caught: dict[str, str] = self.state["caught"]
+        self.wanted = list(wanted)
+        self.survivors: list[Mutant] = []
+        self.killers: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
+    def keep(self) -> None:
+        """Write what was found."""
+        if self.path is not None:
+            self.path.parent.mkdir(exist_ok=True)
+            self.path.write_text(json.dumps(self.state))
 
-def judged(folder: Path, mutation: Mutation, tests: list[str], limit: float) -> str | None:
-    """Which test caught the mistake, or None."""
-    path = folder / "diffusion_lab" / mutation.file
-    source = path.read_text()
-    path.write_text(mutation.applied(source))
-    try:
-        status, output = tested(folder, tests, limit)
-    finally:
-        path.write_text(source)
-    if status == 0:
-        return None
-    if status == -1:
-        return f"no end within {limit:.0f} s"
-    if status not in (1, 2):  # failed, or a file that could not be collected
-        raise RuntimeError(f"pytest ended with status {status}:\n{output[-4000:]}")
-    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE)
-    return failed[1] if failed else "a test that pytest did not name"
+    def baseline(self, folder: Path) -> None:
+        """Times and calls of all tests.
 
+        Raises:
+            RuntimeError: a test fails without any mistake.
+        """
+        state, now = self.state, of_tests(folder) if self.path else dict.fromkeys(self.tests, "")
+        new = [file for file, print_ in now.items() if state["files"].get(file) != print_]
+        status, found = Trial(folder, new, Watched(folder)).end() if new else (0, {})
+        if status or not isinstance(found, dict):
+            log = (folder / "log").read_text()[-4000:]
+            raise RuntimeError(f"the tests fail without any mistake:\n{log}")
+        for part in ("seconds", "calls"):
+            same = set(now) - set(new)
+            old = {name: v for name, v in state[part].items() if name.split("::")[0] in same}
+            state[part] = {**old, **found.get(part, {})}
+        state["files"] = now
+        self.keep()
+        self.seconds: dict[str, float] = state["seconds"]
+        self.calls = {name: set(hits) for name, hits in state["calls"].items()}
 
-def checked_import(folder: Path) -> None:
-    """Refuse to go on where the copy is not what the tests would import."""
-    found = subprocess.run(
-        [sys.executable, "-c", "import diffusion_lab; print(diffusion_lab.__file__)"],
-        cwd=folder,
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    if not Path(found).resolve().is_relative_to(folder.resolve()):
-        raise RuntimeError(f"the tests would import {found}, not the copy in {folder}")
+    def order(self, mutant: Mutant) -> list[str]:
+        """The tests that call the mutated function: killers first, then the quick ones."""
+        name = mutant.name.removeprefix(Path(mutant.file).stem + ".")
+        hits = {f"{mutant.file} {name}"}
+        constants = [u for u in units() if u.name == mutant.name and hasattr(u.node, "targets")]
+        if constants:  # every test that calls anything of a file that knows the constant
+            known = set(re.findall(r"\w+", name))
+            files = [f for f in trees() if known & set(re.findall(r"\w+", _text(f)))]
+            hits = {hit for hits in self.calls.values() for hit in hits if hit.split()[0] in files}
+        killers = self.killers[mutant.name]
+        chosen = [test for test in self.seconds if hits & self.calls[test]]
+        return sorted(chosen, key=lambda test: (-killers[test], self.seconds[test]))
 
+    def phases(self, order: list[str]) -> Iterator[list[str]]:
+        """The quick tests of numbers alone, then the rest: most mistakes need no library."""
+        first = [t for t in order if t.startswith(self.tests[0])]
+        yield from (part for part in (first, [t for t in order if t not in set(first)]) if part)
 
-def run(mutations: Sequence[Mutation], tests: list[str], jobs: int, skip_baseline: bool) -> int:
-    """Plant all mistakes and report; the exit status."""
-    start, limit = time.monotonic(), LIMIT
-    survivors: dict[int, Mutation] = {}
-    with tempfile.TemporaryDirectory(prefix="mutations-") as temporary:
-        folders: queue.SimpleQueue[Path] = queue.SimpleQueue()
-        for job in range(jobs):
-            folders.put(copied(Path(temporary) / str(job)))
-        first = Path(temporary) / "0"
-        checked_import(first)
-        if not skip_baseline:
-            tests, limit = baseline(first, tests)
+    def start(self, folder: Path, mutant: Mutant, order: list[str]) -> Trial:
+        """Plant a mistake in a copy and try it."""
+        path = folder / "diffusion_lab" / mutant.file
+        self.texts[folder] = path, path.read_text()
+        path.write_text(mutant.source)
+        self.planted += 1
+        os.utime(path, (self.planted, self.planted))  # no bytecode of another mistake fits
+        files = sorted({test.split("::")[0] for test in order})
+        return Trial(folder, files, Hunted(order, self.seconds))
+
+    def restore(self, folder: Path) -> None:
+        """The file as it was."""
+        path, text = self.texts.pop(folder)
+        path.write_text(text)
+
+    def run(self, jobs: int) -> int:
+        """Plant all mistakes and report; the exit status."""
+        start, self.planted, self.texts = time.monotonic(), 0, {}
+        for name in HEAVY:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        for entry in entry_points(group="pytest11"):
+            entry.load()
+        gc.freeze()
+        with tempfile.TemporaryDirectory(prefix="mutations-") as temporary:
+            free = [copied(Path(temporary) / str(job)) for job in range(jobs)]
+            self.baseline(free[0])
             print(f"the tests pass without a mistake ({time.monotonic() - start:.0f} s)")
+            todo = [m for m in self.wanted if m.key not in self.caught]
+            running: dict[Trial, tuple[Mutant, list[list[str]]]] = {}
+            while todo or running:
+                while todo and free:
+                    mutant = todo.pop(0)
+                    self.begin(running, free.pop(), mutant, list(self.phases(self.order(mutant))))
+                for process in wait([trial.inside for trial in running]):
+                    trial = next(t for t in running if t.inside is process)
+                    mutant, phases = running.pop(trial)
+                    status, found = trial.end()
+                    self.restore(trial.folder)
+                    if status in (3, 4):
+                        raise RuntimeError((trial.folder / "log").read_text()[-4000:])
+                    if status == 0 and phases:
+                        self.begin(running, trial.folder, mutant, phases)
+                        continue
+                    free.append(trial.folder)
+                    self.judge(mutant, status, str(found))
+        return self.report(time.monotonic() - start)
 
-        def one(job: tuple[int, Mutation]) -> None:
-            number, mutation = job
-            folder = folders.get()
-            try:
-                caught = judged(folder, mutation, tests, limit)
-            finally:
-                folders.put(folder)
-            if caught is None:
-                survivors[number] = mutation
-            verdict = "SURVIVED" if caught is None else "CAUGHT  "
-            by = "" if caught is None else f"\n          by {caught}"
-            print(f"{verdict}  {mutation.file}: {mutation.wrong}{by}", flush=True)
+    def begin(self, running: dict, folder: Path, mutant: Mutant, phases: list[list[str]]) -> None:
+        """Try the next part of the tests; no test at all calls some functions."""
+        if phases:
+            running[self.start(folder, mutant, phases[0])] = mutant, phases[1:]
+        else:
+            self.texts[folder] = folder / "log", ""
+            running[Trial(folder, ["--version"], Hunted([], {}))] = mutant, []
 
-        pool = ThreadPoolExecutor(jobs)
-        try:
-            for _ in pool.map(one, enumerate(mutations)):
-                pass
-        finally:
-            pool.shutdown(cancel_futures=True)
-    print(
-        f"\n{len(mutations) - len(survivors)} of {len(mutations)} caught "
-        f"({time.monotonic() - start:.0f} s)"
-    )
-    for _, mutation in sorted(survivors.items()):
-        print(
-            f"survived: {mutation.file}: {mutation.wrong}\n  - {mutation.old}\n  + {mutation.new}"
-        )
-    return 1 if survivors else 0
+    def judge(self, mutant: Mutant, status: int, found: str) -> None:
+        """Keep a verdict."""
+        if status == 0:
+            self.survivors.append(mutant)
+            print(f"SURVIVED  {mutant.file}: {mutant.key}", flush=True)
+            return
+        self.killers[mutant.name][found] += 1
+        self.caught[mutant.key] = found or "tests that are no longer there"
+        self.keep()
+        print(f"CAUGHT    {mutant.file}: {mutant.key}\n          by {found}", flush=True)
+
+    def report(self, seconds: float) -> int:
+        """The last lines, and the exit status."""
+        count = len(self.wanted)
+        print(f"\n{count - len(self.survivors)} of {count} caught ({seconds:.0f} s)")
+        for mutant in sorted(self.survivors):
+            print(f"survived: {mutant.file}: {mutant.key}")
+        return 1 if self.survivors else 0
+
+
+def _text(file: str) -> str:
+    return (ROOT / "diffusion_lab" / file).read_text()
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--only", nargs="+", default=[""], metavar="TEXT", help="those with a TEXT in file or wrong"
+        "--only", nargs="+", default=[""], metavar="TEXT", help="those with a TEXT in file or name"
     )
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="each N-th mistake")
+    parser.add_argument("--all", action="store_true", help="all that the operators make")
     parser.add_argument("--list", action="store_true", help="print the mistakes and do nothing")
-    parser.add_argument("--check", action="store_true", help="only look for the texts to replace")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--tests", nargs="+", default=DEFAULT_TESTS, metavar="PATH")
-    parser.add_argument("--skip-baseline", action="store_true", help="no run without a mistake")
+    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH")
+    parser.add_argument("--fresh", action="store_true", help="forget the verdicts of earlier runs")
     args = parser.parse_args()
-    mutations = [
-        m for m in MUTATIONS if any(t in f"diffusion_lab/{m.file}\n{m.wrong}" for t in args.only)
-    ]
-    if args.list:
-        for mutation in mutations:
-            print(f"{mutation.file}: {mutation.wrong}")
-        return 0
-    found = complaints(mutations)
-    for complaint in found:
-        print(complaint)
-    if found or not mutations:
-        print(f"{len(found)} of {len(mutations)} mistakes cannot be planted")
-        return 2
-    if args.check:
-        print(f"{len(mutations)} mistakes, each text found exactly once")
-        return 0
-    jobs = max(1, min(args.jobs, len(mutations)))
     try:
-        return run(mutations, test_files(args.tests), jobs, args.skip_baseline)
-    except RuntimeError as error:
+        wanted = only(mutants(args.all), args.only)[:: args.every]
+        if args.list:
+            for mutant in wanted:
+                print(f"{mutant.file}: {mutant.key}")
+            return 0
+        if not wanted:
+            raise ValueError("no mistake has such a text in its file or name")
+        os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+        if args.fresh:
+            KEPT.unlink(missing_ok=True)
+        path = KEPT if tuple(args.tests) == TESTS else None
+        return Check(wanted, args.tests, path).run(max(1, min(args.jobs, len(wanted))))
+    except (ValueError, RuntimeError) as error:
         print(error)
         return 2
 

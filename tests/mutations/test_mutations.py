@@ -1,108 +1,93 @@
-"""The list of mistakes does not rot: each can be planted, and no function is without one."""
+"""The mistakes do not rot: each can be planted, no function is without one, and some are caught."""
 
 import ast
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from mutations import MUTATIONS
+from lists import EQUIVALENT, WITHOUT
+from mutations import Scope, made, mutants, sites, trees, units
 
-PACKAGE = Path(__file__).resolve().parents[2] / "diffusion_lab"
-FILES = sorted(
-    str(path.relative_to(PACKAGE))
-    for folder in ("diffusion", "sampling")
-    for path in (PACKAGE / folder).rglob("*.py")
-)
-
-EXEMPT = {
-    "diffusion/schedules/base.py: checked_steps": "argument check",
-    "diffusion/schedules/base.py: require_steps": "argument check",
-    "diffusion/weights.py: ConstantWeight.on_x0": "only raises",
-    "diffusion/times.py: TimeLaw.importance": "the default of a hook, None",
-    "diffusion/times.py: TimeLaw.state_dict": "the default of a hook, nothing",
-    "sampling/guidance.py: checked_scale": "argument check",
-    "sampling/guidance.py: refuse_other_schedule": "argument check",
-    "sampling/noise.py: SampleNoise._check": "argument check",
-    "sampling/sampler.py: Sampler.prepare": "the default of a hook, nothing",
-    "sampling/sampler.py: SelfConditioned.__getattr__": "hands attributes on",
+RUN = Path(__file__).with_name("run.py")
+MADE = {
+    "a - b": {"a + b", "a"},
+    "a * b": {"a / b", "a", "b"},
+    "a**2": {"a * 2", "a"},
+    "-a": {"a"},
+    "a < b": {"a <= b", "a > b"},
+    "a and b": {"a or b", "a", "b"},
+    "a if c else b": {"b if c else a"},
+    "0.5": {"1.0"},
+    "1": {"2"},
+    "s": {"t"},
+    "level.alpha": {"level.sigma"},
+    "v.sqrt()": {"v"},
+    "torch.exp(a)": {"a"},
+    "x.clamp(min=a)": {"x", "x.clamp(max=a)"},
+    "eps_from(x, x0, t)": {"eps_from(x0, x, t)"},
+    "combine((a, x), (b, y))": {"combine((b, y))", "combine((a, x))", "combine((b, x), (a, y))"},
+    "x[1:]": {"x"},
 }
 
 
-def is_trivial(statement: ast.stmt) -> bool:
-    """A docstring, a refusal of an argument, or an argument kept as it is or by default."""
-    if isinstance(statement, ast.Expr):
-        value = statement.value
-        plain = isinstance(value, ast.Constant)
-        return plain or ast.unparse(value).startswith("super().__init__(")
-    if isinstance(statement, ast.If):
-        return all(isinstance(inner, ast.Raise) for inner in statement.body)
-    if isinstance(statement, ast.Assign | ast.AnnAssign):
-        computed = ast.BinOp | ast.BoolOp | ast.Compare | ast.Subscript
-        return not any(isinstance(node, computed) for node in ast.walk(statement.value))
-    return False
+def test_a_level_of_the_place_is_taken_for_the_next_one() -> None:
+    scope = Scope({"here": 0, "s": 0, "x0": 0}, set(), False)
+    for text, other in {"s": "here.t", "here.t": "s", "here.x": "x0"}.items():
+        found = [new for _, new in made(ast.parse(text, mode="eval").body, scope)]
+        assert [ast.unparse(new) for new in found if new is not None] == [other]
 
 
-def has_logic(function: ast.FunctionDef) -> bool:
-    """Whether a function does more than to be abstract, empty or a plain `__init__`."""
-    if any(ast.unparse(decorator) == "abstractmethod" for decorator in function.decorator_list):
-        return False
-    if function.name == "__init__":
-        return not all(is_trivial(statement) for statement in function.body)
-    return not all(
-        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-        for statement in function.body
-    )
+@pytest.mark.parametrize("text", MADE)
+def test_operators_make_the_usual_slips(text: str) -> None:
+    scope = Scope({"s": 0, "t": 0}, set(), False)
+    found = [new for _, new in made(ast.parse(text, mode="eval").body, scope)]
+    assert {ast.unparse(new) for new in found if new is not None} == MADE[text]
 
 
-def functions(node: ast.AST, names: tuple[str, ...] = ()) -> Iterator[tuple[str, ast.FunctionDef]]:
-    """All functions and methods with logic, but those inside of functions, by dotted name."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.ClassDef):
-            yield from functions(child, (*names, child.name))
-        elif isinstance(child, ast.FunctionDef) and has_logic(child):
-            yield ".".join((*names, child.name)), child
-
-
-def without_docstrings(source: str) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
+def without_docstrings(tree: ast.AST) -> str:
+    plain = ast.parse(ast.unparse(tree))
+    for node in ast.walk(plain):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             node.value.value = None
-    return ast.dump(tree)
+    return ast.dump(plain)
 
 
-@pytest.mark.parametrize("file", sorted({mutation.file for mutation in MUTATIONS}))
+@pytest.mark.parametrize("file", sorted(trees()))
 def test_mistakes_can_be_planted(file: str) -> None:
-    source = (PACKAGE / file).read_text()
-    for mutation in MUTATIONS:
-        if mutation.file == file:
-            mutated = mutation.applied(source)
-            assert without_docstrings(mutated) != without_docstrings(source), mutation.wrong
+    source = without_docstrings(trees()[file])
+    for mutant in mutants():
+        if mutant.file == file:
+            compile(mutant.source, file, "exec")
+            assert without_docstrings(ast.parse(mutant.source)) != source, mutant.key
 
 
-def test_list_is_ordered_and_without_doubles() -> None:
-    files = [mutation.file for mutation in MUTATIONS]
-    assert files == sorted(files)
-    assert len({(m.file, m.old, m.new) for m in MUTATIONS}) == len(MUTATIONS)
-    assert len({(m.file, m.wrong) for m in MUTATIONS}) == len(MUTATIONS)
+def test_there_are_no_doubles() -> None:
+    keys = Counter(mutant.key for mutant in mutants())
+    assert max(keys.values()) == 1
+    texts = Counter(mutant.source for mutant in mutants())
+    assert sum(count - 1 for count in texts.values()) < 10
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_every_function_has_a_mistake(file: str) -> None:
-    source = (PACKAGE / file).read_text()
-    lines = {m.line(source) for m in MUTATIONS if m.file == file}
-    for name, node in functions(ast.parse(source)):
-        held = any(node.lineno <= line <= (node.end_lineno or 0) for line in lines)
-        if f"{file}: {name}" in EXEMPT:
-            assert not held, f"{name} holds a mistake: take it from the exempt"
-        else:
-            assert held, f"{name} holds no mistake: write one"
+def test_every_function_has_a_mistake() -> None:
+    held = {mutant.name for mutant in mutants()}
+    assert {unit.name for unit in units()} == held | set(WITHOUT)
+    assert not held & set(WITHOUT)
 
 
-def test_exempt_functions_exist() -> None:
-    known = {
-        f"{file}: {name}"
-        for file in FILES
-        for name, _ in functions(ast.parse((PACKAGE / file).read_text()))
-    }
-    assert set(EXEMPT) <= known
+def test_exempt_functions_exist_and_have_such_sites() -> None:
+    by_name = {unit.name: unit for unit in units()}
+    assert set(WITHOUT) <= set(by_name)
+    for name, operator, _, _ in EQUIVALENT:
+        assert operator in {site[0].operator for site in sites(by_name[name])}, (name, operator)
+
+
+def test_planted_mistakes_are_caught_by_tests_that_call_the_function() -> None:
+    tests = ["--tests", "tests/numeric/test_algebra.py"]
+    command = [sys.executable, str(RUN), "--jobs", "1", *tests, "--only"]
+    found = subprocess.run([*command, "marginal [", "Clip._"], capture_output=True, text=True)
+    assert "CAUGHT    diffusion/gaussian.py: marginal" in found.stdout, found
+    assert "SURVIVED  sampling/constraints.py: Clip.__call__" in found.stdout
+    assert found.returncode == 1
+    assert subprocess.run([*command, "no such text"], capture_output=True).returncode == 2

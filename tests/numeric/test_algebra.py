@@ -1,3 +1,4 @@
+import inspect
 import itertools
 
 import pytest
@@ -16,24 +17,36 @@ from diffusion_lab.diffusion.gaussian import (
     transition,
 )
 from diffusion_lab.diffusion.model import GaussianDiffusion
-from diffusion_lab.diffusion.objectives import Regression
+from diffusion_lab.diffusion.objectives import Objective, Regression, VariationalBound
 from diffusion_lab.diffusion.parameterizations import X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
+    ContinuousVP,
     CosineBetas,
     LinearBetas,
+    QuadraticBetas,
     RectifiedFlow,
+    SigmoidBetas,
     VarianceExploding,
 )
-from diffusion_lab.diffusion.times import LogitNormalTime, UniformTime
+from diffusion_lab.diffusion.times import (
+    ImportanceTime,
+    LogitNormalTime,
+    LogNormalSigma,
+    UniformTime,
+)
 from diffusion_lab.diffusion.weights import (
     AbsoluteError,
     ConstantWeight,
     HuberError,
     MinSNR,
+    SigmoidWeight,
     SquaredError,
 )
 from diffusion_lab.random import seeded_generator
+from diffusion_lab.sampling.constraints import DynamicThreshold
+from diffusion_lab.sampling.grids import Karras
+from diffusion_lab.sampling.guidance import Rescaled
 
 TARGETS = [Eps(), X0(), V(), Velocity()]
 SCHEDULES = [LinearBetas(300), CosineBetas(50), ContinuousCosine(), RectifiedFlow()]
@@ -250,3 +263,30 @@ def test_a_schedule_that_does_not_end_in_noise_is_named():
     for ends_in_noise in (LinearBetas(1000), CosineBetas(50), RectifiedFlow(), VarianceExploding()):
         assert said(ends_in_noise) is None
     assert "0.0797" in said(LinearBetas(500))
+
+
+@pytest.mark.parametrize(
+    ("made", "published"),
+    [
+        (LinearBetas, {"beta_start": 1e-4, "beta_end": 0.02}),
+        (QuadraticBetas, {"beta_start": 1e-4, "beta_end": 0.02}),
+        (CosineBetas, {"offset": 0.008, "max_beta": 0.999}),
+        (SigmoidBetas, {"start": -3, "end": 3, "temperature": 1, "max_beta": 0.999}),
+        (ContinuousVP, {"beta_min": 0.1, "beta_max": 20}),
+        (VarianceExploding, {"sigma_min": 0.002, "sigma_max": 80}),
+        (LogNormalSigma, {"mean": -1.2, "std": 1.2}),
+        (ImportanceTime, {"history": 10, "uniform": 0.001}),
+        (MinSNR, {"gamma": 5}),
+        (SigmoidWeight, {"bias": 2}),
+        (Objective, {"estimate_share": 0.5}),
+        (VariationalBound, {"estimate_share": 0.5}),
+        (Karras, {"rho": 7, "sigma_min": 0.002, "sigma_max": 80}),
+        (DynamicThreshold, {"quantile": 0.995}),
+        (Rescaled, {"share": 0.7}),
+    ],
+)
+def test_defaults_are_the_published_constants(made, published):
+    parameters = inspect.signature(made).parameters
+    assert {name: parameters[name].default for name in published} == published
+    needed = {"steps": 10, "time": UniformTime(), "weight": MinSNR(), "error": SquaredError()}
+    made(**{name: needed[name] for name, p in parameters.items() if p.default is p.empty})

@@ -378,6 +378,7 @@ def test_slerp_keeps_the_norm_of_equal_norms(weight, seed):
     assert torch.allclose(torch.acos((a * middle).sum(1).clamp(-1, 1)), weight * angle, atol=1e-6)
     assert torch.allclose(slerp(a, b, 0.0), a) and torch.allclose(slerp(a, b, 1.0), b)
     assert torch.allclose(slerp(a, a, weight), a)
+    assert bool(slerp(torch.zeros_like(a), b, weight).isfinite().all())
 
 
 def test_guidance_commutes_with_the_parameterization():

@@ -251,6 +251,15 @@ def test_the_objective_carries_what_its_law_learned():
     assert not torch.equal(fresh.probabilities, ImportanceTime(10, 4, 0.01).probabilities)
 
 
+def test_a_stored_state_stays_as_it_was():
+    law = learned()
+    state = law.state_dict()
+    before = {name: part.clone() for name, part in state.items()}
+    law.observe(RectifiedFlow(), torch.full((3,), 0.35).double(), torch.full((3,), 9.0))
+    assert all(torch.equal(state[name], part) for name, part in before.items())
+    assert not torch.equal(law.losses, state["losses"])
+
+
 def test_a_stratified_law_is_the_law_inside_in_all_else():
     inner, twin, flow = learned(), learned(), RectifiedFlow()
     law = StratifiedTime(inner)
@@ -278,6 +287,11 @@ def test_continuous_times_fill_the_trained_range():
         t = UniformTime().times(schedule, u)
         expected = schedule.t_min + (schedule.t_max - schedule.t_min) * u
         assert torch.allclose(t, expected, rtol=1e-15)
+
+
+def test_the_noisiest_time_lies_in_the_last_interval():
+    schedule = RectifiedFlow()
+    assert float(ImportanceTime(4).importance(schedule, torch.tensor([1.0]).double())) == 1
 
 
 def test_objective_learns_in_training_only():
@@ -425,14 +439,15 @@ def test_the_whole_bound_is_the_entropy_at_the_optimal_variance():
     assert entropy == pytest.approx(0.72579135, abs=1e-8)
 
 
-def test_prior_term_is_the_kl_to_a_standard_normal():
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-0.7, 1.5)])
+def test_prior_term_is_the_kl_to_a_normal(mean, std):
     x0 = torch.tensor([[0.5, -1.0]]).double()
     t = LinearBetas(300)(1.0)
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(
-        normal(t.alpha * x0, t.sigma), normal(0.0, 1.0)
+        normal(t.alpha * x0, t.sigma), normal(mean, std)
     ).mean()
-    assert float(prior_term(x0, t)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(prior_term(x0, t, mean, std)) == pytest.approx(float(expected), rel=1e-6)
     assert float(prior_term(x0, ZeroTerminalSNR(10, LinearBetas)(1.0))) == 0
 
 

@@ -16,12 +16,14 @@ from diffusion_lab.diffusion.schedules import (
     LinearBetas,
     RectifiedFlow,
 )
+from diffusion_lab.sampling.adaptive import Adaptive
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
-from diffusion_lab.sampling.constraints import Clip
+from diffusion_lab.sampling.constraints import Clip, Inpaint
 from diffusion_lab.sampling.grids import Leading, Linspace, Trailing, UniformLogSNR
 from diffusion_lab.sampling.guidance import ClassifierFree
+from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
 from diffusion_lab.sampling.noise import SampleNoise
-from diffusion_lab.sampling.ode import AdamsBashforth, Heun, Straight
+from diffusion_lab.sampling.ode import RK4, AdamsBashforth, Heun, Straight
 from diffusion_lab.sampling.sampler import Here, denoiser_of, sample, trajectory
 
 GRIDS = [Trailing(), Leading(), Linspace(), UniformLogSNR()]
@@ -363,3 +365,60 @@ def test_sample_noise():
     assert SampleNoise(0, 0, 4).uniform(4).shape == (4,)
     with pytest.raises(ValueError, match="noise of 3"):
         noise.normal(torch.empty(2, 2, 2))
+
+
+@pytest.mark.parametrize("sampler", [*makers(6), DPMSolver2S(6), DPMSolverMultistep(6)])
+def test_a_step_tells_what_was_asked_and_answered(sampler):
+    flow, x = RectifiedFlow(), torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    for step in sampler.trajectory(DATA, flow, sampler.times(flow), x.double(), Drawn()):
+        assert torch.equal(step.x0, DATA(step.x_t, step.t).x0)
+
+
+def test_sample_is_the_end_of_the_trajectory_of_its_arguments():
+    image = torch.linspace(-1, 1, 6)
+    given = {"x": image.repeat(2, 1), "start": 0.7, "label": torch.tensor([1, 2])}
+    given |= {"guidance": ClassifierFree(2.0), "x0_constraint": Clip(-0.1, 0.1)}
+    given["constraint"] = Inpaint(image, image > 0.5)
+
+    def end(draw, **changed):
+        noise = SampleNoise(0, 0, 2)
+        return draw(model(), DDIM(4), shape=(6,), num_samples=2, noise=noise, **given, **changed)
+
+    whole = end(sample)
+    assert torch.equal(whole, list(end(trajectory))[-1].x)
+    for name in list(given):
+        value = given.pop(name)
+        assert not torch.equal(end(sample), whole), f"{name} does not matter"
+        given[name] = value
+
+
+@pytest.mark.parametrize(
+    "made",
+    [DDPM, DDIM, Heun, RK4, AdamsBashforth, DPMSolver2S, DPMSolverMultistep, UniPC, Adaptive],
+)
+def test_samplers_keep_their_steps_and_grid(made):
+    sampler = made(4, grid := Leading())
+    assert sampler.steps == 4 and sampler.grid is grid
+
+
+def test_noise_is_of_as_many_images_as_are_asked_for():
+    noise = SampleNoise(0, 0, 3)
+    for draw in (lambda: noise.uniform(2), lambda: noise.normal(torch.zeros(2, 4))):
+        with pytest.raises(ValueError, match="3 images was asked for 2"):
+            draw()
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_further_conditions_reach_the_network(remembers):
+    class Tinted(Net):
+        self_conditioning = remembers
+
+        def forward(self, x, c_noise, label=None, tint=0.0, estimate=None):
+            return super().forward(x, c_noise, label) + tint
+
+    m = GaussianDiffusion(Tinted(), RectifiedFlow(), Velocity())
+
+    def drawn(**cond):
+        return sample(m, DDIM(3), shape=(6,), num_samples=2, noise=SampleNoise(0, 0, 2), **cond)
+
+    assert (drawn(tint=torch.ones(2, 6)) - drawn()).abs().min() > 0.1

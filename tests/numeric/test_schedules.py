@@ -265,6 +265,16 @@ def test_edm_levels():
     assert VarianceExploding(10).t_min == 0.1
 
 
+def test_a_flow_is_not_preserving_and_starts_with_its_sigma():
+    flow = RectifiedFlow()
+    assert not bool(flow.preserving(flow(0.5))) and float(flow.prior_std(flow(0.5))) == 0.5
+
+
+@pytest.mark.parametrize("schedule", [ContinuousVP(), VarianceExploding(), LinearBetas(100)])
+def test_noise_beyond_the_end_is_at_the_end(schedule):
+    assert float(schedule.time_of(schedule(1.0).log_snr - 3)) == 1
+
+
 def test_explicit_betas_are_their_own_table():
     schedule = BetaTable([0.1, 0.2, 0.5])
     assert torch.allclose(schedule.alpha_bar, torch.tensor([0.9, 0.72, 0.36]).double())

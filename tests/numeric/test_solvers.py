@@ -8,7 +8,7 @@ import torch
 from exact import Constant, Drawn, GaussianData, MixtureData, ask, run
 
 from diffusion_lab.diffusion.gaussian import combine, eps_from, levels
-from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
 from diffusion_lab.diffusion.parameterizations import EDM, X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
@@ -321,6 +321,33 @@ def test_adaptive_takes_a_step_again_that_was_too_long():
     assert sum(b > a for a, b in itertools.pairwise(ends)) < len(ends) / 4  # most are taken
 
 
+def test_either_tolerance_alone_lets_all_steps_pass():
+    for tolerances in ({"rtol": 1e9, "atol": 1e-9}, {"rtol": 1e-9, "atol": 1e9}):
+        asked = []
+
+        def denoise(x_t, level, asked=asked):
+            asked.append(level)
+            return DATA(x_t, level)
+
+        run(Adaptive(**tolerances), denoise, RectifiedFlow(), normal(2, 3))
+        assert len(asked) < 20
+
+
+def test_adaptive_treats_both_signs_alike():
+    def mirrored(x_t, level):
+        return Denoised(-DATA(-x_t, level).x0)
+
+    sampler, x = Adaptive(rtol=1e-2, atol=1e-5), normal(8, 3)
+    there, back = (run(sampler, f, RectifiedFlow(), x) for f, x in ((DATA, x), (mirrored, -x)))
+    assert torch.equal(there.x, -back.x)
+
+
+def test_adaptive_visits_a_grid_that_ends_at_the_cleanest_time_once():
+    times = Adaptive(4, Linspace()).times(RectifiedFlow())
+    assert len(times) == 5 and bool((times.diff() < 0).all())
+    assert Adaptive().times(RectifiedFlow()).tolist() == [1, RectifiedFlow().t_min, 0]
+
+
 def test_adaptive_images_keep_their_own_clocks():
     schedule, x = RectifiedFlow(), normal(6, 3)
     whole = run(Adaptive(rtol=1e-4, atol=1e-4), DATA, schedule, x).x
@@ -418,6 +445,10 @@ def test_repaint_grid_walks_each_stretch_again():
 def test_a_grid_that_could_not_fall_is_refused(make):
     with pytest.raises(ValueError, match=r"sigma_min|margin|start"):
         make()
+
+
+def test_a_list_keeps_a_start_that_is_rounded():
+    assert len(Listed([1.0, 0.1 + 0.2])(RectifiedFlow(), None, start=0.3)) == 2
 
 
 def test_a_list_may_rise_and_be_longer_than_the_schedule():
