@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from diffusion_lab.config.checking import check, refuse
 from diffusion_lab.config.running import run
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.runs.folder import is_rank_zero, open_run, typed_now
-from diffusion_lab.runs.launching import SweepLaunch, logger_of
+from diffusion_lab.runs.launching import SweepLaunch
 from diffusion_lab.runs.sweeps import job
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _after_sweep(folder: Path, jobs: Sequence[Job], goal: Goal) -> None:
+def _after_sweep(folder: Path, jobs: Sequence[Job], goal: Goal, logger: Mapping[str, Any]) -> None:
     """The report of a sweep, and its run at Weights & Biases where its jobs have theirs."""
     from diffusion_lab.reporting.report import write_report
 
@@ -151,8 +151,7 @@ def _after_sweep(folder: Path, jobs: Sequence[Job], goal: Goal) -> None:
         write_report(folder)
     except Exception as error:
         warnings.warn(f"{folder / 'report.html'} could not be written: {error}", stacklevel=1)
-    logger = logger_of(jobs)
-    if logger is not None:
+    if logger:
         from diffusion_lab.training.loggers.sweep import log_jobs
 
         log_jobs(folder, jobs, goal, logger)
