@@ -133,6 +133,9 @@ def build_model(config: Mapping[str, Any], trust: Sequence[str] = (), **parts: A
         if name not in parts:
             parts[name] = build(config.get(name), name, trust)
     model = dict(config["model"])
+    shape = model.get("shape")
+    if not isinstance(shape, list | tuple) or not all(type(size) is int for size in shape):
+        raise ConfigError(f"model.shape={shape!r:.60} is no shape of a sample")
     diffusion = GaussianDiffusion(
         *(parts[name] for name in _OF_MODEL), **{k: model[k] for k in _OF_DIFFUSION if k in model}
     )

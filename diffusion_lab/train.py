@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
 from diffusion_lab.config.running import run
-from diffusion_lab.errors import ConfigError
+from diffusion_lab.errors import ConfigError, UserError
 from diffusion_lab.runs.folder import is_rank_zero, open_run, typed_now
 from diffusion_lab.runs.launching import SweepLaunch
 from diffusion_lab.runs.sweeps import job
@@ -86,7 +86,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*functional.all_gather is deprecated")
-    callbacks = [instantiate(node, trust=cfg.trust) for node in (cfg.callbacks or {}).values()]
+    callbacks = [_callback(name, node, cfg.trust) for name, node in (cfg.callbacks or {}).items()]
     # conf/local may hold keys of a logger that is not chosen.
     chosen = bool(cfg.logger) and "_target_" in cfg.logger
     logger = instantiate(cfg.logger, trust=cfg.trust) if chosen else None
@@ -97,6 +97,16 @@ def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
         logger=[MetricsFile(folder), *([logger] if logger is not None else [])],
         plugins=[VerifiedCheckpoints()],
     )
+
+
+def _callback(name: str, node: Any, trust: Sequence[str]) -> Any:
+    """A callback; what its constructor refuses is what somebody wrote."""
+    try:
+        return instantiate(node, trust=trust)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"callbacks.{name}: {error}") from error
 
 
 def settle_precision(cfg: DictConfig) -> None:

@@ -2,18 +2,16 @@
 
 Each payload changes a good checkpoint (`net/format_1.ckpt`) or a run folder, as its maker could,
 and is taken through every door that reads such a file. At each it is either refused, with one
-message and status 2, or it changes nothing: what is composed knows no place and no package of the
-file. An audit hook sees that no process starts, nothing connects, and nothing outside the test's own
-folder is written.
+message and status 2, or it changes nothing: what is composed knows no place and no package of
+the file. An audit hook sees that no process starts, nothing connects, and nothing is written outside of
+the test's own folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,12 +23,11 @@ import torch
 from omegaconf import OmegaConf
 
 from diffusion_lab.checkpoints.format import write_checkpoint
-from diffusion_lab.checkpoints.sealing import seal
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.checking import check, refuse
-from diffusion_lab.errors import ConfigError, UserError
-from diffusion_lab.files import write_atomically
+from diffusion_lab.errors import UserError
 from diffusion_lab.runs.folder import open_run, with_resume
+from diffusion_lab.train import make_trainer
 
 GOOD = Path(__file__).parent / "net" / "format_1.ckpt"
 OUTSIDE = Path(tempfile.mkdtemp(prefix="outside"))
@@ -173,7 +170,7 @@ def resumed(target: Path) -> None:
     cfg = compose("train", words)
     is_plain(cfg)
     refuse(check(cfg))
-    open_run(cfg, words)
+    make_trainer(cfg, open_run(cfg, words))
 
 
 def by_resume(file: Path) -> None:
@@ -254,7 +251,7 @@ CALLS: dict[str, dict[str, Any]] = {
     },
     "hydra.utils.call": {"_target_": "hydra.utils.call", "config": {"x": 1}},
     "hydra instantiate": {"_target_": "hydra.utils.instantiate", "config": OUR_WRITER},
-    "our build": {"_target_": "diffusion_lab.config.components.build", "node": None, "role": "data"},
+    "our build": {"_target_": "diffusion_lab.config.components.build", "node": 1, "role": "data"},
     "our instantiate": {"_target_": "diffusion_lab.config.building.instantiate", "node": None},
     "torch.load": {"_target_": "torch.load", "f": f"{OUT}/x", "weights_only": False},
     "torch.hub.load": {"_target_": "torch.hub.load", "repo_or_dir": "a/b", "model": "c"},
@@ -367,7 +364,7 @@ EVERYWHERE: dict[str, Plant] = {
     "parameterization": at("parameterization", INSTANTIATE_CLASS),
     "sampler": at("sampler", INSTANTIATE_CLASS),
     "in sampler": at("sampler/grid", INSTANTIATE_CLASS),
-    "data for a sampler": at("sampler", {"_target_": "diffusion_lab.data.mnist.MNIST", "data_dir": OUT}),
+    "data for a sampler": at("sampler", {"_target_": "diffusion_lab.data.digits.Digits"}),
     "a grid for a sampler": at("sampler", {"_target_": "diffusion_lab.sampling.grids.Trailing"}),
     "a norm for a denoiser": at("denoiser", {"_target_": "diffusion_lab.denoisers.layers.silu"}),
     "a callback for a sampler": at("sampler", {"_target_": RUN_RECORD, "run_dir": OUT}),
@@ -414,8 +411,6 @@ EVERYWHERE: dict[str, Plant] = {
     "text as weights": top("state_dict", "x"),
     "no tensor": weight(lambda tensor: "x"),
     "a list as tensor": weight(lambda tensor: tensor.tolist()),
-    "another shape": weight(lambda tensor: tensor[:1]),
-    "integers": weight(lambda tensor: torch.zeros_like(tensor, dtype=torch.int64)),
     "complex weights": weight(lambda tensor: tensor.to(torch.complex64)),
     "sparse weights": weight(lambda tensor: tensor.to_sparse()),
     "meta weights": weight(lambda tensor: tensor.to("meta")),
@@ -439,6 +434,8 @@ MODEL: dict[str, Plant] = {
     ),
     "a text for the guidance": at("guidance", "cfg"),
     "another network": at("denoiser/base_channels", 8),
+    "another shape": weight(lambda tensor: tensor[:1]),
+    "integers": weight(lambda tensor: torch.zeros_like(tensor, dtype=torch.int64)),
 }
 """Refused where the model is built."""
 
@@ -477,7 +474,9 @@ TRAINING: dict[str, Plant] = {
     "a key with a quote": at("data/x'", 1),
     "interpolated callbacks": at("callbacks/record/experiment", "${oc.env:HOME}"),
     "interpolated trainer": at("trainer/max_steps", "${oc.decode:${oc.env:HOME}}"),
-    "other data elsewhere": at("data", MNIST),
+    "data from elsewhere": all_of(
+        at("data", MNIST), choice("data", "mnist"), at("paths", {"data_dir": OUT})
+    ),
     "a callback that is a text": at("callbacks/ema", "os.system"),
     "callbacks that are a text": at("callbacks", "x"),
     "a trainer that is a list": at("trainer", [1]),
@@ -516,6 +515,7 @@ NOTHING: dict[str, Plant] = {
     "run_dir of a callback": at("callbacks/record/run_dir", OUT),
     "run_dir of checkpoints": at("callbacks/checkpoints/run_dir", OUT),
     "one more callback elsewhere": at("callbacks/more", {"_target_": CHECKPOINTS, "run_dir": OUT}),
+    "other data elsewhere": at("data", MNIST),
     "one more in a callback": at("callbacks/speed", {"_target_": RUN_RECORD, "run_dir": OUT}),
     "beside": at("callbacks/sample_metrics/scorer/beside", OUT),
     "a reader beside": at("callbacks/final_samples", {
@@ -584,8 +584,8 @@ The others, which stand behind the same two, are gone through by `MANY` and in s
 """
 MANY = {
     "denoiser: instantiate_class", "sampler", "in schedule", "a dotted target", "environment",
-    "_args_", "no dict", "deep dicts", "as it is", "stored trust", "hydra's node", "paths", "online",
-    "a study of the file", "features of the file", "a grid of the file", "a page outside",
+    "_args_", "no dict", "deep dicts", "as it is", "stored trust", "hydra's node", "paths",
+    "online", "a study of the file", "features of the file", "a grid of the file", "a page outside",
 }  # fmt: skip
 
 
@@ -616,3 +616,183 @@ def test_refused_where_a_run_goes_on(payload: str, door: str, here: Path) -> Non
 def test_of_no_effect(payload: str, door: str, here: Path) -> None:
     refused = is_refused(DOORS[door], planted(NOTHING[payload], here), here)
     assert not (refused and payload == "as it is")
+
+
+# ---------------------------------------------------------------------- files and folders
+
+
+class Runs:
+    """Asks whoever unpickles it to run something."""
+
+    def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call, self.arguments
+
+
+PICKLED = {
+    "os.system": Runs(os.system, TOUCH),
+    "eval": Runs(eval, f"open('{OUT}/executed', 'w')"),
+    "open": Runs(open, f"{OUT}/executed", "w"),
+    "getattr": Runs(getattr, os, "system"),
+}
+
+
+@pytest.mark.parametrize(
+    "door", ["load", "StoredModel", "sample, unlooked", "likelihood", "resume"]
+)
+@pytest.mark.parametrize("payload", [name for name in PICKLED if name != "getattr"])
+def test_a_pickle_runs_nothing(payload: str, door: str, here: Path) -> None:
+    file = planted(top("more", PICKLED[payload]), here)
+    assert is_refused(DOORS[door], file, here)
+
+
+def linked(name: str, target: str) -> Callable[[Path], None]:
+    def plant(run: Path) -> None:
+        place = run / name
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to(target)
+
+    return plant
+
+
+def text(name: str, content: str) -> Callable[[Path], None]:
+    def plant(run: Path) -> None:
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text(content)
+
+    return plant
+
+
+RECORDS = {
+    "overrides.txt": text("overrides.txt", f"trust=[os]\nhydra.run.dir={OUT}\nname=x\n"),
+    "a launcher": text("overrides.txt", "hydra/launcher=joblib\n+a._target_=os.system\n"),
+    "differs.json": text("differs.json", '[["hydra.run.dir", null, "x"], ["trust", [], ["os"]]]'),
+    "config.yaml": text("config.yaml", "name: ${oc.env:HOME}\ndata: {_target_: os.system}\n"),
+    "a tag of Python": text("config.yaml", f"a: !!python/object/apply:os.system ['{TOUCH}']\n"),
+    "summary.json": text("summary.json", '{"status": ["x"], "metrics": [1], "data": 3, "git": 1}'),
+    "artefacts.json": text("artefacts.json", '{"pages": [{"files": ["../../x.png", "/x.png"]}]}'),
+    "metrics.csv": text("metrics.csv", "step,=cmd|' /C calc'!A0\n1,2\n"),
+}
+"""What a run folder tells people; nothing obeys it."""
+LINKS = {
+    "config.yaml": linked("config.yaml", f"{OUT}/executed"),
+    "metrics.csv": linked("metrics.csv", f"{OUT}/executed"),
+    "summary.json": linked("summary.json", f"{OUT}/executed"),
+    "report.html": linked("report.html", f"{OUT}/executed"),
+    "samples": linked("samples", OUT),
+    "a grid": linked("samples/epoch_001.png", f"{OUT}/executed"),
+    "the next checkpoint": linked("checkpoints/best.ckpt", f"{OUT}/executed"),
+    "wandb": linked("wandb", OUT),
+}
+
+
+@pytest.mark.parametrize("payload", RECORDS)
+def test_records_are_not_obeyed(payload: str, here: Path) -> None:
+    from diffusion_lab.report import report
+
+    file = planted(lambda checkpoint: None, here)
+    RECORDS[payload](file.parent.parent)
+    with watched(here), contextlib.suppress(UserError):
+        report(compose("report", [f"run={file.parent.parent}"]))
+    assert not is_refused(by_resume_folder, file, here)
+
+
+@pytest.mark.parametrize("payload", LINKS)
+def test_links_out_of_a_run_are_not_written_through(payload: str, here: Path) -> None:
+    from diffusion_lab.report import report
+
+    file = planted(lambda checkpoint: None, here)
+    LINKS[payload](file.parent.parent)
+    assert is_refused(by_resume_folder, file, here)
+    with watched(here), contextlib.suppress(UserError):
+        report(compose("report", [f"run={file.parent.parent}"]))
+
+
+def test_a_link_to_a_checkpoint_is_read(here: Path) -> None:
+    file = planted(lambda checkpoint: None, here)
+    link = here / "mine.ckpt"
+    link.symlink_to(file)
+    assert not is_refused(by_load, link, here)
+    assert not is_refused(by_resume, link, here)
+
+
+def test_a_checkpoint_names_no_file_to_remove(tmp_path: Path) -> None:
+    from diffusion_lab.training.checkpoint_io import VerifiedCheckpoints
+
+    kept = tmp_path / "kept"
+    kept.touch()
+    with pytest.raises(UserError, match="none of this run"):
+        VerifiedCheckpoints().remove_checkpoint(tmp_path / "run" / ".." / "kept")
+    assert kept.exists()
+
+
+SWEEPS = {
+    "jobs outside": text("sweep.json", '{"command": "x", "jobs": ["../../x", 7]}'),
+    "jobs that are none": text("sweep.json", '{"command": "x", "jobs": {"a": 1}}'),
+    "a job of lists": text("job_a/job.json", '{"varied": ["x"], "status": ["y"], "sweep": [1]}'),
+    "a logger": text("job_a/config.yaml", "logger: {_target_: os.system, offline: false}\n"),
+}
+
+
+@pytest.mark.parametrize("payload", SWEEPS)
+def test_the_folder_of_a_sweep(payload: str, here: Path) -> None:
+    from diffusion_lab.config.words import Typed
+    from diffusion_lab.report import report
+    from diffusion_lab.runs.launching import SweepLaunch
+    from diffusion_lab.runs.leaderboard import Goal, jobs_of, write_tables
+
+    sweep = here / "sweep"
+    sweep.mkdir()
+    SWEEPS[payload](sweep)
+    words = ["-m", "trainer=cpu", "budget=smoke", "run_dir=sweep", "optimizer.lr=1e-3,2e-3"]
+    launch = SweepLaunch(reached)
+    with watched(here):
+        assert launch.start(Typed.of(words))
+        write_tables(sweep, Goal("val/loss", "min"), jobs_of(sweep))
+        report(compose("report", ["run=sweep"]))
+    assert launch.logger["offline"] is True
+    assert launch.logger["_target_"].endswith("WandbRun")
+
+
+# ---------------------------------------------------------------------- commands
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["sample", "ckpt=run", "device=cpu"], ["train", "resume=run", "trainer=cpu", "logger=none"]],
+    ids=lambda words: words[0],
+)
+def test_a_command_says_so_and_ends_with_2(words: list[str], here: Path) -> None:
+    planted(at("denoiser", INSTANTIATE_CLASS), here)
+    command = [sys.executable, "-m", f"diffusion_lab.{words[0]}", *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
+    assert "instantiate_class" in done.stderr
+    assert not list(OUTSIDE.iterdir())
+    assert sorted(path.name for path in here.iterdir()) == ["run"]
+
+
+def test_a_package_that_is_typed_is_trusted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The class of somebody's own package: by name, every time."""
+    from diffusion_lab import load
+
+    (here / "ours_of_users.py").write_text(
+        "import os.path\nfrom diffusion_lab.denoisers.unet import UNet\n"
+        "class Net(UNet):\n    pass\ndef net(**given):\n    return Net(**given)\n"
+    )
+    monkeypatch.syspath_prepend(str(here))
+    file = planted(at("denoiser/_target_", "ours_of_users.Net"), here)
+    for door in DOORS.values():
+        assert is_refused(door, file, here)
+    assert load(file, trust=["ours_of_users"]).sample(2, label=1).shape == (2, 1, 28, 28)
+    words = with_resume([f"resume={file}", "trust=[ours_of_users]", "trainer=cpu"])
+    assert compose("train", words).denoiser._target_ == "ours_of_users.Net"
+    with pytest.raises(UserError, match="trust=\\[ours_of_users\\]"):
+        load(file, trust=["ours"])
+    for index, name in enumerate(("net", "os.system", "Missing")):
+        other = planted(at("denoiser/_target_", f"ours_of_users.{name}"), here / str(index))
+        with pytest.raises(UserError, match="no class of|cannot be imported"):
+            load(other, trust=["ours_of_users"])

@@ -77,7 +77,10 @@ def stored_errors(config: Mapping[str, Any], trust: Sequence[str] = ()) -> list[
     """
     if not isinstance(config, Mapping):
         return [f"the configuration is a {type(config).__name__}, not named nodes"]
-    return [text for role, node in config.items() for text in _errors(node, str(role), role, trust)]
+    found = [f"{path} is no node of a configuration" for path in _no_nodes(config)]
+    return found + [
+        text for role, node in config.items() for text in _errors(node, str(role), role, trust)
+    ]
 
 
 def refuse_stored(
@@ -95,17 +98,18 @@ def refuse_stored(
         ConfigError: Naming everything that may not stand there.
     """
     used = {name: config[name] for name in names if name in config}
-    errors = [*_no_nodes(used), *stored_errors(used, trust)]
+    errors = stored_errors(used, trust)
     if errors:
         raise ConfigError(f"ckpt={file} cannot be used:\n" + "\n".join(errors))
 
 
-def _no_nodes(config: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name}={node!r:.60} is no node of a configuration"
-        for name, node in config.items()
-        if node is not None and not isinstance(node, Mapping)
-    ]
+def _no_nodes(config: Mapping[str, Any]) -> Iterator[str]:
+    """Paths where a node has to stand and something else does."""
+    nodes = {role: config[role] for role in ROLES if role in config}
+    callbacks = nodes.get("callbacks")
+    if isinstance(callbacks, Mapping):
+        nodes |= {f"callbacks.{name}": node for name, node in callbacks.items()}
+    return (path for path, node in nodes.items() if not isinstance(node, Mapping | None))
 
 
 def _errors(node: Any, path: str, role: str, trust: Sequence[str]) -> Iterator[str]:
