@@ -3,8 +3,8 @@
 Each payload changes a good checkpoint (`net/format_1.ckpt`) or a run folder, as its maker could,
 and is taken through every door that reads such a file. At each it is either refused, with one
 message and status 2, or it changes nothing: what is composed knows no place and no package of
-the file. An audit hook sees that no process starts, nothing connects, and nothing is written outside of
-the test's own folder.
+the file. An audit hook sees that no process starts, nothing connects, and nothing is written
+outside of the test's own folder.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib.font_manager  # noqa: F401 (starts a process to find fonts, once)
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -794,5 +796,5 @@ def test_a_package_that_is_typed_is_trusted(here: Path, monkeypatch: pytest.Monk
         load(file, trust=["ours"])
     for index, name in enumerate(("net", "os.system", "Missing")):
         other = planted(at("denoiser/_target_", f"ours_of_users.{name}"), here / str(index))
-        with pytest.raises(UserError, match="no class of|cannot be imported"):
+        with pytest.raises(UserError, match=r"no class of|cannot be imported"):
             load(other, trust=["ours_of_users"])
