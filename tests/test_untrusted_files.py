@@ -465,7 +465,7 @@ TRAINING: dict[str, Plant] = {
     "a page at an absolute place": at("callbacks/artefacts", {
         "_target_": "diffusion_lab.training.callbacks.artefacts.Artefacts", "run_dir": OUT,
         "pages": {"x": {"_target_": "diffusion_lab.training.pages.drawn.GridPage",
-                        "file": f"{OUT}/x.png"}}}),
+                        "file": "/x.png"}}}),
     "a link outside": at("callbacks/artefacts", {
         "_target_": "diffusion_lab.training.callbacks.artefacts.Artefacts", "run_dir": OUT,
         "pages": {"x": {"_target_": "diffusion_lab.training.pages.alias.AliasPage",
@@ -609,7 +609,7 @@ def test_a_model_that_cannot_be_built_is_refused(payload: str, door: str, here: 
     assert is_refused(DOORS[door], planted(MODEL[payload], here), here)
 
 
-@cases(TRAINING, {**RESUMING})
+@cases(TRAINING, {name: RESUMING[name] for name in ("resume", "resume folder")})
 def test_refused_where_a_run_goes_on(payload: str, door: str, here: Path) -> None:
     assert is_refused(DOORS[door], planted(TRAINING[payload], here), here)
 
