@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.checkpoints.finding import missing_checkpoint
 from diffusion_lab.config.checking import refuse
+from diffusion_lab.config.components import refuse_stored
 from diffusion_lab.config.running import run
+from diffusion_lab.config.stored import OF_A_MODEL
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.runs.folder import run_folder_of
 from diffusion_lab.studies.cells import plain
@@ -59,6 +61,7 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
 
     checkpoint = checkpoint or read_checkpoint(cfg.ckpt)
     stored = checkpoint["diffusion_lab"]
+    refuse_stored(stored["config"], OF_A_MODEL, cfg.trust, cfg.ckpt)
     refuse(faults(cfg, stored["config"]))
     from diffusion_lab.studies.likelihood_figures import lines
     from diffusion_lab.studies.measuring import counting

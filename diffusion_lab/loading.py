@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import Tensor
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
 from diffusion_lab.config.components import build
 from diffusion_lab.diffusion.model import GaussianDiffusion
-from diffusion_lab.errors import CheckpointError, ConfigError
+from diffusion_lab.errors import CheckpointError, ConfigError, UserError
 from diffusion_lab.generate.generation import Drawing
 from diffusion_lab.generate.model import TrainedClassifier, TrainedModel
 from diffusion_lab.generate.multi_device import Source
@@ -77,10 +78,27 @@ def restored(
             "the checkpoint is of a module built by hand and holds no configuration: build the "
             "module and give it weights_of(read_checkpoint(path))"
         )
-    model = build_model(config, trust, **parts)
     state = weights_of(checkpoint, weights)
-    model.load_state_dict({k: v for k, v in state.items() if k.startswith("diffusion.")})
+    try:
+        model = build_model(config, trust, **parts)
+        _fill(model, {k: v for k, v in state.items() if k.startswith("diffusion.")})
+    except UserError:
+        raise
+    except Exception as error:  # of a constructor, or of weights of another network
+        raise CheckpointError(f"the checkpoint makes no model: {_shortened(error)}") from error
     return model.to(device or "cpu").eval()
+
+
+def _fill(model: TrainedModel, state: Mapping[str, Tensor]) -> None:
+    """Load weights, which must be of the kind of numbers that the network has."""
+    for name, own in model.state_dict().items():
+        if name in state and state[name].is_floating_point() != own.is_floating_point():
+            raise CheckpointError(f"the checkpoint holds {state[name].dtype} as {name}")
+    model.load_state_dict(state)
+
+
+def _shortened(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
 
 
 def source_of(path: str | Path, weights: str, trust: Sequence[str], **parts: Any) -> Source:
@@ -108,13 +126,16 @@ def build_model(config: Mapping[str, Any], trust: Sequence[str] = (), **parts: A
         ConfigError: What may not be built, or a node that is missing.
         ValueError: A value out of range, from the constructor it belongs to.
     """
-    missing = [name for name in (*_OF_MODEL, "model") if name not in config]
+    missing = [name for name in (*_OF_MODEL, "model") if not config.get(name)]
     if missing:
         raise ConfigError(f"the configuration has no {', '.join(missing)}: it is of no model")
     for name in (*_OF_MODEL, *_OF_DRAWING):
         if name not in parts:
             parts[name] = build(config.get(name), name, trust)
     model = dict(config["model"])
+    shape = model.get("shape")
+    if not isinstance(shape, list | tuple) or not all(type(size) is int for size in shape):
+        raise ConfigError(f"model.shape={shape!r:.60} is no shape of a sample")
     diffusion = GaussianDiffusion(
         *(parts[name] for name in _OF_MODEL), **{k: model[k] for k in _OF_DIFFUSION if k in model}
     )

@@ -20,9 +20,10 @@ from omegaconf import OmegaConf
 
 from diffusion_lab.checkpoints.finding import find_checkpoint, missing_checkpoint
 from diffusion_lab.config.checking import checked, refuse
-from diffusion_lab.config.components import build
+from diffusion_lab.config.components import build, refuse_stored
 from diffusion_lab.config.rules import shown
 from diffusion_lab.config.running import run
+from diffusion_lab.config.stored import OF_A_MODEL
 from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.files import write_atomically
@@ -63,6 +64,7 @@ def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
 
     checkpoint = checkpoint or read_checkpoint(find_checkpoint(cfg.ckpt))
     stored = checkpoint["diffusion_lab"]["config"]
+    refuse_stored(stored, OF_A_MODEL, cfg.trust, cfg.ckpt)
     labels, parts = validated(cfg, stored)
     import torch
 
@@ -202,8 +204,8 @@ def _start(
     images = None
     if cfg.image is not None:
         names = list(cfg.image) if OmegaConf.is_list(cfg.image) else str(cfg.image)
-        node = {**stored["data"], "data_dir": cfg.paths.data_dir}
-        node = node if "data_dir" in stored["data"] else stored["data"]
+        places = {"data_dir": cfg.paths.data_dir, "cache": None}
+        node = {key: places.get(key, value) for key, value in stored["data"].items()}
         images = typed_images(names, model.drawing.shape, lambda: build(node, "data", cfg.trust))
     return typed_start(
         model, count, labels, cfg.seed,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
 from diffusion_lab.config.running import run
-from diffusion_lab.errors import ConfigError
+from diffusion_lab.errors import ConfigError, UserError
 from diffusion_lab.runs.folder import is_rank_zero, open_run, typed_now
-from diffusion_lab.runs.launching import SweepLaunch, logger_of
+from diffusion_lab.runs.launching import SweepLaunch
 from diffusion_lab.runs.sweeps import job
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*functional.all_gather is deprecated")
-    callbacks = [instantiate(node, trust=cfg.trust) for node in (cfg.callbacks or {}).values()]
+    callbacks = [_callback(name, node, cfg.trust) for name, node in (cfg.callbacks or {}).items()]
     # conf/local may hold keys of a logger that is not chosen.
     chosen = bool(cfg.logger) and "_target_" in cfg.logger
     logger = instantiate(cfg.logger, trust=cfg.trust) if chosen else None
@@ -99,6 +99,16 @@ def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
         logger=[MetricsFile(folder), *([logger] if logger is not None else [])],
         plugins=[VerifiedCheckpoints()],
     )
+
+
+def _callback(name: str, node: Any, trust: Sequence[str]) -> Any:
+    """A callback; what its constructor refuses is what somebody wrote."""
+    try:
+        return instantiate(node, trust=trust)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"callbacks.{name}: {error}") from error
 
 
 def settle_precision(cfg: DictConfig) -> None:
@@ -145,7 +155,7 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _after_sweep(folder: Path, jobs: Sequence[Job], goal: Goal) -> None:
+def _after_sweep(folder: Path, jobs: Sequence[Job], goal: Goal, logger: Mapping[str, Any]) -> None:
     """The report of a sweep, and its run at Weights & Biases where its jobs have theirs."""
     from diffusion_lab.reporting.report import write_report
 
@@ -153,8 +163,7 @@ def _after_sweep(folder: Path, jobs: Sequence[Job], goal: Goal) -> None:
         write_report(folder)
     except Exception as error:
         warnings.warn(f"{folder / 'report.html'} could not be written: {error}", stacklevel=1)
-    logger = logger_of(jobs)
-    if logger is not None:
+    if logger:
         from diffusion_lab.training.loggers.sweep import log_jobs
 
         log_jobs(folder, jobs, goal, logger)

@@ -46,7 +46,7 @@ def candidates_in(folder: Path) -> Iterator[Path]:
 
 
 def _written(file: Path) -> float:
-    return file.stat().st_mtime
+    return file.lstat().st_mtime  # of a link itself, which may lead nowhere
 
 
 def _others(output: Path) -> str:

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.checkpoints.finding import candidates_in, find_checkpoint
+from diffusion_lab.checkpoints.malformed import malformed
 from diffusion_lab.checkpoints.moved import renamed
 from diffusion_lab.checkpoints.sealing import check_seal, seal
 from diffusion_lab.errors import CheckpointError
@@ -96,6 +97,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint {file} has format {version}, this version of diffusion_lab reads "
             f"{FORMAT}: update diffusion_lab"
         )
+    wrong = next(malformed(checkpoint), None)
+    if wrong:
+        raise CheckpointError(f"checkpoint {file} is no checkpoint of a run: {wrong}")
     own["config"] = renamed(own.get("config") or {})
     return checkpoint
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from diffusion_lab.config.groups import CONF
@@ -37,18 +38,34 @@ ROLES = {
         "constraint",
     ),
 }
-"""Node of a training's configuration -> the groups of `conf/` whose classes may stand in it."""
+"""Node of a training's configuration -> the groups of `conf/` whose classes may stand in it.
 
-_TARGET = re.compile(r"^[\s-]*_target_:\s*([\w.]+)\s*(?:#.*)?$", re.MULTILINE)
+The node itself, where it has a class, is one of the first group; the others are for what is in it.
+"""
+
+_TARGET = re.compile(r"^[ -]*_target_:[ ]*([\w.]+)[ ]*(?:#.*)?$", re.MULTILINE)
+_OWN_TARGET = re.compile(r"^_target_:[ ]*([\w.]+)[ ]*(?:#.*)?$", re.MULTILINE)
 _KEYS = frozenset({"_target_", "_partial_"})
 """Of Hydra's own keys, those that a stored node may have."""
+_NO_KEYS = frozenset({"defaults"})
+"""Keys by which a node would choose options of other groups."""
 
 
 @cache
-def known_targets(role: str) -> frozenset[str]:
-    """Dotted names that may be a `_target_` in the node of a role; none of an unknown role."""
-    files = (file for group in ROLES.get(role, ()) for file in (CONF / group).rglob("*.yaml"))
-    return frozenset(name for file in files for name in _TARGET.findall(file.read_text("utf-8")))
+def known_targets(role: str, *, own: bool = False) -> frozenset[str]:
+    """Dotted names that may be a `_target_` in the node of a role; none of an unknown role.
+
+    Args:
+        role: A key of `ROLES`.
+        own: Only those of the node itself, not of what is in it.
+    """
+    groups, pattern = ROLES.get(role, ()), _OWN_TARGET if own else _TARGET
+    files = [file for group in groups[: 1 if own else None] for file in _files(group)]
+    return frozenset(name for file in files for name in pattern.findall(file.read_text("utf-8")))
+
+
+def _files(group: str) -> list[Path]:
+    return sorted((CONF / group).rglob("*.yaml"))
 
 
 def stored_errors(config: Mapping[str, Any], trust: Sequence[str] = ()) -> list[str]:
@@ -58,14 +75,48 @@ def stored_errors(config: Mapping[str, Any], trust: Sequence[str] = ()) -> list[
         config: Node -> plain data, as in `checkpoint["diffusion_lab"]["config"]`.
         trust: Packages that the person has named now.
     """
-    return [text for role, node in config.items() for text in _errors(node, str(role), role, trust)]
+    if not isinstance(config, Mapping):
+        return [f"the configuration is a {type(config).__name__}, not named nodes"]
+    found = [f"{path} is no node of a configuration" for path in _no_nodes(config)]
+    return found + [
+        text for role, node in config.items() for text in _errors(node, str(role), role, trust)
+    ]
+
+
+def refuse_stored(
+    config: Mapping[str, Any], names: Iterable[str], trust: Sequence[str], file: object
+) -> None:
+    """Refuse what a file's configuration may not hold.
+
+    Args:
+        config: As in `stored_errors`.
+        names: The nodes that are looked at: those that will be used.
+        trust: Packages that the person has named now.
+        file: Where it comes from, for the message.
+
+    Raises:
+        ConfigError: Naming everything that may not stand there.
+    """
+    used = {name: config[name] for name in names if name in config}
+    errors = stored_errors(used, trust)
+    if errors:
+        raise ConfigError(f"ckpt={file} cannot be used:\n" + "\n".join(errors))
+
+
+def _no_nodes(config: Mapping[str, Any]) -> Iterator[str]:
+    """Paths where a node has to stand and something else does."""
+    nodes = {role: config[role] for role in ROLES if role in config}
+    callbacks = nodes.get("callbacks")
+    if isinstance(callbacks, Mapping):
+        nodes |= {f"callbacks.{name}": node for name, node in callbacks.items()}
+    return (path for path, node in nodes.items() if not isinstance(node, Mapping | None))
 
 
 def _errors(node: Any, path: str, role: str, trust: Sequence[str]) -> Iterator[str]:
     if isinstance(node, Mapping):
         target = node.get("_target_")
-        if target is not None and not _is_known(target, role, trust):
-            root = str(target).split(".")[0]
+        if "_target_" in node and not _is_known(target, role, trust, own=path == role):
+            root = re.match(r"\w*", str(target))[0]  # type: ignore[index]
             remedy = (
                 f"trust=[{root}] allows the classes of a package that you know"
                 if root not in ("", "diffusion_lab")
@@ -73,7 +124,7 @@ def _errors(node: Any, path: str, role: str, trust: Sequence[str]) -> Iterator[s
             )
             yield f"{path}._target_={target} is no known {role} of a stored configuration: {remedy}"
         for key, value in node.items():
-            if not isinstance(key, str) or (re.fullmatch(r"_\w+_", key) and key not in _KEYS):
+            if not _is_key(key):
                 yield f"{path}.{key} may not stand in a stored configuration"
             yield from _errors(value, f"{path}.{key}", role, trust)
     elif isinstance(node, list | tuple):
@@ -85,10 +136,18 @@ def _errors(node: Any, path: str, role: str, trust: Sequence[str]) -> Iterator[s
         yield f"{path} holds a {type(node).__name__}, which is no plain data"
 
 
-def _is_known(target: Any, role: str, trust: Sequence[str]) -> bool:
+def _is_key(key: Any) -> bool:
+    """Whether a key is one name: a dot would make it a path, `_call_` an order to Hydra."""
+    if not isinstance(key, str) or not re.fullmatch(r"[\w-]+", key) or key in _NO_KEYS:
+        return False
+    return key in _KEYS or not re.fullmatch(r"_\w+_", key)
+
+
+def _is_known(target: Any, role: str, trust: Sequence[str], *, own: bool) -> bool:
     if not isinstance(target, str):
         return False
-    return target in known_targets(role) or any(target.startswith(f"{name}.") for name in trust)
+    known = known_targets(role, own=own)
+    return target in known or any(target.startswith(f"{name}.") for name in trust)
 
 
 def build(node: Mapping[str, Any] | None, role: str, trust: Sequence[str] = ()) -> Any:
@@ -108,6 +167,8 @@ def build(node: Mapping[str, Any] | None, role: str, trust: Sequence[str] = ()) 
     """
     if not node:
         return None
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"{role}={node!r:.60} names no class")
     errors = list(_errors(node, role, role, trust))
     if errors:
         raise ConfigError("\n".join(errors))

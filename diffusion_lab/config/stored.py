@@ -15,19 +15,19 @@ from hydra.core.config_store import ConfigStore
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import read_checkpoint
-from diffusion_lab.config.components import stored_errors
+from diffusion_lab.config.components import refuse_stored
 from diffusion_lab.config.words import key_of, quoted, trusted, value_of
-from diffusion_lab.errors import ConfigError
 
 OPTION = "from_checkpoint"
 """Name of the option that holds what a checkpoint stores for a group."""
 
-_NOT_STORED = frozenset({"paths", "experiment", "budget", "local", "debug", "logger", "trainer"})
-_OF_A_MODEL = (
+OF_A_MODEL = (
     *("denoiser", "schedule", "parameterization", "sampler", "guidance", "constraint"),
     *("data", "model"),
 )
 """Nodes of a stored configuration that `sample`, `evaluate` and `likelihood` use."""
+PLACES = {"data_dir": "${paths.data_dir}", "cache": None}
+"""Arguments of data that say where files are written: never what a file says."""
 
 
 def with_checkpoint(
@@ -43,14 +43,11 @@ def with_checkpoint(
     path = find_checkpoint(str(value_of("ckpt", overrides)), Path(output))
     checkpoint = read_checkpoint(path)
     config = checkpoint["diffusion_lab"]["config"]
-    used = {name: config[name] for name in _OF_A_MODEL if name in config}
-    errors = stored_errors(used, trusted(overrides))
-    if errors:
-        raise ConfigError(f"ckpt={path} cannot be used:\n" + "\n".join(errors))
+    refuse_stored(config, OF_A_MODEL, trusted(overrides), path)
     typed = {key_of(word).split("@")[0] for word in overrides}
     front = []
     for group in groups:
-        if group in config and group not in _NOT_STORED:
+        if group in config and group in OF_A_MODEL:
             _register(group, config[group])
             front += [] if group in typed else [f"{group}={OPTION}"]
     rest = [word for word in overrides if key_of(word) != "ckpt"]
@@ -63,7 +60,7 @@ def _register(group: str, node: Any) -> None:
     if not isinstance(node, dict):
         store.store(name=OPTION, group=group, package="_global_", node={group: node})
         return
-    node = {**node, "data_dir": "${paths.data_dir}"} if "data_dir" in node else dict(node)
+    node = {key: PLACES.get(key, value) for key, value in node.items()}
     grid = node.pop("grid", None) if group == "sampler" else None
     if isinstance(grid, dict):
         store.store(name=OPTION, group="grid", node=grid)

@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.words import Typed, key_of, quoted, trusted, value_of
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.files import read_record
+from diffusion_lab.files import read_record, write_atomically
 from diffusion_lab.runs.differences import differences
 from diffusion_lab.runs.leaderboard import FINISHED
-from diffusion_lab.runs.stored_run import typed_over, words_of
+from diffusion_lab.runs.stored_run import refuse_other_data, typed_over, words_of
 
 _OF_THE_COMMAND = frozenset({"run_dir", "resume"})
 
@@ -100,9 +100,18 @@ def with_resume(overrides: list[str]) -> list[str]:
     same = {f"{group}={choices.get(group)}" for group in ("experiment", "budget")}
     now = [word for word in now if word not in same]
     before = words_of(stored["config"], choices, trusted(now)) if stored["config"] else []
+    refuse_other_data(stored["config"], now)
+    _tell_offline(stored["config"], now)
     goal = run_folder_of(target) if typed_folder in (None, "", "null") else typed_folder
     words = typed_over(before, now)
     return [*words, quoted("run_dir", goal), quoted("resume", target)]
+
+
+def _tell_offline(config: dict[str, Any], now: Sequence[str]) -> None:
+    """Say that a run which was uploaded goes on without, unless it is typed."""
+    logger = config.get("logger") or {}
+    if logger.get("offline") is False and value_of("logger.offline", now) is None:
+        print("This run was uploaded while it trained; logger.offline=false does that again.")
 
 
 def run_folder_of(path: Path) -> Path:
@@ -169,6 +178,21 @@ def _stamp() -> str:
     return time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuse a run folder with links out of it: what a run writes would land there.
+
+    Raises:
+        ConfigError: Naming the first one.
+    """
+    home = folder.resolve()
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise ConfigError(
+                f"run_dir={folder}: {path.relative_to(folder)} is a link to {path.resolve()}, out "
+                "of the folder, where the run would write; put what you know in its place"
+            )
+
+
 def open_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """Make the run folder; sets `cfg.run_dir`.
 
@@ -197,11 +221,16 @@ def open_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
     words = [w for w in overrides if key_of(w) not in _OF_THE_COMMAND]
     words = [w for w in words if key_of(w).split(".")[0].split("/")[0] not in ("hydra", "sweep")]
     differ = differences(cfg, typed_now()[1])
+    refuse_links(folder)
+    files = {
+        "differs.json": json.dumps(differ, default=str),
+        "config.yaml": OmegaConf.to_yaml(cfg, resolve=True),
+        "overrides.txt": "".join(f"{w}\n" for w in words),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "differs.json").write_text(json.dumps(differ, default=str), encoding="utf-8")
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
-        (folder / "overrides.txt").write_text("".join(f"{w}\n" for w in words), encoding="utf-8")
+        for name, text in files.items():
+            write_atomically(folder / name, text.encode())
     except OSError as error:
         raise ConfigError(
             f"run_dir={folder} cannot be written: {error.strerror}; choose another"

@@ -47,8 +47,9 @@ _WITHOUT_PROCESSES = ("spawn", "fork", "notebook")
 """Strategies that start their processes from the job itself, not by typing the command again."""
 
 
-After = Callable[[Path, Sequence[Job], Goal], None]
-"""What is done with a sweep whose jobs have run: its folder, all its jobs, what they are for."""
+After = Callable[[Path, Sequence[Job], Goal, Mapping[str, Any]], None]
+"""What is done with a sweep whose jobs have run: its folder, all its jobs, what they are for, and
+the node `logger` of the command."""
 
 
 class SweepLaunch:
@@ -63,6 +64,7 @@ class SweepLaunch:
         self.command = ""
         self.digest = ""
         self.folder = Path()
+        self.logger: Mapping[str, Any] = {}
 
     def start(self, typed: Typed) -> list[str]:
         """`folder.prepare`; of a sweep also everything above. Ends the process where all is done.
@@ -86,6 +88,7 @@ class SweepLaunch:
         names = ("launcher", "sweeper")
         nodes = {name: OmegaConf.to_container(cfg.hydra[name]) for name in names}
         refuse([*ranged({"hydra": nodes}).values()])
+        self.logger = OmegaConf.to_container(cfg.get("logger") or OmegaConf.create(), resolve=True)
         if (_name_of(cfg.hydra.sweeper), _name_of(cfg.hydra.launcher)) == _PLAIN:
             # Otherwise Hydra composes every job once more before it starts the first.
             overrides.append("hydra.sweeper.max_batch_size=1")
@@ -102,9 +105,9 @@ class SweepLaunch:
         """Show the tables and end, if this very command has done all its jobs before."""
         known = read_record(self.folder / "sweep.json")
         names = known.get("jobs")
-        if not names or known.get("command") != self.digest:
+        if not isinstance(names, list) or not names or known.get("command") != self.digest:
             return
-        if any(status_of(self.folder / name) not in DONE for name in names):
+        if any(status_of(self.folder / str(name)) not in DONE for name in names):
             return
         jobs = [replace(job, skipped=True) for job in jobs_of(self.folder) if job.name in names]
         sys.exit(self._tell(jobs, Goal.of(known)))
@@ -120,7 +123,7 @@ class SweepLaunch:
             return 1
         write_tables(self.folder, goal, jobs)
         if not all(job.skipped for job in mine):
-            self.after(self.folder, jobs, goal)
+            self.after(self.folder, jobs, goal, self.logger)
         return self._tell(mine, goal)
 
     def _tell(self, jobs: Sequence[Job], goal: Goal) -> int:
@@ -223,12 +226,3 @@ def _digest(words: Sequence[str]) -> str:
     for file in sorted(CONF.rglob("*.yaml")):
         known.update(str(file.relative_to(CONF)).encode() + b"\0" + file.read_bytes())
     return known.hexdigest()
-
-
-def logger_of(jobs: Sequence[Job]) -> dict[str, Any] | None:
-    """The plain node `logger` of the first job that has one; None where none has."""
-    for file in (job.folder / "config.yaml" for job in jobs):
-        node = OmegaConf.load(file).get("logger") if file.is_file() else None
-        if node:
-            return OmegaConf.to_container(node)  # type: ignore[return-value]
-    return None

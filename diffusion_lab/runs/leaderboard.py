@@ -126,12 +126,12 @@ def jobs_of(sweep: Path) -> list[Job]:
 
 def _job(folder: Path, record: Mapping[str, Any]) -> Job:
     summary = read_record(folder / "summary.json")
-    metrics = summary.get("metrics")
+    metrics, varied = summary.get("metrics"), record.get("varied")
     seconds = summary.get("seconds", record.get("seconds"))
     return Job(
         folder=folder,
         status=str(record.get("status")),
-        varied={str(k): str(v) for k, v in (record.get("varied") or {}).items()},
+        varied={str(k): str(v) for k, v in varied.items()} if isinstance(varied, dict) else {},
         metrics={k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
         if isinstance(metrics, dict)
         else {},

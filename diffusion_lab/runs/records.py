@@ -102,7 +102,7 @@ def read_run(folder: str | Path) -> RunFolder:
         grids=tuple(grids(path)),
         raw_grids=tuple(_numbered(path / "samples" / "raw")),
         pages=tuple(_pages(path, remarks)),
-        scored=tuple(sorted(path.glob("metrics_*.png"))),
+        scored=tuple(sorted(p for p in path.glob("metrics_*.png") if _is_own(p, path))),
         studies=tuple(_studies(path, remarks)),
         remarks=tuple(remarks),
     )
@@ -114,9 +114,15 @@ def grids(folder: str | Path) -> list[Path]:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    found = [(_GRID.fullmatch(path.name), path) for path in folder.glob("*")]
+    own = (path for path in folder.glob("*") if _is_own(path, folder))
+    found = [(_GRID.fullmatch(path.name), path) for path in own]
     numbered = [(match[1], int(match[2]), path) for match, path in found if match]
     return [path for _, _, path in sorted(numbered)]
+
+
+def _is_own(path: Path, folder: Path) -> bool:
+    """Whether a file is there, and is in a folder: a link out of it is not followed."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
 def caption(grid: Path) -> str:
@@ -188,11 +194,11 @@ def _pages(folder: Path, remarks: list[str]) -> Iterator[PageRecord]:
             continue
         names = entry.get("files")
         paths = [folder / str(name) for name in names] if isinstance(names, list) else []
-        own = [path for path in paths if path.suffix == ".png" and path.is_file()]
+        own = [path for path in paths if path.suffix == ".png" and _is_own(path, folder)]
         yield PageRecord(
             name=str(entry.get("name", "")),
             caption=str(entry.get("caption") or ""),
-            files=tuple(path for path in own if path.resolve().is_relative_to(folder.resolve())),
+            files=tuple(own),
             error=str(entry.get("error") or ""),
         )
 
@@ -218,7 +224,7 @@ def _studies(folder: Path, remarks: list[str]) -> Iterator[StudyRecord]:
                 claim=str(content.get("claim", "")),
                 table=tuple(row for row in rows or () if isinstance(row, dict)),
                 differences=content.get("differences"),
-                pictures=tuple(picture for picture in pictures if picture.is_file()),
+                pictures=tuple(picture for picture in pictures if _is_own(picture, folder)),
             )
 
 

@@ -3,7 +3,8 @@
 A run goes on with the configuration in its checkpoint: the options that it chose, then every value
 that these do not give. What follows from where a run lies (`${run_dir}`, `${paths...}`) is derived
 anew, Hydra's own node and `trust` are never taken over, and a class has to be one that `conf/`
-names for its role, or of a package that is trusted by what is typed now.
+names for its role, or of a package that is trusted by what is typed now. Whether a run goes online
+is not taken over either: that is said by who starts it.
 """
 
 from __future__ import annotations
@@ -13,18 +14,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_lab.config.components import stored_errors
 from diffusion_lab.config.composing import raw, settle
-from diffusion_lab.config.groups import options
-from diffusion_lab.config.words import key_of, quoted
+from diffusion_lab.config.groups import groups, options
+from diffusion_lab.config.words import key_of, quoted, value_of
 from diffusion_lab.errors import ConfigError
 
 _NOT_TAKEN = frozenset({"run_dir", "resume", "init_from", "paths", "hydra", "sweep", "trust"})
 _DERIVED = frozenset({"local", "paths", "debug", "experiment/budget", "sweep"})
 """Groups that follow from others or from the machine."""
+_GROUP = re.compile(r"[\w/]+(@[\w.]+)?")
 _PLACE = re.compile(r"\$\{(run_dir|paths\.\w+)\}")
+
+
+class _Derived(str):
+    """An interpolation of ours, which stands in a word as it is."""
+
+    __slots__ = ()
+
+
+_PLACES = {
+    "run_dir": _Derived("${run_dir}"),
+    "default_root_dir": _Derived("${run_dir}"),
+    "data_dir": _Derived("${paths.data_dir}"),
+    "beside": _Derived("${paths.data_dir}"),
+}
+"""Arguments that say where files are written: what they are in a run, whatever a file says."""
+_ANEW = frozenset({"data.cache", "logger.offline"})
+"""Keys of which the stored value is not taken over."""
 
 
 def words_of(
@@ -45,15 +66,26 @@ def words_of(
     if errors:
         raise ConfigError("this run cannot be resumed:\n" + "\n".join(errors))
     chosen = _choices(taken, choices)
-    base = settle(raw("train", [*chosen, "run_dir=stored"]))
+    try:
+        base = settle(raw("train", [*chosen, "run_dir=stored"]))
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"this run cannot be resumed: its choices do not fit: {reason}") from None
     known = {str(key): base._get_node(key) for key in base if key not in _NOT_TAKEN}
+    if not _same_class(known.get("logger"), taken.get("logger")):
+        known.pop("logger", None)
     changes = [
         word
         for key, node in known.items()
         if key in taken
         for word in _changes(key, node, taken[key])
     ]
-    return [*chosen, *_data_dir(config), *changes]
+    return [*chosen, *changes]
+
+
+def _same_class(base: Any, stored: Any) -> bool:
+    target = stored.get("_target_") if isinstance(stored, Mapping) else None
+    return isinstance(base, DictConfig) and base.get("_target_") == target
 
 
 def _choices(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]:
@@ -61,11 +93,13 @@ def _choices(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]
     words = {
         group: option
         for group, option in choices.items()
-        if group.split("@")[0] not in _DERIVED and option in options(group.split("@")[0])
+        if _GROUP.fullmatch(group)
+        and group.split("@")[0] in set(groups()) - _DERIVED
+        and option in options(group.split("@")[0])
     }
     for name, node in config.items():
         target = node.get("_target_") if isinstance(node, Mapping) else None
-        if name not in words and target:
+        if name in groups() and name not in words and target:
             same = [option for option in options(name) if _target_of(name, option) == target]
             words |= {name: same[0]} if same else {}
     return [f"{group}={option}" for group, option in words.items()]
@@ -78,12 +112,30 @@ def _target_of(group: str, option: str) -> str | None:
     return found[1] if found else None
 
 
-def _data_dir(config: Mapping[str, Any]) -> list[str]:
-    """Where the data of the run are, if they are still there."""
-    paths = config.get("paths")
-    place = paths.get("data_dir") if isinstance(paths, Mapping) else None
-    there = isinstance(place, str) and "${" not in place and Path(place).expanduser().is_dir()
-    return [quoted("paths.data_dir", str(place))] if there else []
+def refuse_other_data(config: Mapping[str, Any], words: Sequence[str]) -> None:
+    """Refuse to read other data than the run did, silently: their place has to be typed.
+
+    A place that a file names is not written to, and reading data may mean fetching them.
+
+    Args:
+        config: The resolved configuration of the run.
+        words: What is typed now.
+
+    Raises:
+        ConfigError: The run read its data from a folder that is there, and not the one meant now.
+    """
+    data, paths = config.get("data"), config.get("paths")
+    if not isinstance(data, Mapping) or "data_dir" not in data or not isinstance(paths, Mapping):
+        return
+    place = paths.get("data_dir")
+    if not isinstance(place, str) or value_of("paths.data_dir", words) is not None:
+        return
+    now = str(raw("train", ["run_dir=stored"]).paths.data_dir)
+    if place != now and Path(place).expanduser().is_dir():
+        raise ConfigError(
+            f"this run read its data from {place}, and now they would come from {now}: give "
+            f"{quoted('paths.data_dir', place)} if you know that folder, else paths.data_dir={now}"
+        )
 
 
 def _changes(path: str, base: Any, stored: Any) -> Iterator[str]:
@@ -94,13 +146,15 @@ def _changes(path: str, base: Any, stored: Any) -> Iterator[str]:
             return
         for key in base:
             child = base._get_node(key)
+            if key in _PLACES or f"{path}.{key}" in _ANEW:
+                continue
             if key in stored:
                 yield from _changes(f"{path}.{key}", child, stored[key])
             elif not _is_place(child) and _value(child) is not None:  # null: nothing to delete
                 yield f"~{path}.{key}"
         for key in stored:
-            if key not in base:
-                yield f"++{path}.{key}={literal(stored[key])}"
+            if key not in base and f"{path}.{key}" not in _ANEW:
+                yield f"++{path}.{_name(key)}={literal(_PLACES.get(key, stored[key]))}"
         return
     if _is_place(base) or _value(base) == stored:
         return
@@ -128,10 +182,13 @@ def literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        inner = ",".join(f"{_name(key)}:{literal(child)}" for key, child in value.items())
+        placed = ((key, _PLACES.get(key, child)) for key, child in value.items())
+        inner = ",".join(f"{_name(key)}:{literal(child)}" for key, child in placed)
         return "{" + inner + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(literal, value)) + "]"
+    if isinstance(value, _Derived):
+        return str(value)
     if isinstance(value, str):
         escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'")
         return f"'{escaped}'"
@@ -140,7 +197,7 @@ def literal(value: Any) -> str:
 
 def _name(key: Any) -> str:
     text = str(key)
-    if not re.fullmatch(r"[\w.-]+", text):
+    if not re.fullmatch(r"[\w-]+", text):
         raise ConfigError(f"a stored configuration has the key {text!r}, which cannot be typed")
     return text
 

@@ -44,6 +44,8 @@ def job(cfg: DictConfig, task: Callable[[DictConfig], Any]) -> float | None:
     sweep, goal = Path(str(cfg.run_dir)), Goal.of(cfg.get("sweep") or {})
     words = _varied(cfg, list(HydraConfig.get().overrides.task))
     folder = sweep / job_name(cfg, words)
+    if folder.is_symlink():
+        raise ConfigError(f"{folder} is a link: a job of a sweep has a folder of its own")
     record: dict[str, Any] = {
         "varied": dict(map(_split, words)),
         "setting": digest(cfg, seed=False),

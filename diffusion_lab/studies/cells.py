@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.checking import check, checked
+from diffusion_lab.config.components import refuse_stored
 from diffusion_lab.config.rules import shown
+from diffusion_lab.config.stored import OF_A_MODEL
 from diffusion_lab.config.words import quoted
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.files import sha256
@@ -65,7 +67,10 @@ class Cell:
         """What the file holds, see `checkpoints.format`."""
         from diffusion_lab.checkpoints.format import read_checkpoint
 
-        return self.read or read_checkpoint(self.cfg.ckpt)
+        found = self.read or read_checkpoint(self.cfg.ckpt)
+        config = found["diffusion_lab"]["config"]
+        refuse_stored(config, OF_A_MODEL, self.cfg.trust, self.cfg.ckpt)
+        return found
 
     @property
     def stored(self) -> dict[str, Any]:
