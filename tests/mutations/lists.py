@@ -27,6 +27,8 @@ WITHOUT = {
     "Objective.learned_state": "the default of a hook, nothing",
     "TimeLaw.importance": "the default of a hook, None",
     "TimeLaw.state_dict": "the default of a hook, nothing",
+    "permutation": "of data and metrics alone, whose tests are not run here",
+    "coins": "of data alone, whose tests are not run here",
     "Sampler.memory": "each sampler that looks back has its own",
 }
 """Units that hold no mistake worth planting, and why."""

@@ -1,7 +1,7 @@
 """Single mistakes in the mathematics that the numeric tests must notice.
 
 No mistake is tied to a line or a text. `units` finds every function with logic of the two packages
-(and every table of numbers of a class or a module) in the syntax tree, wherever it lies; operators
+and of `random.py` (and every table of numbers of a class or a module) in the syntax tree; operators
 turn one of its expressions or statements into what a slip would have made of it; `mutants` takes
 for each unit a share of all these, at least one, spread over the operators and drawn by a hash of
 the unit's own name and expressions, so that an edit changes the mistakes of the edited function
