@@ -1,7 +1,7 @@
 """Single mistakes in the mathematics that the numeric tests must notice.
 
 No mistake is tied to a line or a text. `units` finds every function with logic of the two packages
-(and every table of numbers of a class or a module) in the syntax tree, wherever it lies; operators
+and of `random.py` (and every table of numbers of a class or a module) in the syntax tree; operators
 turn one of its expressions or statements into what a slip would have made of it; `mutants` takes
 for each unit a share of all these, at least one, spread over the operators and drawn by a hash of
 the unit's own name and expressions, so that an edit changes the mistakes of the edited function
@@ -23,6 +23,7 @@ from lists import CONFUSED, EQUIVALENT, SPECIAL, WITHOUT
 
 PACKAGE = Path(__file__).resolve().parents[2] / "diffusion_lab"
 FOLDERS = ("diffusion", "sampling")
+FILES = ("random.py",)
 SHARE, MOST = 0.09, 7
 """Of a unit's possible mistakes: the share taken, and the largest number."""
 
@@ -362,8 +363,9 @@ def published(default: ast.AST) -> bool:
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """The syntax trees of the two packages by file."""
-    files = sorted(path for folder in FOLDERS for path in (PACKAGE / folder).rglob("*.py"))
+    """The syntax trees of the two packages, and of the files beside them, by file."""
+    files = {path for folder in FOLDERS for path in (PACKAGE / folder).rglob("*.py")}
+    files = sorted(files | {PACKAGE / file for file in FILES})
     return {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in files}
 
 

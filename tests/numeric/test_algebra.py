@@ -17,7 +17,7 @@ from diffusion_lab.diffusion.gaussian import (
     transition,
 )
 from diffusion_lab.diffusion.model import GaussianDiffusion
-from diffusion_lab.diffusion.objectives import Objective, Regression, VariationalBound
+from diffusion_lab.diffusion.objectives import Denoising, Regression, VariationalBound
 from diffusion_lab.diffusion.parameterizations import X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
@@ -29,6 +29,7 @@ from diffusion_lab.diffusion.schedules import (
     SigmoidBetas,
     VarianceExploding,
 )
+from diffusion_lab.diffusion.terms import RegressionTerm
 from diffusion_lab.diffusion.times import (
     ImportanceTime,
     LogitNormalTime,
@@ -278,7 +279,8 @@ def test_a_schedule_that_does_not_end_in_noise_is_named():
         (ImportanceTime, {"history": 10, "uniform": 0.001}),
         (MinSNR, {"gamma": 5}),
         (SigmoidWeight, {"bias": 2}),
-        (Objective, {"estimate_share": 0.5}),
+        (Denoising, {"estimate_share": 0.5}),
+        (Regression, {"bound_weight": 0, "estimate_share": 0.5}),
         (VariationalBound, {"estimate_share": 0.5}),
         (Karras, {"rho": 7, "sigma_min": 0.002, "sigma_max": 80}),
         (DynamicThreshold, {"quantile": 0.995}),
@@ -289,4 +291,5 @@ def test_defaults_are_the_published_constants(made, published):
     parameters = inspect.signature(made).parameters
     assert {name: parameters[name].default for name in published} == published
     needed = {"steps": 10, "time": UniformTime(), "weight": MinSNR(), "error": SquaredError()}
+    needed["term"] = RegressionTerm(MinSNR(), SquaredError())
     made(**{name: needed[name] for name, p in parameters.items() if p.default is p.empty})

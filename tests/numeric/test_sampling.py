@@ -371,25 +371,25 @@ def test_sample_noise():
 def test_a_step_tells_what_was_asked_and_answered(sampler):
     flow, x = RectifiedFlow(), torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     for step in sampler.trajectory(DATA, flow, sampler.times(flow), x.double(), Drawn()):
-        assert torch.equal(step.x0, DATA(step.x_t, step.t).x0)
+        assert torch.equal(step.x0, ask(DATA, step.x_t, step.t).x0)
 
 
 def test_sample_is_the_end_of_the_trajectory_of_its_arguments():
     image = torch.linspace(-1, 1, 6)
-    given = {"x": image.repeat(2, 1), "start": 0.7, "label": torch.tensor([1, 2])}
-    given |= {"guidance": ClassifierFree(2.0), "x0_constraint": Clip(-0.1, 0.1)}
-    given["constraint"] = Inpaint(image, image > 0.5)
+    told = {"x": image.repeat(2, 1), "start": 0.7, "given": Condition(torch.tensor([1, 2]))}
+    told |= {"guidance": ClassifierFree(2.0), "x0_constraint": Clip(-0.1, 0.1)}
+    told["constraint"] = Inpaint(image, image > 0.5)
 
     def end(draw, **changed):
         noise = SampleNoise(0, 0, 2)
-        return draw(model(), DDIM(4), shape=(6,), num_samples=2, noise=noise, **given, **changed)
+        return draw(model(), DDIM(4), shape=(6,), num_samples=2, noise=noise, **told, **changed)
 
     whole = end(sample)
     assert torch.equal(whole, list(end(trajectory))[-1].x)
-    for name in list(given):
-        value = given.pop(name)
+    for name in list(told):
+        value = told.pop(name)
         assert not torch.equal(end(sample), whole), f"{name} does not matter"
-        given[name] = value
+        told[name] = value
 
 
 @pytest.mark.parametrize(
@@ -413,12 +413,14 @@ def test_further_conditions_reach_the_network(remembers):
     class Tinted(Net):
         self_conditioning = remembers
 
-        def forward(self, x, c_noise, label=None, tint=0.0, estimate=None):
-            return super().forward(x, c_noise, label) + tint
+        def forward(self, x, c_noise, label=None, vector=0.0, estimate=None):
+            return super().forward(x, c_noise, label) + vector
 
     m = GaussianDiffusion(Tinted(), RectifiedFlow(), Velocity())
 
-    def drawn(**cond):
-        return sample(m, DDIM(3), shape=(6,), num_samples=2, noise=SampleNoise(0, 0, 2), **cond)
+    def drawn(given):
+        noise = SampleNoise(0, 0, 2)
+        return sample(m, DDIM(3), shape=(6,), num_samples=2, noise=noise, given=given)
 
-    assert (drawn(tint=torch.ones(2, 6)) - drawn()).abs().min() > 0.1
+    tinted = drawn(Condition(vector=torch.ones(2, 6)))
+    assert (tinted - drawn(Condition())).abs().min() > 0.1

@@ -325,17 +325,17 @@ def test_either_tolerance_alone_lets_all_steps_pass():
     for tolerances in ({"rtol": 1e9, "atol": 1e-9}, {"rtol": 1e-9, "atol": 1e9}):
         asked = []
 
-        def denoise(x_t, level, asked=asked):
-            asked.append(level)
-            return DATA(x_t, level)
+        def denoise(query, asked=asked):
+            asked.append(query)
+            return DATA(query)
 
         run(Adaptive(**tolerances), denoise, RectifiedFlow(), normal(2, 3))
         assert len(asked) < 20
 
 
 def test_adaptive_treats_both_signs_alike():
-    def mirrored(x_t, level):
-        return Denoised(-DATA(-x_t, level).x0)
+    def mirrored(query):
+        return Denoised(-DATA(query._replace(x=-query.x)).x0)
 
     sampler, x = Adaptive(rtol=1e-2, atol=1e-5), normal(8, 3)
     there, back = (run(sampler, f, RectifiedFlow(), x) for f, x in ((DATA, x), (mirrored, -x)))
