@@ -30,6 +30,9 @@ def cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
     strategy = _fault_of_strategy(trainer.get("strategy"))
     if strategy:
         faults.append(("trainer.strategy", strategy))
+    excluded = _fault_of_exclude(plain.get("data") or {})
+    if excluded:
+        faults.append(("data.exclude", excluded))
     shape = (plain.get("data") or {}).get("shape")
     if shape is not None and not (
         isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)
@@ -44,6 +47,19 @@ def cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
         )
         faults.append(("name", text))
     return faults
+
+
+def _fault_of_exclude(data: dict[str, Any]) -> str | None:
+    """What is wrong with the classes left out, where the number of classes is stated, or None."""
+    exclude, count = data.get("exclude"), data.get("num_classes")
+    if not isinstance(exclude, list) or not isinstance(count, int):
+        return None
+    unknown = [label for label in exclude if isinstance(label, int) and label >= count]
+    if unknown:
+        return f"data.exclude={exclude}: there is no class {unknown[0]}; there are 0 to {count - 1}"
+    if set(range(count)) <= set(exclude):
+        return f"data.exclude={exclude} leaves out all classes; keep at least one"
+    return None
 
 
 def _fault_of_strategy(strategy: Any) -> str | None:

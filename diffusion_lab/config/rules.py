@@ -151,6 +151,8 @@ RULES: dict[str, Number | Choice | Share | Each] = {
     "data.batch_size": _COUNT,
     "data.eval_batch_size": Number(1, whole=True, null=True),
     "data.validation_size": Number(1, whole=True, null=True),
+    "data.train_images": Number(1, whole=True, null=True),
+    "data.exclude": Each(Number(0, whole=True), null=True),
     "data.test_share": Number(0, 0.9, above=True),
     "data.crop": Number(1, whole=True, null=True),
     "data.num_classes": Number(1, whole=True, null=True),

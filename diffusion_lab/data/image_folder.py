@@ -6,10 +6,12 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
+from diffusion_lab.data.base import SubsetArguments
 from diffusion_lab.data.decoding import decoded
 from diffusion_lab.data.listing import Listing, fingerprint, list_images
 from diffusion_lab.data.module import ImageDataModule, Images
@@ -42,6 +44,7 @@ class ImageFolder(ImageDataModule):
         std: their standard deviation.
         horizontal_flip: see `ImageDataModule`.
         cache: folder in which the decoded images are kept; null for the user's cache.
+        **subset: `train_images` and `exclude`, see `MemoryDataModule`.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ImageFolder(ImageDataModule):
         std: float = 0.5,
         horizontal_flip: bool = False,
         cache: str | os.PathLike[str] | None = None,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             shape,
@@ -70,6 +74,7 @@ class ImageFolder(ImageDataModule):
             mean,
             std,
             horizontal_flip,
+            **subset,
         )
         if crop is not None and crop < 1:
             raise DataError(f"crop={crop}: must be at least 1, or null")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion_lab.data.base import Held, MemoryDataModule
+from diffusion_lab.data.base import Held, MemoryDataModule, SubsetArguments
 from diffusion_lab.errors import DataError
 from diffusion_lab.pixels import from_bytes
 
@@ -54,6 +54,7 @@ class ImageDataModule(MemoryDataModule):
         std: their standard deviation.
         horizontal_flip: mirror about half of the training images, others in each epoch; not for
             images whose sides mean something, as those of letters do.
+        **subset: `train_images` and `exclude`, see `MemoryDataModule`.
 
     Raises:
         DataError: names the argument, its value and what is allowed.
@@ -74,6 +75,7 @@ class ImageDataModule(MemoryDataModule):
         mean: float = -0.739,
         std: float = 0.616,
         horizontal_flip: bool = False,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             shape,
@@ -84,6 +86,7 @@ class ImageDataModule(MemoryDataModule):
             seed,
             mean,
             std,
+            **subset,
         )
         self.horizontal_flip = horizontal_flip
         self._check_shape()

@@ -9,13 +9,14 @@ import hashlib
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion_lab.data.base import Held, MemoryDataModule
+from diffusion_lab.data.base import Held, MemoryDataModule, SubsetArguments
 from diffusion_lab.errors import DataError
 
 TRAIN_SEED, TEST_SEED = 1, 2
@@ -39,6 +40,7 @@ class PointsDataModule(MemoryDataModule):
         seed: with the epoch, decides the order of training points; the points do not depend on it.
         mean: mean of the training points' coordinates, standardised.
         std: their standard deviation.
+        **subset: `train_images` and `exclude`, see `MemoryDataModule`.
 
     Raises:
         DataError: names the argument, its value and what is allowed.
@@ -61,6 +63,7 @@ class PointsDataModule(MemoryDataModule):
         seed: int = 0,
         mean: float = 0.0,
         std: float = 1.0,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             shape,
@@ -71,6 +74,7 @@ class PointsDataModule(MemoryDataModule):
             seed,
             mean,
             std,
+            **subset,
         )
         if self.shape != (2,):
             raise DataError(f"shape={list(self.shape)}: {type(self).__name__} has shape [2]")
@@ -130,6 +134,7 @@ class Moons(PointsDataModule):
         seed: int = 0,
         mean: float = 0.0,
         std: float = 1.0,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             shape,
@@ -142,6 +147,7 @@ class Moons(PointsDataModule):
             seed,
             mean,
             std,
+            **subset,
         )
         if not noise >= 0:
             raise DataError(f"noise={noise}: a standard deviation must not be negative")
