@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -182,7 +183,9 @@ def train(*words, cwd):
 
 
 def test_the_command_of_the_readme(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     words = ["data.train_images=200", "data.exclude=[4]"]
+    assert f"python -m diffusion_lab.train {' '.join(words)} " in readme
     done = train(*words, "run_dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = read_record(tmp_path / "run" / "summary.json")["data"]

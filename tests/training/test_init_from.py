@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
@@ -13,9 +14,15 @@ from torch import nn
 from diffusion_lab.checkpoints import moved
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of, write_checkpoint
 from diffusion_lab.checkpoints.starting import Start, load_start, misfits, read_start
-from diffusion_lab.errors import CheckpointError
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.words import Typed
+from diffusion_lab.errors import CheckpointError, ConfigError
 from diffusion_lab.files import read_record, sha256
+from diffusion_lab.runs import folder
 from diffusion_lab.training.ema import EMA
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 class Told(TinyNet):
@@ -129,10 +136,8 @@ def test_raw_weights_of_a_run_without_averaging(parent, tmp_path):
 def test_old_names_are_read(parent, tmp_path, monkeypatch):
     """And a class that nobody knows needs no trust: its configuration is not used."""
     checkpoint = read_checkpoint(parent)
-    checkpoint["state_dict"] = {
-        name.replace(".inner.", ".first."): value
-        for name, value in checkpoint["state_dict"].items()
-    }
+    state = checkpoint["state_dict"]
+    checkpoint["state_dict"] = {k.replace(".inner.", ".first."): v for k, v in state.items()}
     checkpoint["diffusion_lab"]["config"] = {"denoiser": {"_target_": "ours.Net"}}
     write_checkpoint(checkpoint, tmp_path / "old.ckpt")
     old = "diffusion.denoiser.first"
@@ -147,6 +152,37 @@ SMALL = [
     "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "trainer.precision=32-true",
     "callbacks.samples.num_samples=2",
 ]  # fmt: skip
+
+
+def prepared(*words):
+    return folder.prepare(Typed.of(["paths.output_dir=outputs", *words]))
+
+
+def test_the_path_is_settled_before_composing(parent, tmp_path, monkeypatch):
+    """Auto means the newest run now, for all processes; not in a sweep, whose jobs are newer."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "outputs" / "a = b" / "checkpoints"
+    run.mkdir(parents=True)
+    (run / "last.ckpt").write_bytes(parent.read_bytes())
+    found = "init_from='outputs/a = b/checkpoints/last.ckpt'"
+    for typed in ("auto", "outputs/a = b", "outputs"):
+        assert found in prepared(f"init_from={typed}")
+    cfg = compose("train", prepared("init_from=auto"))
+    assert cfg.init_from == "outputs/a = b/checkpoints/last.ckpt"
+    with pytest.raises(ConfigError, match="name the run"):
+        prepared("-m", "seed=0,1", "init_from=auto")
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        prepared("resume=auto", "init_from=auto")
+    assert "init_from=outputs" in prepared("-m", "seed=0,1", "init_from=outputs")
+
+
+def test_a_run_that_began_by_itself_has_no_start_to_be_typed(parent, tmp_path):
+    from diffusion_lab.train import train as run
+
+    words = [*SMALL, f"resume={parent}", f"init_from={parent}", f"run_dir={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match="leave out init_from"):
+        run(compose("train", words))
+    assert not (tmp_path / "run").exists()
 
 
 def train(*words, cwd):
@@ -172,6 +208,7 @@ def test_the_command_and_its_resumption_without_the_parent(tmp_path):
         assert not (tmp_path / "other").exists()
 
     file = tmp_path / "parent" / "checkpoints" / "last.ckpt"
+    assert "python -m diffusion_lab.train init_from=RUN optimizer.lr=1e-4 " in README
     words = ["init_from=parent", "optimizer.lr=1e-4", "run_dir=child"]
     done = train(*SMALL, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
