@@ -21,7 +21,6 @@ from diffusion_lab.files import read_record, sha256
 from diffusion_lab.runs import folder
 from diffusion_lab.training.ema import EMA
 
-
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
