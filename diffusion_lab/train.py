@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lightning import LightningDataModule, Trainer
     from omegaconf import DictConfig
 
+    from diffusion_lab.checkpoints.starting import Start
     from diffusion_lab.runs.leaderboard import Goal, Job
 
 
@@ -44,20 +45,20 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
     Raises:
         ConfigError: The config cannot run, the message holds every fault; or memory ran out.
-        CheckpointError: `resume` names no good checkpoint.
+        CheckpointError: `resume` names no good checkpoint, or the weights of `init_from` do not
+            fit the network.
     """
     refuse(check(cfg))
     typed, choices = typed_now()
     settle_precision(cfg)
-
-    import torch
-
-    from diffusion_lab.checkpoints.format import newest_good_checkpoint, read_checkpoint
-
-    checkpoint = newest_good_checkpoint(cfg.resume) if cfg.resume else None
+    checkpoint = _resumed(cfg)
+    start = _start(cfg) if checkpoint is None else None
     folder = open_run(cfg, typed)
     _say(f"{cfg.name} (budget={cfg.get('budget')}, seed={cfg.seed}) -> {folder}")
 
+    import torch
+
+    from diffusion_lab.checkpoints.format import read_checkpoint
     from diffusion_lab.loading import build_training
     from diffusion_lab.training.reproducibility import set_global_flags
 
@@ -67,6 +68,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     data: LightningDataModule = instantiate(cfg.data, trust=cfg.trust, path="data")
     model = build_training(plain, trust=cfg.trust)
+    if start is not None:
+        model.start_from(start)
+        _say(f"Starting from the weights of {start.path} (step {start.step})")
     model.describe_run(plain, choices)
     trainer = make_trainer(cfg, folder)
     try:
@@ -76,6 +80,44 @@ def train(cfg: DictConfig) -> dict[str, float]:
         raise ConfigError(f"out of memory at data.batch_size={size}; lower it") from error
     _tell(folder, data, trainer)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _resumed(cfg: DictConfig) -> Path | None:
+    """The checkpoint that a run goes on from.
+
+    Raises:
+        CheckpointError: There is none that is good.
+        ConfigError: `init_from` is typed beside it, and is not its own.
+    """
+    if not cfg.resume:
+        return None
+    from diffusion_lab.checkpoints.format import newest_good_checkpoint, read_checkpoint
+
+    checkpoint = newest_good_checkpoint(cfg.resume)
+    if cfg.get("init_from") and not read_checkpoint(checkpoint)["diffusion_lab"].get("init_from"):
+        raise ConfigError(
+            f"resume={cfg.resume} did not start from other weights: leave out init_from, which "
+            "starts a new run"
+        )
+    return checkpoint
+
+
+def _start(cfg: DictConfig) -> Start | None:
+    """The weights of `init_from`, found to fit; sets the key to the file that it means.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it does not fit the network.
+    """
+    if not cfg.get("init_from"):
+        return None
+    from diffusion_lab.checkpoints.starting import load_start, read_start
+    from diffusion_lab.loading import build_training
+
+    start = read_start(cfg.init_from, Path(str(cfg.paths.output_dir)))
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    load_start(start, build_training(plain, trust=cfg.trust))
+    cfg.init_from = str(start.path)
+    return start
 
 
 def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:

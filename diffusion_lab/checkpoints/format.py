@@ -11,6 +11,8 @@ A checkpoint is one `torch.save` file of plain containers and tensors that anyon
         "world_size": number of processes,
         "loader":  epoch and next batch of the training loader, where it tells,
         "weights": {"state_dict": "ema", "current_model_state": "raw"}, or only the first, "raw",
+        "init_from": {"path", "sha256", "step"} of the checkpoint whose weights the run started
+                     from, where it did,
     }
 
 The file's SHA-256 stands in the comment field of its zip container (`sealing`), so that one

@@ -1,15 +1,20 @@
-"""Where classes of older checkpoints are now: a `_target_` is part of the file format."""
+"""Where classes and weights of older checkpoints are now: their names are part of the format."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 MOVED = {
     "diffusion_lab.diffusion.objectives.Objective": "diffusion_lab.diffusion.objectives.Regression",
     "diffusion_lab.training.stored_model.StoredModel": "diffusion_lab.loading.StoredModel",
 }
 """Old dotted name -> new one."""
+
+MOVED_WEIGHTS: dict[str, str] = {}
+"""Old dotted name of a submodule or a tensor in a module's state -> new one."""
 
 
 def renamed(node: Any) -> Any:
@@ -24,3 +29,15 @@ def renamed(node: Any) -> Any:
     if isinstance(node, list):
         return [renamed(value) for value in node]
     return node
+
+
+def renamed_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A module's state with every old name of a submodule or a tensor replaced by the new one."""
+    return {_renamed_weight(name): value for name, value in state.items()}
+
+
+def _renamed_weight(name: str) -> str:
+    for old, new in MOVED_WEIGHTS.items():
+        if name == old or name.startswith(f"{old}."):
+            return new + name[len(old) :]
+    return name

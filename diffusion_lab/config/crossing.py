@@ -37,6 +37,9 @@ def cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
     faults += _faults_of_data(plain.get("data"))
     faults += _faults_of_labels(plain)
     faults += _faults_of_optimizer(plain.get("optimizer"))
+    excluded = _fault_of_exclude(plain.get("data") or {})
+    if excluded:
+        faults.append(("data.exclude", excluded))
     name = plain.get("name")
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(name)):
         text = (
@@ -64,6 +67,19 @@ def _faults_of_validation(trainer: dict[str, Any]) -> list[tuple[str, str]]:
         text = f"trainer.check_val_every_n_epoch=null {text}an integer"
         return [("trainer.check_val_every_n_epoch", text)]
     return []
+
+
+def _fault_of_exclude(data: dict[str, Any]) -> str | None:
+    """What is wrong with the classes left out, where the number of classes is stated, or None."""
+    exclude, count = data.get("exclude"), data.get("num_classes")
+    if not isinstance(exclude, list) or not isinstance(count, int):
+        return None
+    unknown = [label for label in exclude if isinstance(label, int) and label >= count]
+    if unknown:
+        return f"data.exclude={exclude}: there is no class {unknown[0]}; there are 0 to {count - 1}"
+    if set(range(count)) <= set(exclude):
+        return f"data.exclude={exclude} leaves out all classes; keep at least one"
+    return None
 
 
 def _fault_of_strategy(strategy: Any) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PATH_KEYS = frozenset(
-    {"ckpt", "resume", "run", "run_dir", "out", "paths.data_dir", "study.rows.ckpt"}
+    {"ckpt", "resume", "init_from", "run", "run_dir", "out", "paths.data_dir", "study.rows.ckpt"}
 )
 """Keys whose values are paths: `=`, spaces and brackets in them are no grammar."""
 

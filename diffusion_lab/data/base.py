@@ -5,15 +5,16 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from diffusion_lab.data.loader import TensorLoader
+from diffusion_lab.data.subset import Subset
 from diffusion_lab.errors import DataError
 from diffusion_lab.random import permutation
-from diffusion_lab.ranges import Count, Positive, Seed, checked
+from diffusion_lab.ranges import Count, Natural, Positive, Seed, checked
 
 MOMENT_TOLERANCE = 0.05
 """How far the stated mean and standard deviation may be from those of the samples."""
@@ -44,6 +45,13 @@ class Held(NamedTuple):
     fallback: str | None = None
 
 
+class SubsetArguments(TypedDict, total=False):
+    """Arguments that every data set hands on to `MemoryDataModule`."""
+
+    train_images: int | None
+    exclude: Sequence[int] | None
+
+
 class MemoryDataModule(LightningDataModule, ABC):
     """Base of every data set here; batches are ``(samples, labels)``.
 
@@ -58,6 +66,11 @@ class MemoryDataModule(LightningDataModule, ABC):
         seed: with the epoch, decides the order of training samples.
         mean: mean of all numbers of the training set, as a model sees them.
         std: their standard deviation; what EDM's sigma_data is taken from.
+        train_images: train on so many samples only, of each class the same number as far as there
+            are enough; `seed` decides which, and a larger subset holds the smaller ones. Null:
+            on all.
+        exclude: classes that are left out of training. Validation and test keep them, so that
+            what was not learned can be measured.
 
     Raises:
         ArgumentError: a number out of range.
@@ -80,6 +93,9 @@ class MemoryDataModule(LightningDataModule, ABC):
         seed: Seed,
         mean: float,
         std: Positive,
+        *,
+        train_images: Count | None = None,
+        exclude: Sequence[Natural] | None = None,
     ) -> None:
         super().__init__()
         self.mean, self.std = mean, std
@@ -87,16 +103,19 @@ class MemoryDataModule(LightningDataModule, ABC):
         self.num_classes, self.seed = num_classes, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_size = validation_size
+        self.subset = Subset(train_images, tuple(exclude or ()), seed)
         self._held: Held | None = None
         self._check_classes()
+        self._training: Tensor
 
     def _check_classes(self) -> None:
-        """Refuse a number of classes that the data does not have."""
+        """Refuse a number of classes, or classes to leave out, that the data does not have."""
         if self.num_classes not in (None, len(self.class_names)):
             raise DataError(
                 f"num_classes={self.num_classes}: {type(self).__name__} has "
                 f"{len(self.class_names)} classes; give that or null (no classes)"
             )
+        self.subset.check_classes(self.class_names)
 
     @abstractmethod
     def read(self) -> Held:
@@ -113,8 +132,10 @@ class MemoryDataModule(LightningDataModule, ABC):
                 f"validation_size={self.validation_size}: {held.name} has {count} training "
                 f"samples; use at most {count - 1}"
             )
+        self.subset.check_classes(self.class_names)
+        chosen = self.subset.of(held.labels, self._cut(count)[0])
         self._check_moments(held.train)
-        self._held = held
+        self._held, self._training = held, chosen
 
     def _check_moments(self, samples: Tensor) -> None:
         """Warn where mean and std are not those of the data (another shape, a stand-in)."""
@@ -135,27 +156,39 @@ class MemoryDataModule(LightningDataModule, ABC):
         assert self._held is not None
         return self._held
 
-    def split(self) -> tuple[Tensor, Tensor]:
-        """Indices of the training and the validation samples, from a fixed seed."""
-        order = permutation(len(self.held.train), "validation split", SPLIT_SEED)
+    def _cut(self, count: int) -> tuple[Tensor, Tensor]:
+        """Indices of the samples not for validation and of those for it, from a fixed seed."""
+        order = permutation(count, "validation split", SPLIT_SEED)
         return order[self.validation_size :], order[: self.validation_size].sort().values
+
+    def split(self) -> tuple[Tensor, Tensor]:
+        """Indices of the samples trained on (see `train_images`, `exclude`) and for validation."""
+        _, validation = self._cut(len(self.held.train))
+        return self._training, validation
 
     @property
     def source(self) -> dict[str, Any]:
-        """Plain record of the data for checkpoints and summaries; reads the data if need be."""
-        held = self.held
-        return {
+        """Plain record of the data for checkpoints and summaries; reads the data if need be.
+
+        The record of a subset also holds `subset`, and in `sha256` the hash of its indices.
+        """
+        held, subset = self.held, self.subset
+        record: dict[str, Any] = {
             "name": held.name,
             "sha256": dict(held.sha256),
             "classes": list(self.class_names),
             "sizes": {
-                "train": len(held.train) - self.validation_size,
+                "train": len(self._training),
                 "validation": self.validation_size,
                 "test": len(held.test),
             },
             "split_seed": SPLIT_SEED,
             "fallback": held.fallback,
         }
+        if not subset.is_all:
+            record["sha256"]["training subset"] = subset.sha256(self._training)
+            record["subset"] = subset.record()
+        return record
 
     def _loader(self, samples: Tensor, labels: Tensor, train: bool) -> TensorLoader:
         trainer = self.trainer

@@ -14,12 +14,13 @@ import tarfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_lab.data.base import SubsetArguments
 from diffusion_lab.data.files import check_hash, download
 from diffusion_lab.data.module import ImageDataModule, Images
 from diffusion_lab.errors import DataError
@@ -43,6 +44,7 @@ class CIFAR10(ImageDataModule):
         horizontal_flip: see `ImageDataModule`.
         download: whether missing files may be fetched (170 MB).
         download_timeout: seconds without an answer before a server is given up.
+        **subset: `train_images` and `exclude`, see `MemoryDataModule`.
     """
 
     class_names = (
@@ -87,6 +89,7 @@ class CIFAR10(ImageDataModule):
         horizontal_flip: bool = True,
         download: bool = True,
         download_timeout: Positive = 10.0,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             shape,
@@ -98,6 +101,7 @@ class CIFAR10(ImageDataModule):
             mean,
             std,
             horizontal_flip,
+            **subset,
         )
         self.data_dir = Path(data_dir).expanduser()
         self.download, self.download_timeout = download, download_timeout

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffusion_lab.data.base import SubsetArguments
 from diffusion_lab.data.module import ImageDataModule, Images
 from diffusion_lab.random import permutation
 from diffusion_lab.ranges import Count, Positive, Seed, checked
@@ -39,6 +41,7 @@ class Digits(ImageDataModule):
         mean: float = -0.705,
         std: Positive = 0.661,
         horizontal_flip: bool = False,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             shape,
@@ -50,6 +53,7 @@ class Digits(ImageDataModule):
             mean,
             std,
             horizontal_flip,
+            **subset,
         )
 
     def load(self) -> Images:

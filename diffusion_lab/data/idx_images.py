@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import torch
 
+from diffusion_lab.data.base import SubsetArguments
 from diffusion_lab.data.files import check_hash, download, expand
 from diffusion_lab.data.idx import read_pair
 from diffusion_lab.data.module import ImageDataModule, Images
@@ -37,6 +39,7 @@ class IdxImages(ImageDataModule):
         horizontal_flip: see `ImageDataModule`.
         download: whether missing files may be fetched.
         download_timeout: seconds without an answer before a server is given up.
+        **subset: `train_images` and `exclude`, see `MemoryDataModule`.
     """
 
     title: str
@@ -68,6 +71,7 @@ class IdxImages(ImageDataModule):
         horizontal_flip: bool = False,
         download: bool = True,
         download_timeout: Positive = 10.0,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             shape,
@@ -79,6 +83,7 @@ class IdxImages(ImageDataModule):
             self.moments[0] if mean is None else mean,
             self.moments[1] if std is None else std,
             horizontal_flip,
+            **subset,
         )
         self.data_dir = Path(data_dir).expanduser()
         self.download, self.download_timeout = download, download_timeout

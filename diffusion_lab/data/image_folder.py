@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
+from diffusion_lab.data.base import SubsetArguments
 from diffusion_lab.data.decoding import decoded
 from diffusion_lab.data.listing import Listing, fingerprint, list_images
 from diffusion_lab.data.module import ImageDataModule, Images
@@ -45,6 +46,7 @@ class ImageFolder(ImageDataModule):
         std: their standard deviation.
         horizontal_flip: see `ImageDataModule`.
         cache: folder in which the decoded images are kept; null for the user's cache.
+        **subset: `train_images` and `exclude`, see `MemoryDataModule`.
     """
 
     original = None
@@ -65,6 +67,7 @@ class ImageFolder(ImageDataModule):
         std: Positive = 0.5,
         horizontal_flip: bool = False,
         cache: str | os.PathLike[str] | None = None,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             shape,
@@ -76,6 +79,7 @@ class ImageFolder(ImageDataModule):
             mean,
             std,
             horizontal_flip,
+            **subset,
         )
         self.folder, self.crop = Path(folder).expanduser(), crop
         self.test_share = test_share

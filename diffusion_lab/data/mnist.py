@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from diffusion_lab.data.base import SubsetArguments
 from diffusion_lab.data.digits import embedded_digits
 from diffusion_lab.data.files import check_hash
 from diffusion_lab.data.idx_images import IdxImages
@@ -67,6 +68,7 @@ class MNIST(IdxImages):
         when_missing: Literal["digits", "error"] = "digits",
         download: bool = True,
         download_timeout: Positive = 10.0,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             data_dir,
@@ -81,6 +83,7 @@ class MNIST(IdxImages):
             horizontal_flip,
             download,
             download_timeout,
+            **subset,
         )
         if when_missing not in ("digits", "error"):
             raise DataError(f"when_missing={when_missing!r}: give 'digits' or 'error'")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion_lab.data.base import Held, MemoryDataModule
+from diffusion_lab.data.base import Held, MemoryDataModule, SubsetArguments
 from diffusion_lab.errors import DataError
 from diffusion_lab.pixels import from_bytes
 from diffusion_lab.ranges import Count, Positive, Seed, checked
@@ -55,6 +55,7 @@ class ImageDataModule(MemoryDataModule):
         std: their standard deviation.
         horizontal_flip: mirror about half of the training images, others in each epoch; not for
             images whose sides mean something, as those of letters do.
+        **subset: `train_images` and `exclude`, see `MemoryDataModule`.
 
     Raises:
         ArgumentError: a number out of range.
@@ -77,6 +78,7 @@ class ImageDataModule(MemoryDataModule):
         mean: float = -0.739,
         std: Positive = 0.616,
         horizontal_flip: bool = False,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             shape,
@@ -87,6 +89,7 @@ class ImageDataModule(MemoryDataModule):
             seed,
             mean,
             std,
+            **subset,
         )
         self.horizontal_flip = horizontal_flip
         self._check_shape()

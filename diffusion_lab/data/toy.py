@@ -9,7 +9,7 @@ import hashlib
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion_lab.data.base import Held, MemoryDataModule
+from diffusion_lab.data.base import Held, MemoryDataModule, SubsetArguments
 from diffusion_lab.errors import DataError
 from diffusion_lab.ranges import Count, NonNegative, Positive, Seed, checked
 
@@ -42,6 +42,7 @@ class PointsDataModule(MemoryDataModule):
         seed: with the epoch, decides the order of training points; the points do not depend on it.
         mean: mean of the training points' coordinates, standardised.
         std: their standard deviation.
+        **subset: `train_images` and `exclude`, see `MemoryDataModule`.
 
     Raises:
         ArgumentError: a number out of range.
@@ -67,6 +68,7 @@ class PointsDataModule(MemoryDataModule):
         seed: Seed = 0,
         mean: float = 0.0,
         std: Positive = 1.0,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             shape,
@@ -77,6 +79,7 @@ class PointsDataModule(MemoryDataModule):
             seed,
             mean,
             std,
+            **subset,
         )
         if self.shape != (2,):
             raise DataError(f"shape={list(self.shape)}: {type(self).__name__} has shape [2]")
@@ -134,6 +137,7 @@ class Moons(PointsDataModule):
         seed: Seed = 0,
         mean: float = 0.0,
         std: Positive = 1.0,
+        **subset: Unpack[SubsetArguments],
     ) -> None:
         super().__init__(
             shape,
@@ -146,6 +150,7 @@ class Moons(PointsDataModule):
             seed,
             mean,
             std,
+            **subset,
         )
         self.noise = noise
 

@@ -16,6 +16,7 @@ TITLES = {
     "seconds": "time",
     "images_per_second": "images a second",
     "resumed_from": "resumed from steps",
+    "init_from": "started from the weights of",
     "git": "git revision",
     "metrics": "last values",
     "versions": "software",

@@ -17,6 +17,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_lab.checkpoints.finding import AUTO, find_checkpoint
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.words import Typed, key_of, quoted, trusted, value_of
 from diffusion_lab.errors import ConfigError
@@ -26,6 +27,7 @@ from diffusion_lab.runs.leaderboard import FINISHED
 from diffusion_lab.runs.stored_run import refuse_other_data, typed_over, words_of
 
 _OF_THE_COMMAND = frozenset({"run_dir", "resume"})
+_NOTHING = (None, "", "null")
 
 
 def is_rank_zero() -> bool:
@@ -45,21 +47,55 @@ def typed_now() -> tuple[list[str], dict[str, str]]:
 
 
 def prepare(typed: Typed) -> list[str]:
-    """What was typed, with `run_dir` settled and `resume` made a path.
+    """What was typed, with `run_dir` settled and `resume` and `init_from` made paths.
 
     Raises:
-        ConfigError: Nothing is there to be resumed.
+        ConfigError: Nothing is there to be resumed, or what was typed excludes each other.
+        CheckpointError: There is nothing to start from.
     """
     overrides = list(typed.overrides)
+    _check_start(overrides, typed.multirun)
     if typed.multirun:
         return with_sweep_folder(overrides)
-    if value_of("resume", overrides) not in (None, "", "null"):
+    if value_of("resume", overrides) not in _NOTHING:
         overrides = with_resume(overrides)
+    elif value_of("init_from", overrides) not in _NOTHING:
+        overrides = with_start(overrides)
     if value_of("run_dir", overrides) in (None, "", "null"):
         folder = "${paths.output_dir}/${name}/" + _stamp()
         overrides = [word for word in overrides if key_of(word) != "run_dir"]
         overrides.append(f"run_dir={folder}")
     return overrides
+
+
+def _check_start(overrides: Sequence[str], multirun: bool) -> None:
+    """Refuse an `init_from` that cannot be meant."""
+    start = value_of("init_from", overrides)
+    if start in _NOTHING:
+        return
+    if value_of("resume", overrides) not in _NOTHING:
+        raise ConfigError(
+            "init_from starts a new run and resume goes on with one, with the weights that it has: "
+            "leave one of them out"
+        )
+    if multirun and start in AUTO:
+        raise ConfigError(
+            f"init_from={start}: the newest run changes while a sweep runs; name the run"
+        )
+
+
+def with_start(overrides: list[str]) -> list[str]:
+    """The words with `init_from` made the path of a file: all processes are to read the same.
+
+    Raises:
+        CheckpointError: There is no such checkpoint.
+    """
+    output = Path("outputs")
+    if value_of("init_from", overrides) in AUTO:
+        places = [word for word in overrides if key_of(word).startswith("paths")]
+        output = Path(str(compose("train", places, settled=False).paths.output_dir))
+    found = find_checkpoint(str(value_of("init_from", overrides)), output)
+    return [*(w for w in overrides if key_of(w) != "init_from"), quoted("init_from", found)]
 
 
 def with_sweep_folder(overrides: list[str]) -> list[str]:
@@ -104,7 +140,9 @@ def with_resume(overrides: list[str]) -> list[str]:
     _tell_offline(stored["config"], now)
     goal = run_folder_of(target) if typed_folder in (None, "", "null") else typed_folder
     words = typed_over(before, now)
-    return [*words, quoted("run_dir", goal), quoted("resume", target)]
+    start = stored.get("init_from")
+    kept = [quoted("init_from", start["path"])] if start else []  # a record: it is not read again
+    return [*words, *kept, quoted("run_dir", goal), quoted("resume", target)]
 
 
 def _tell_offline(config: dict[str, Any], now: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from diffusion_lab.checkpoints.format import description, refuse_other_weights
+from diffusion_lab.checkpoints.starting import Start, load_start
 from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
@@ -121,6 +122,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         self.by_level = LossByLevel(level_images)
         self.run_config: dict[str, Any] = {}
         self.run_choices: dict[str, str] = {}
+        self.init_from: dict[str, Any] | None = None
         self._loader_state: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------ training
@@ -275,6 +277,15 @@ class DiffusionModule(Generates, pl.LightningModule):
         """
         self.run_config, self.run_choices = config, choices
 
+    def start_from(self, start: Start) -> None:
+        """Take the weights of another run; optimizer and steps begin anew.
+
+        Raises:
+            CheckpointError: They do not fit, see `checkpoints.starting`.
+        """
+        load_start(start, self)
+        self.init_from = start.record
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add `checkpoint["diffusion_lab"]`; see `checkpoints.format` for the format."""
         source = getattr(getattr(self.trainer, "datamodule", None), "source", None)
@@ -282,6 +293,8 @@ class DiffusionModule(Generates, pl.LightningModule):
         checkpoint["diffusion_lab"] = description(
             self.run_config, self.run_choices, source, self.trainer.world_size, averaged
         )
+        if self.init_from:
+            checkpoint["diffusion_lab"]["init_from"] = self.init_from
         loader = self.trainer.train_dataloader
         if hasattr(loader, "state_dict"):
             checkpoint["diffusion_lab"]["loader"] = loader.state_dict()
@@ -292,6 +305,7 @@ class DiffusionModule(Generates, pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network, or one whose averaging would be lost."""
         refuse_other_weights(checkpoint, self.state_dict(), self.run_config)
+        self.init_from = checkpoint["diffusion_lab"].get("init_from")
         self._loader_state = checkpoint["diffusion_lab"].get("loader")
         learned = checkpoint["diffusion_lab"].get("objective")
         if learned:

@@ -25,7 +25,8 @@ class RunRecord(Timed):
     Keys: status ("running", "finished", "interrupted", "pruned" or "failed"), experiment, step,
     epoch, max_steps, seconds, images_per_second, parameters, metrics (the last value of each), data
     (the data module's source), resumed_from (steps), started, ended, git, versions, hardware,
-    processes, precision, and error where there was one. A resumed run adds to `seconds`.
+    processes, precision, and, where there are such, error and init_from (path, sha256 and step of
+    the checkpoint whose weights it started from). A resumed run adds to `seconds`.
 
     Args:
         run_dir: The run's folder.
@@ -63,7 +64,8 @@ class RunRecord(Timed):
 
     def _known(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         """What can be told at any time."""
-        return {
+        start = getattr(module, "init_from", None)
+        return ({"init_from": start} if start else {}) | {
             "status": "running",
             "experiment": self.experiment,
             "step": trainer.global_step,
