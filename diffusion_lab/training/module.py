@@ -22,6 +22,7 @@ from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint
 from diffusion_lab.training.checkpoint import description, refuse_other_weights
 from diffusion_lab.training.drawing import Drawing
 from diffusion_lab.training.ema import EMA
+from diffusion_lab.training.ending import validate_at_the_end
 from diffusion_lab.training.labels import Label
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
 from diffusion_lab.training.starting import Start
@@ -121,11 +122,12 @@ class DiffusionModule(pl.LightningModule):
             logger.log_hyperparams(self.run_config)
 
     def on_train_start(self) -> None:
-        """Let a resumed epoch go on with the batch it would have seen next.
+        """Validate at the end, and let a resumed epoch go on with the batch it would see next.
 
         Lightning restores a loader's position itself, but not where the loader was asked for its
         length before, as `configure_optimizers` does.
         """
+        validate_at_the_end(self.trainer)
         if self._loader_state is not None:
             self.trainer.train_dataloader.load_state_dict(self._loader_state)
             self._loader_state = None
