@@ -50,12 +50,15 @@ def cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _faults_of_device(trainer: dict[str, Any]) -> list[tuple[str, str]]:
-    """Devices that a processor does not have."""
+    """Devices that a processor does not have, and a precision that it does not know."""
     accelerator, devices = trainer.get("accelerator", "auto"), trainer.get("devices", "auto")
     cpu = accelerator == "cpu" or (accelerator == "auto" and not has_accelerator())
     if cpu and (devices in (-1, "-1") or isinstance(devices, list) or "," in str(devices)):
         text = f"trainer.devices={devices} names accelerators, and this runs on the processor"
         return [("trainer.devices", f"{text}: give a number of processes, at least 1")]
+    if cpu and trainer.get("precision") == "16-mixed":
+        text = "trainer.precision=16-mixed needs an accelerator, and this runs on the processor"
+        return [("trainer.precision", f"{text}: take bf16-mixed, or auto")]
     return []
 
 

@@ -127,10 +127,8 @@ class Devices:
 
 
 _COUNT = Number(1, whole=True)
-_PRECISIONS = (
-    "auto", "32-true", "32", 32, "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "64",
-    64,
-)  # fmt: skip
+_PRECISIONS = ("auto", "32-true", "32", 32, "bf16-mixed", "16-mixed")
+"""Images and losses are float32, so weights of another type (`bf16-true`) do not fit them."""
 
 Rule = Number | Choice | Share | Each | Devices
 

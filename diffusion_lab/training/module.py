@@ -26,7 +26,9 @@ from diffusion_lab.generate.generation import Drawing
 from diffusion_lab.generate.model import Generates
 from diffusion_lab.ranges import Count, Natural, Positive, Seed, Share, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler, X0Constraint
+from diffusion_lab.training.clipping import clip, refuse_unscaling, suited
 from diffusion_lab.training.ema import EMA
+from diffusion_lab.training.ending import validate_at_the_end
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
 from diffusion_lab.training.validation import LossByLevel, rows_of_processes
 
@@ -133,11 +135,12 @@ class DiffusionModule(Generates, pl.LightningModule):
             logger.log_hyperparams(self.run_config)
 
     def on_train_start(self) -> None:
-        """Let a resumed epoch go on with the batch it would have seen next.
+        """Validate at the end, and let a resumed epoch go on with the batch it would see next.
 
         Lightning restores a loader's position itself, but not where the loader was asked for its
         length before, as `configure_optimizers` does.
         """
+        validate_at_the_end(self.trainer)
         if self._loader_state is not None:
             self.trainer.train_dataloader.load_state_dict(self._loader_state)
             self._loader_state = None
@@ -212,7 +215,10 @@ class DiffusionModule(Generates, pl.LightningModule):
             raise ValueError(
                 "optimizer=None: give an optimizer, e.g. partial(torch.optim.AdamW, lr=2e-3)"
             )
-        optimizer = self.make_optimizer(self.parameters())
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        optimizer = suited(self.make_optimizer, scaled)(self.parameters())
+        if scaled:
+            refuse_unscaling(optimizer)
         if self.make_lr_scheduler is None:
             return optimizer
         total = self.trainer.estimated_stepping_batches
@@ -233,23 +239,11 @@ class DiffusionModule(Generates, pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as Lightning does, and fused optimizers too; log train/grad_norm, as it was before.
-
-        Lightning refuses to clip for a fused optimizer under autocast, since such a one unscales
-        float16 gradients itself; without a gradient scaler there is nothing to unscale.
-        """
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if scaled or not gradient_clip_val or gradient_clip_algorithm not in (None, "norm"):
-            norm = self._gradient_norm() if self._logs_this_step() else None
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        else:
-            norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-        if norm is not None and self._logs_this_step():
+        """Clip, see `clipping`; log train/grad_norm, as it was before."""
+        logs = self._logs_this_step()
+        norm = clip(self.parameters(), gradient_clip_val, gradient_clip_algorithm, logs)
+        if norm is not None and logs:
             self.log("train/grad_norm", norm.detach())
-
-    def _gradient_norm(self) -> Tensor:
-        """Norm of all gradients together."""
-        return nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
 
     def _noise(self, *keys: int | str, counts: Sequence[int] | None = None) -> KeyedNoise:
         world = self.trainer.world_size

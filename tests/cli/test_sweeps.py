@@ -227,3 +227,13 @@ def test_processes_that_would_not_agree_are_refused(hydra, trainer, remedy):
 )
 def test_processes_that_agree_are_not(hydra, trainer):
     refuse_launch(hydra_node(**hydra), trainer)
+
+
+def test_jobs_that_end_before_a_validation_have_a_leaderboard(tmp_path):
+    """max_steps ends each job within its first epoch."""
+    words = [word for word in TINY if not word.startswith("trainer.limit_train_batches")]
+    done = typed("-m", *words, "trainer.max_steps=3", "seed=0,1", "run_dir=sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = table(tmp_path / "sweep" / "leaderboard.csv")
+    assert row["runs"] == "2" and float(row["val/loss"]) > 0
+    assert all(float(row["val/loss"]) > 0 for row in table(tmp_path / "sweep" / "sweep.csv"))

@@ -14,6 +14,7 @@ from diffusion_lab.files import remove_leftovers
 from diffusion_lab.ranges import Count, checked
 from diffusion_lab.training.callbacks.monitoring import Best, refuse_never_logged
 from diffusion_lab.training.callbacks.steering import between_steps, by_steps
+from diffusion_lab.training.ending import ends_here
 
 
 class Checkpoints(Checkpoint):
@@ -130,8 +131,8 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the last, and keep what is due.
 
-        Where `max_steps` cuts an epoch short, its last step was saved as one within it: only from
-        there can a longer training go on as if it had been meant to be longer.
+        Where `max_steps` or `max_time` cuts an epoch short, its last step was saved as one within
+        it: only from there can a longer training go on as if it had been meant to be longer.
         """
         if not _epoch_is_whole(trainer) and self._saved_at == trainer.global_step:
             return
@@ -143,7 +144,7 @@ class Checkpoints(Checkpoint):
 
     def _save_within_epoch(self, trainer: pl.Trainer) -> None:
         step = trainer.global_step
-        if _due(self.every_n_steps, step) or step == trainer.max_steps:
+        if _due(self.every_n_steps, step) or ends_here(trainer):
             self.save(trainer)
             self._saved_at = step
         if _due(self.keep_every_n_steps, step):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import lightning.pytorch as pl
 
+from diffusion_lab.training.ending import ends_here
+
 
 def by_steps(trainer: pl.Trainer) -> bool:
     """Whether validations are counted in steps, so that an epoch may hold several or none.
@@ -19,6 +21,8 @@ def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
     every, within = trainer.check_val_every_n_epoch, trainer.val_check_batch
     if not trainer.enable_validation or within is None:
         return False
+    if ends_here(trainer):
+        return True
     if every is None:
         return (trainer.fit_loop.total_batch_idx + 1) % within == 0
     return (trainer.current_epoch + 1) % every == 0 and (batch_idx + 1) % within == 0
