@@ -18,10 +18,11 @@ from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
 from diffusion_lab.config.components import build
 from diffusion_lab.diffusion.model import GaussianDiffusion
-from diffusion_lab.errors import CheckpointError, ConfigError, UserError
+from diffusion_lab.errors import ArgumentError, CheckpointError, ConfigError, UserError
 from diffusion_lab.generate.generation import Drawing
 from diffusion_lab.generate.model import TrainedClassifier, TrainedModel
 from diffusion_lab.generate.multi_device import Source
+from diffusion_lab.sampling.sampler import DenoiseFn
 
 if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule
@@ -131,7 +132,10 @@ def build_model(config: Mapping[str, Any], trust: Sequence[str] = (), **parts: A
         raise ConfigError(f"the configuration has no {', '.join(missing)}: it is of no model")
     for name in (*_OF_MODEL, *_OF_DRAWING):
         if name not in parts:
-            parts[name] = build(config.get(name), name, trust)
+            try:
+                parts[name] = build(config.get(name), name, trust)
+            except MissingModelError as error:
+                parts[name] = MissingGuidance(error)
     model = dict(config["model"])
     shape = model.get("shape")
     if not isinstance(shape, list | tuple) or not all(type(size) is int for size in shape):
@@ -166,6 +170,25 @@ def build_training(config: Mapping[str, Any], *, trust: Sequence[str] = ()) -> D
     return instantiate(config["model"], trust=trust, **parts)
 
 
+class MissingModelError(ArgumentError):
+    """The file of a second model is not there, or is no checkpoint."""
+
+
+class MissingGuidance:
+    """In place of a stored guidance by a second model whose file is gone: an error once it acts."""
+
+    def __init__(self, error: MissingModelError) -> None:
+        self.error = error
+
+    def __call__(self, model: GaussianDiffusion) -> DenoiseFn:
+        """Refused.
+
+        Raises:
+            ConfigError: with what to give instead.
+        """
+        raise ConfigError(f"guidance of this model: {self.error}; or give another, guidance=none")
+
+
 class StoredModel:
     """What guidance compares with: the diffusion model of another run, read when first asked for.
 
@@ -174,12 +197,17 @@ class StoredModel:
         weights: "ema" (averaged, where the run averaged) or "raw".
 
     Raises:
-        ValueError: there is nothing at `path`.
+        MissingModelError: there is no checkpoint at `path`.
     """
 
     def __init__(self, path: str, weights: Literal["ema", "raw"] = "ema") -> None:
         if not Path(path).expanduser().exists():
-            raise ValueError(f"path={path} does not exist; name a checkpoint or a run folder")
+            rule = "does not exist; name a checkpoint or a run folder"
+            raise MissingModelError("path", path, rule)
+        try:
+            read_checkpoint(path)
+        except CheckpointError as error:
+            raise MissingModelError("path", path, f"cannot be used: {error}") from None
         self.path = path
         self.weights = weights
         self._model: GaussianDiffusion | None = None

@@ -28,7 +28,7 @@ ALLOWED = {
     "runs": {"config", "checkpoints"},
     "reporting": {"runs"},
     "training": {"generate", "reporting", "runs", "checkpoints", "sampling", "diffusion"},
-    "loading": {"training", "generate", "config", "checkpoints", "diffusion"},
+    "loading": {"training", "generate", "config", "checkpoints", "sampling", "diffusion"},
     "studies": {
         *("loading", "reporting", "runs", "config", "checkpoints", "generate"),
         *("metrics", "data", "sampling", "diffusion"),
