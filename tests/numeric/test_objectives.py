@@ -507,6 +507,8 @@ def test_bound_needs_steps_and_a_variance():
     with pytest.raises(ValueError, match="steps"):
         VariationalBound(UniformTime()).check(RectifiedFlow())
     VariationalBound(UniformTime()).check(LinearBetas(10))
+    with pytest.raises(ValueError, match="must divide"):
+        VariationalBound(ImportanceTime(7)).check(LinearBetas(100))
     model = GaussianDiffusion(Linear(), LinearBetas(100), Eps()).double()
     with pytest.raises(ValueError, match="learned_variance"):
         loss_of(VariationalBound(UniformTime(), None), model, images(), Drawn())
