@@ -8,6 +8,7 @@ with figures that others published. For anything else see `features`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,6 +21,11 @@ from diffusion_lab.ranges import Count, checked
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
+
+_NEEDED = (
+    "It needs `pip install torch-fidelity` and Inception's weights, from the network or by "
+    "features.weights=FILE"
+)
 
 
 class Inception:
@@ -34,7 +40,7 @@ class Inception:
 
     Raises:
         ArgumentError: fewer than 2 real images.
-        ValueError: a file of weights that is not there.
+        ValueError: a file of weights that is not there, or no torch-fidelity.
     """
 
     @checked
@@ -47,6 +53,8 @@ class Inception:
     ) -> None:
         if weights is not None and not Path(weights).expanduser().is_file():
             raise ValueError(f"features.weights={weights}: there is no such file")
+        if isinstance(feature, int) and find_spec("torch_fidelity") is None:
+            raise ValueError(f"features=inception: torch_fidelity is missing. {_NEEDED}")
         self.feature, self.weights = feature, weights
         self.real_images, self.batch_size = real_images, batch_size
 
@@ -92,10 +100,7 @@ class Inception:
                 feature_extractor_weights_path=self.weights,
             )
         except (ModuleNotFoundError, OSError) as error:
-            raise ValueError(
-                f"features=inception: {error}. It needs `pip install torch-fidelity` and its "
-                "weights, from the network or by features.weights=FILE"
-            ) from None
+            raise ValueError(f"features=inception: {error}. {_NEEDED}") from None
         kid = KernelInceptionDistance(
             fid.inception, subsets=50, subset_size=subset, reset_real_features=False
         )

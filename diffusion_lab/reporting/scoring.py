@@ -36,6 +36,8 @@ GROUPS: dict[str, tuple[Known, ...]] = {
         ("FD ratio", "fd_ratio", ".2f", "over that of the first test images"),
         ("KD-CNN", "kd", ".4f", "kernel distance; 0 is ideal"),
         ("KD-CNN2", "kd2", ".4f", "in the second classifier's features"),
+        ("FID", "fid", ".3f", "Fréchet distance in Inception's features"),
+        ("KID", "kid", ".5f", "kernel distance in Inception's features; 0 is ideal"),
         ("sliced Wasserstein", "sw", ".4f", "distance to test points"),
         ("SW ratio", "sw_ratio", ".2f", "over that of training points; 1 is ideal"),
         ("kernel distance", "mmd", ".5f", "squared MMD to test points; 0 is ideal"),

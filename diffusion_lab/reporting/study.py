@@ -51,6 +51,8 @@ COLUMNS = {
     "fd_unbiased": Column("FD-CNN, endless samples", ",.3f", better="low"),
     "fd_ratio": Column("FD ratio", ",.2f", better="low"),
     "kd": Column("KD-CNN", ".4f", 0.0, better="low"),
+    "fid": Column("FID", ",.3f", better="low"),
+    "kid": Column("KID", ".5f", 0.0, better="low"),
     "precision": Column("precision", ".3f", share=True, better="high"),
     "recall": Column("recall", ".3f", share=True, better="high"),
     "density": Column("density", ".3f", 1.0),

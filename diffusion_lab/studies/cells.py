@@ -129,6 +129,9 @@ class Cell:
         for key in ("num_samples", "batch_size"):
             if self.cfg[key] is None:
                 found.append(f"{key}=null must be an integer of at least 1")
+        shape = (self.stored["config"].get("data") or {}).get("shape") or ()
+        if self.cfg.get("features") and len(shape) == 1:
+            found.append("features: they measure images, and this model draws points; leave it out")
         count = self.cfg.num_samples
         if isinstance(count, int) and count < FEWEST:
             found.append(f"num_samples={count}: intervals need at least {FEWEST}, better 1000")

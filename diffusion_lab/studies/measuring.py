@@ -81,10 +81,8 @@ def _further(cell: Cell, ruler: Ruler, samples: Tensor) -> dict[str, float]:
     measure = instantiate(cell.cfg.get("features"), trust=cell.cfg.trust)
     if measure is None:
         return {}
-    images = getattr(ruler, "data", None)
-    if ruler.unit != "images" or images is None:
-        raise ValueError(f"features measure images; this model draws {ruler.unit}: leave them out")
-    return dict(measure(samples, images.images.train, images.images.test))
+    held = ruler.data.held
+    return dict(measure(samples, held.train, held.test))
 
 
 @contextmanager

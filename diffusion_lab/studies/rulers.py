@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from diffusion_lab.data.base import MemoryDataModule
     from diffusion_lab.metrics.features import RealImages
     from diffusion_lab.metrics.scores import Scored, Scorer
     from diffusion_lab.studies.cells import Cell
@@ -36,6 +37,8 @@ IMAGE_ROWS: tuple[Row, ...] = (
     ("FD-CNN2", "fd2", ".3f", "in the second classifier's features"),
     ("FD ratio", "fd_ratio", ".2f", "FD-CNN over that of the first {fd_count} test images"),
     ("KD-CNN", "kd", ".4f", "kernel distance; unbiased, 0 is ideal"),
+    ("FID", "fid", ".3f", "Fréchet distance in Inception's features"),
+    ("KID", "kid", ".5f", "kernel distance in Inception's features; 0 is ideal"),
     ("precision", "precision", ".3f", "samples among real images"),
     ("recall", "recall", ".3f", "real images among samples"),
     ("density", "density", ".3f", "real images around a sample; above 1: crowded"),
@@ -67,6 +70,8 @@ class Ruler(Protocol):
     """How many samples of a row a page shows."""
     unit: str
     """What a sample is called, in the plural."""
+    data: MemoryDataModule
+    """The data of real samples."""
 
     def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
         """Plain figures of samples (N, *shape); see `metrics.scores`, `metrics.point_scores`."""
@@ -242,7 +247,8 @@ def _lines(figures: dict[str, Any], rows: Sequence[Row], **words: str) -> list[L
         low, high, real = (
             _text(figures.get(name + end), spec) for end in ("_low", "_high", "_real")
         )
-        interval, perfect = f"{low} to {high}", f"real {real}"
+        known = figures.get(f"{name}_low") is not None
+        interval, perfect = f"{low} to {high}" if known else "", f"real {real}"
         text = meaning.format(**words, **figures)
         lines.append((title, _text(figures[name], spec), f"{interval:<19} {perfect:<12} {text}"))
     return lines
