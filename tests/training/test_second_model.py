@@ -19,7 +19,7 @@ GUIDANCES = {
     },
     "classifier": {
         "_target_": "diffusion_lab.sampling.guidance.ClassifierGuidance",
-        "classifier": {"_target_": "diffusion_lab.loading.StoredModel"},
+        "classifier": {"_target_": "diffusion_lab.training.stored_model.StoredModel"},
     },
 }
 
