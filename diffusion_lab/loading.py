@@ -127,15 +127,15 @@ def build_model(config: Mapping[str, Any], trust: Sequence[str] = (), **parts: A
         ConfigError: What may not be built, or a node that is missing.
         ValueError: A value out of range, from the constructor it belongs to.
     """
-    missing = [name for name in (*_OF_MODEL, "model") if not config.get(name)]
-    if missing:
-        raise ConfigError(f"the configuration has no {', '.join(missing)}: it is of no model")
     for name in (*_OF_MODEL, *_OF_DRAWING):
         if name not in parts:
             try:
                 parts[name] = build(config.get(name), name, trust)
             except MissingModelError as error:
                 parts[name] = MissingGuidance(error)
+    missing = [name for name in (*_OF_MODEL, "model") if not config.get(name)]
+    if missing:
+        raise ConfigError(f"the configuration has no {', '.join(missing)}: it is of no model")
     model = dict(config["model"])
     shape = model.get("shape")
     if not isinstance(shape, list | tuple) or not all(type(size) is int for size in shape):

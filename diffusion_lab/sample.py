@@ -68,9 +68,12 @@ def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
     labels, parts = validated(cfg, stored)
     import torch
 
+    from diffusion_lab.generate.model import TrainedClassifier
     from diffusion_lab.loading import device_of, restored
 
     model = restored(checkpoint, cfg.weights, device_of(cfg.device), cfg.trust, **parts)
+    if isinstance(model, TrainedClassifier):
+        model.sample(1)  # refuses, with what to type instead
     count = _count(cfg)
     began = time.perf_counter()
     with torch.no_grad():

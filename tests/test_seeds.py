@@ -47,7 +47,8 @@ def shapes(net, label=None):
     seen = []
     for part in [net.stem, *net.encoder, net.middle, *net.decoder, net.conv_out]:
         part.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:3])))
-    net(torch.zeros(1, 1, 28, 28), torch.zeros(1), label)
+    x = torch.zeros(1, 1, 28, 28)
+    net(x, *net.condition_inputs(x, torch.zeros(1), label))
     return seen
 
 

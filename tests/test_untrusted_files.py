@@ -516,7 +516,6 @@ NOTHING: dict[str, Plant] = {
     "default_root_dir": at("trainer/default_root_dir", OUT),
     "run_dir of a callback": at("callbacks/record/run_dir", OUT),
     "run_dir of checkpoints": at("callbacks/checkpoints/run_dir", OUT),
-    "one more callback elsewhere": at("callbacks/more", {"_target_": CHECKPOINTS, "run_dir": OUT}),
     "other data elsewhere": at("data", MNIST),
     "one more in a callback": at("callbacks/speed", {"_target_": RUN_RECORD, "run_dir": OUT}),
     "beside": at("callbacks/sample_metrics/scorer/beside", OUT),

@@ -14,7 +14,6 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
-from diffusion_lab.checkpoints.format import read_checkpoint
 from diffusion_lab.config.components import refuse_stored
 from diffusion_lab.config.words import key_of, quoted, trusted, value_of
 
@@ -41,6 +40,8 @@ def with_checkpoint(
     """
     output = value_of("paths.output_dir", overrides) or "outputs"
     path = find_checkpoint(str(value_of("ckpt", overrides)), Path(output))
+    from diffusion_lab.checkpoints.format import read_checkpoint  # needs torch
+
     checkpoint = read_checkpoint(path)
     config = checkpoint["diffusion_lab"]["config"]
     refuse_stored(config, OF_A_MODEL, trusted(overrides), path)
