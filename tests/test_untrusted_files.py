@@ -516,6 +516,7 @@ NOTHING: dict[str, Plant] = {
     "default_root_dir": at("trainer/default_root_dir", OUT),
     "run_dir of a callback": at("callbacks/record/run_dir", OUT),
     "run_dir of checkpoints": at("callbacks/checkpoints/run_dir", OUT),
+    "one more callback elsewhere": at("callbacks/more", {"_target_": CHECKPOINTS, "run_dir": OUT}),
     "other data elsewhere": at("data", MNIST),
     "one more in a callback": at("callbacks/speed", {"_target_": RUN_RECORD, "run_dir": OUT}),
     "beside": at("callbacks/sample_metrics/scorer/beside", OUT),
@@ -615,6 +616,8 @@ def test_refused_where_a_run_goes_on(payload: str, door: str, here: Path) -> Non
 
 @cases(NOTHING, DOORS)
 def test_of_no_effect(payload: str, door: str, here: Path) -> None:
+    if payload == "one more callback elsewhere" and door.startswith("resume"):
+        pytest.xfail("nothing is written, but Lightning refuses two Checkpoints by a traceback")
     refused = is_refused(DOORS[door], planted(NOTHING[payload], here), here)
     assert not (refused and payload == "as it is")
 
