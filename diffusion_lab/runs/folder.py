@@ -118,8 +118,6 @@ def with_resume(overrides: list[str]) -> list[str]:
         ConfigError: There is no such run, or its configuration names what may not be built.
         CheckpointError: It has no good checkpoint.
     """
-    from diffusion_lab.checkpoints.format import newest_good_checkpoint, read_checkpoint
-
     text = str(value_of("resume", overrides))
     target = _meant_by_auto(overrides) if text == "auto" else Path(text).expanduser()
     now = [word for word in overrides if key_of(word) not in _OF_THE_COMMAND]
@@ -130,6 +128,11 @@ def with_resume(overrides: list[str]) -> list[str]:
         return [*now, quoted("run_dir", str(typed_folder))]
     if not target.exists():
         raise ConfigError(f"resume={text}: there is no such file or folder")
+    from diffusion_lab.checkpoints.format import (
+        newest_good_checkpoint,
+        read_checkpoint,
+    )  # needs torch
+
     stored = read_checkpoint(newest_good_checkpoint(target))["diffusion_lab"]
     choices = stored["choices"]
     # The recipe is the run's own; naming it again, to say which run is meant, changes nothing.
