@@ -170,7 +170,7 @@ def build_training(config: Mapping[str, Any], *, trust: Sequence[str] = ()) -> D
     return instantiate(config["model"], trust=trust, **parts)
 
 
-class MissingModelError(ArgumentError):
+class MissingModelError(ArgumentError, CheckpointError):
     """The file of a second model is not there, or is no checkpoint."""
 
 

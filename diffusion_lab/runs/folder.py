@@ -131,7 +131,7 @@ def with_resume(overrides: list[str]) -> list[str]:
     from diffusion_lab.checkpoints.format import (
         newest_good_checkpoint,
         read_checkpoint,
-    )  # needs torch
+    )
 
     stored = read_checkpoint(newest_good_checkpoint(target))["diffusion_lab"]
     choices = stored["choices"]
