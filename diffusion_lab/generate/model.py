@@ -108,6 +108,25 @@ class Generates:
         return self.drawing.sampler is not None and has_channels
 
 
+class DrawsNothing(Generates):
+    """What a classifier of noisy images is: it guides other models and draws nothing itself."""
+
+    draws_images = False
+
+    def sample(self, *args: Any, **options: Any) -> Tensor:
+        """Refused: a classifier draws nothing.
+
+        Raises:
+            CheckpointError: with what to type instead.
+        """
+        raise CheckpointError(
+            "this run trained a classifier, which has nothing to sample; it guides other runs: "
+            "sample ckpt=RUN guidance=classifier guidance.classifier.path=THIS"
+        )
+
+    trajectory = sample
+
+
 class TrainedModel(Generates, nn.Module):
     """A model as a checkpoint describes it; `diffusion_lab.load` gives one.
 
@@ -130,20 +149,5 @@ class TrainedModel(Generates, nn.Module):
         return next(self.parameters()).device
 
 
-class TrainedClassifier(TrainedModel):
-    """A classifier of noisy images: it guides other models and draws nothing itself."""
-
-    draws_images = False
-
-    def sample(self, *args: Any, **options: Any) -> Tensor:
-        """Refused: a classifier draws nothing.
-
-        Raises:
-            CheckpointError: with what to type instead.
-        """
-        raise CheckpointError(
-            "this run trained a classifier, which has nothing to sample; it guides other runs: "
-            "sample ckpt=RUN guidance=classifier guidance.classifier.path=THIS"
-        )
-
-    trajectory = sample
+class TrainedClassifier(DrawsNothing, TrainedModel):
+    """A classifier of noisy images as a checkpoint describes it."""

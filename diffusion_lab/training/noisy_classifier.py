@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -11,12 +10,12 @@ from torch.nn.functional import cross_entropy
 from diffusion_lab.diffusion.gaussian import marginal
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.objectives import Batch
-from diffusion_lab.errors import CheckpointError
+from diffusion_lab.generate.model import DrawsNothing
 from diffusion_lab.training.module import AnyBatch, DiffusionModule
 from diffusion_lab.training.validation import rows_of_processes
 
 
-class NoisyClassifier(DiffusionModule):
+class NoisyClassifier(DiffusionModule, DrawsNothing):
     """log p(label | x_t) at every noise level (Dhariwal & Nichol, arXiv 2105.05233, section 4.1).
 
     Its network maps (x_t (B, *), c_noise (B,)) to logits (B, K); schedule and time law are those of
@@ -41,20 +40,6 @@ class NoisyClassifier(DiffusionModule):
     def next_words(self, folder: Path) -> str:
         """Another run's samples, guided by this one."""
         return f"ckpt=RUN guidance=classifier guidance.classifier.path={folder} guidance.scale=5"
-
-    def sample(self, *args: Any, **options: Any) -> Tensor:
-        """Refused: a classifier draws nothing.
-
-        Raises:
-            CheckpointError: with what to type instead.
-        """
-        raise CheckpointError(
-            "this run trained a classifier, which has nothing to sample; it guides other runs: "
-            "sample ckpt=RUN guidance=classifier guidance.classifier.path=THIS"
-        )
-
-    trajectory = sample
-    draws_images = False
 
     def _loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and accuracy at times and noise drawn from `noise`."""
