@@ -342,15 +342,6 @@ def _sentence(path: str, node: dict[str, Any], error: Exception) -> tuple[str, s
     if isinstance(error, ArgumentError):
         name = error.name if error.name.startswith(f"{path}.") else _named(path, node, error.name)
         return name, ArgumentError(name, error.value, error.rule).at()
-    # FALLBACK, to be deleted: until every constructor raises ArgumentError, the key is read out of
-    # a text that begins with it, with or without the name of its node.
-    top, last = path.split(".")[0], path.rpartition(".")[2]
-    argument = re.match(rf"(?:{re.escape(path)}\.|{re.escape(last)}\.)?(\w+)=", text)
-    if argument and argument[1] in node:
-        bare = text.removeprefix(f"{path}.").removeprefix(f"{last}.")
-        return f"{path}.{argument[1]}", f"{path}.{bare}"
-    if re.match(rf"{re.escape(top)}[.=:]", text):
-        return f"{path}#", text
     if not isinstance(error, ValueError):
         text = f"{type(error).__name__}: {text}"
     return f"{path}#", f"{path}: {text}"
