@@ -51,20 +51,19 @@ def train(cfg: DictConfig) -> dict[str, float]:
     refuse(check(cfg))
     typed, choices = typed_now()
     settle_precision(cfg)
-    checkpoint = _resumed(cfg)
+    checkpoint, step = _resumed(cfg)
     start = _start(cfg) if checkpoint is None else None
     folder = open_run(cfg, typed)
     _say(f"{cfg.name} (budget={cfg.get('budget')}, seed={cfg.seed}) -> {folder}")
 
     import torch
 
-    from diffusion_lab.checkpoints.format import read_checkpoint
     from diffusion_lab.loading import build_training
     from diffusion_lab.training.reproducibility import set_global_flags
 
     set_global_flags(cfg.seed, deterministic=bool(cfg.trainer.get("deterministic")))
     if checkpoint is not None:
-        _say(f"Going on from step {read_checkpoint(checkpoint)['global_step']}: {checkpoint}")
+        _say(f"Going on from step {step}: {checkpoint}")
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     data: LightningDataModule = instantiate(cfg.data, trust=cfg.trust, path="data")
     model = build_training(plain, trust=cfg.trust)
@@ -82,24 +81,24 @@ def train(cfg: DictConfig) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def _resumed(cfg: DictConfig) -> Path | None:
-    """The checkpoint that a run goes on from.
+def _resumed(cfg: DictConfig) -> tuple[Path | None, int]:
+    """The checkpoint that a run goes on from, and its step; None and 0 for a new run.
 
     Raises:
         CheckpointError: There is none that is good.
         ConfigError: `init_from` is typed beside it, and is not its own.
     """
     if not cfg.resume:
-        return None
-    from diffusion_lab.checkpoints.format import newest_good_checkpoint, read_checkpoint
+        return None, 0
+    from diffusion_lab.checkpoints.format import read_newest
 
-    checkpoint = newest_good_checkpoint(cfg.resume)
-    if cfg.get("init_from") and not read_checkpoint(checkpoint)["diffusion_lab"].get("init_from"):
+    file, stored = read_newest(cfg.resume)
+    if cfg.get("init_from") and not stored["diffusion_lab"].get("init_from"):
         raise ConfigError(
             f"resume={cfg.resume} did not start from other weights: leave out init_from, which "
             "starts a new run"
         )
-    return checkpoint
+    return file, int(stored["global_step"])
 
 
 def _start(cfg: DictConfig) -> Start | None:

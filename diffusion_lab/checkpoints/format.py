@@ -133,7 +133,14 @@ def read_sealed(file: Path) -> dict[str, Any]:
 
 
 def newest_good_checkpoint(path: str | Path) -> Path:
-    """As `find_checkpoint`, but damaged ones are passed over, each with a warning.
+    """The file of `read_newest`."""
+    return read_newest(path)[0]
+
+
+def read_newest(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The file that `find_checkpoint` means and what it holds; damaged ones are passed over.
+
+    Each of them is told of in a warning.
 
     Raises:
         CheckpointError: None is good, or `path` is a file that is not.
@@ -143,12 +150,10 @@ def newest_good_checkpoint(path: str | Path) -> Path:
     error: CheckpointError | None = None
     for candidate in files or [find_checkpoint(path)]:
         try:
-            read_checkpoint(candidate)
+            return candidate, read_checkpoint(candidate)
         except CheckpointError as found:
             error = found
             warnings.warn(f"{error} (passed over)", stacklevel=2)
-        else:
-            return candidate
     raise error or CheckpointError(f"{path} holds no checkpoint")
 
 

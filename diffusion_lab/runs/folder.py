@@ -128,12 +128,9 @@ def with_resume(overrides: list[str]) -> list[str]:
         return [*now, quoted("run_dir", str(typed_folder))]
     if not target.exists():
         raise ConfigError(f"resume={text}: there is no such file or folder")
-    from diffusion_lab.checkpoints.format import (
-        newest_good_checkpoint,
-        read_checkpoint,
-    )
+    from diffusion_lab.checkpoints.format import read_newest
 
-    stored = read_checkpoint(newest_good_checkpoint(target))["diffusion_lab"]
+    stored = read_newest(target)[1]["diffusion_lab"]
     choices = stored["choices"]
     # The recipe is the run's own; naming it again, to say which run is meant, changes nothing.
     same = {f"{group}={choices.get(group)}" for group in ("experiment", "budget")}

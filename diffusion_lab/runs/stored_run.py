@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_lab.config.components import stored_errors
 from diffusion_lab.config.composing import raw, settle
-from diffusion_lab.config.groups import groups, options
+from diffusion_lab.config.groups import CONF, groups, options
 from diffusion_lab.config.words import key_of, quoted, value_of
 from diffusion_lab.errors import ConfigError
 
@@ -106,8 +106,6 @@ def _choices(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]
 
 
 def _target_of(group: str, option: str) -> str | None:
-    from diffusion_lab.config.groups import CONF
-
     found = re.search(r"^_target_: *(\S+)", (CONF / group / f"{option}.yaml").read_text(), re.M)
     return found[1] if found else None
 
