@@ -146,26 +146,33 @@ def build_training(config: Mapping[str, Any], *, trust: Sequence[str] = ()) -> D
 
 
 class StoredModel:
-    """What guidance compares with: the diffusion model of another run, read when first asked for.
+    """A second model, for guidance or to distil from: that of another run, read when first called.
+
+    A run that names one can be loaded without it; a configuration that is typed is refused where
+    there is nothing at `path` (`config.crossing`).
 
     Args:
         path: A checkpoint file or a run folder.
         weights: "ema" (averaged, where the run averaged) or "raw".
-
-    Raises:
-        ValueError: there is nothing at `path`.
     """
 
     def __init__(self, path: str, weights: Literal["ema", "raw"] = "ema") -> None:
-        if not Path(path).expanduser().exists():
-            raise ValueError(f"path={path} does not exist; name a checkpoint or a run folder")
         self.path = path
         self.weights = weights
         self._model: GaussianDiffusion | None = None
 
     def __call__(self) -> GaussianDiffusion:
-        """The model, in eval mode on the CPU, the same one at every call."""
+        """The model, in eval mode on the CPU, the same one at every call.
+
+        Raises:
+            CheckpointError: There is nothing at `path`, or what `load` says of it.
+        """
         if self._model is None:
+            if not Path(self.path).expanduser().exists():
+                raise CheckpointError(
+                    f"path={self.path} of a second model does not exist: it has moved, or is to be "
+                    "left out (guidance=none)"
+                )
             self._model = load(self.path, self.weights).diffusion
             self._model.requires_grad_(False)
         return self._model

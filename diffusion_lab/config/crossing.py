@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from diffusion_lab.config.suggestions import nearest
 
 _SHARDING = ("fsdp", "deepspeed", "modelparallel")
 """In the names of strategies that keep a part of the weights on each device."""
+_STORED_MODEL = "diffusion_lab.loading.StoredModel"
+"""What reads the model of another run from its `path`."""
 _ENDS = ("", "_find_unused_parameters_true", "_find_unused_parameters_false")
 _STRATEGIES = (
     *("auto", "single_device", "single_xla", "xla", "xla_debug"),
@@ -43,7 +47,19 @@ def cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
             f"name={name} must be letters, digits, dots, dashes or underscores: it names a folder"
         )
         faults.append(("name", text))
-    return faults
+    return [*faults, *_missing_models(plain)]
+
+
+def _missing_models(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """(key path, sentence) of every second model that there is no file of."""
+    if not isinstance(node, dict):
+        return
+    path = node.get("path") if node.get("_target_") == _STORED_MODEL else None
+    if isinstance(path, str) and path != "???" and not Path(path).expanduser().exists():
+        text = f"{where}.path={path} does not exist; name a checkpoint or a run folder"
+        yield f"{where}.path", text
+    for key, value in node.items():
+        yield from _missing_models(value, f"{where}.{key}" if where else str(key))
 
 
 def _fault_of_strategy(strategy: Any) -> str | None:
