@@ -17,6 +17,8 @@ import torch
 import torch.multiprocessing as processes
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Condition
+
 if TYPE_CHECKING:
     from diffusion_lab.generate.initial_state import Start
     from diffusion_lab.generate.model import TrainedModel
@@ -45,7 +47,7 @@ class Request(NamedTuple):
     """Which images are drawn, see `Generates.sample`."""
 
     count: int
-    labels: Tensor | None
+    given: Condition
     seed: int
     batch_size: int
     start: Start | None = None
@@ -160,7 +162,7 @@ def _share_of(
         samples = model.drawing.samples(
             model.diffusion,
             count,
-            None if request.labels is None else request.labels[: first + count],
+            request.given.rows(slice(first + count)),
             request.seed,
             request.batch_size,
             request.start,
