@@ -1,6 +1,8 @@
 """A vector and an image as conditions: trained, guided and drawn by the ordinary commands."""
 
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,3 +145,11 @@ def test_the_length_of_a_vector_has_to_be_given():
     words = [*TINY, *POINTS, "conditions@denoiser.conditions=vector"]
     (fault,) = check(compose("train", words))
     assert fault.startswith("denoiser.conditions.vector_dim has no value: give")
+
+
+def test_the_commands_of_the_readme(points, images, tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"sample ckpt=RUN ((?:vector|condition_image)=.*) out=", readme)
+    assert len(found) == 2
+    for run, line in zip((points, images), found, strict=True):
+        assert len(drawn(run, tmp_path / "a.npz", *line.split())) == 16

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from running import IMAGES, POINTS, drawn, trained
+from running import IMAGES, POINTS, TINY, drawn, trained
 
 from diffusion_lab import load
 from diffusion_lab.config.arguments import compose
@@ -43,8 +43,10 @@ def test_a_student_goes_on_without_its_teacher(teacher, tmp_path):
     assert not [name for name in state["state_dict"] if "teacher" in name]
     own = sum(part.numel() for part in student.diffusion.state_dict().values())
     assert sum(part.numel() for part in state["state_dict"].values()) == own
-    (fault,) = check(compose("train", words))
-    assert fault.startswith(f"model.teacher.path={moved} does not exist")
+    faults = check(compose("train", [*TINY, *words]))
+    assert faults == [
+        f"model.teacher.path={moved} does not exist; name a checkpoint or a run folder"
+    ]
 
 
 @pytest.mark.parametrize("kind", ["auto", "classifier"])

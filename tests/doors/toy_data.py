@@ -82,7 +82,8 @@ class TwoTimes(Objective):
         self.time = time
 
     def forward(self, model, batch, ctx):
-        to, at = self.time(model.schedule, ctx.noise, 2 * len(batch.x0)).view(2, -1).sort(0).values
+        both = [self.time(model.schedule, ctx.noise, len(batch.x0)) for _ in range(2)]
+        to, at = torch.stack(both).sort(0).values
         eps, at, to = ctx.noise.normal(batch.x0), model.schedule(at), model.schedule(to)
         raw = model(Query(marginal(batch.x0, eps, at), at, to, batch.given)).raw
         return (raw - model.target(batch.x0, eps, at)).square().flatten(1).mean(1)
