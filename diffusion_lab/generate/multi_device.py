@@ -159,13 +159,12 @@ def _share_of(
         return Drawn(torch.empty(0, *model.shape), 0, 0.0)
     began = time.perf_counter()
     with (counting or _counted)(model.diffusion.denoiser) as calls:
-        samples = model.drawing.samples(
-            model.diffusion,
+        samples = model.sample(
             count,
-            request.given.rows(slice(first + count)),
-            request.seed,
-            request.batch_size,
-            request.start,
-            first,
+            given=request.given,
+            seed=request.seed,
+            batch_size=request.batch_size,
+            start=request.start,
+            first=first,
         ).cpu()  # waits for an accelerator
     return Drawn(samples, sum(calls), time.perf_counter() - began)
