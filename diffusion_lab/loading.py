@@ -18,11 +18,10 @@ from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
 from diffusion_lab.config.components import build
 from diffusion_lab.diffusion.model import GaussianDiffusion
-from diffusion_lab.errors import ArgumentError, CheckpointError, ConfigError, UserError
+from diffusion_lab.errors import CheckpointError, ConfigError, UserError
 from diffusion_lab.generate.generation import Drawing
 from diffusion_lab.generate.model import TrainedClassifier, TrainedModel
 from diffusion_lab.generate.multi_device import Source
-from diffusion_lab.sampling.sampler import DenoiseFn
 
 if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule
@@ -129,10 +128,7 @@ def build_model(config: Mapping[str, Any], trust: Sequence[str] = (), **parts: A
     """
     for name in (*_OF_MODEL, *_OF_DRAWING):
         if name not in parts:
-            try:
-                parts[name] = build(config.get(name), name, trust)
-            except MissingModelError as error:
-                parts[name] = MissingGuidance(error)
+            parts[name] = build(config.get(name), name, trust)
     missing = [name for name in (*_OF_MODEL, "model") if not config.get(name)]
     if missing:
         raise ConfigError(f"the configuration has no {', '.join(missing)}: it is of no model")
@@ -170,51 +166,34 @@ def build_training(config: Mapping[str, Any], *, trust: Sequence[str] = ()) -> D
     return instantiate(config["model"], trust=trust, **parts)
 
 
-class MissingModelError(ArgumentError, CheckpointError):
-    """The file of a second model is not there, or is no checkpoint."""
-
-
-class MissingGuidance:
-    """In place of a stored guidance by a second model whose file is gone: an error once it acts."""
-
-    def __init__(self, error: MissingModelError) -> None:
-        self.error = error
-
-    def __call__(self, model: GaussianDiffusion) -> DenoiseFn:
-        """Refused.
-
-        Raises:
-            ConfigError: with what to give instead.
-        """
-        raise ConfigError(f"guidance of this model: {self.error}; or give another, guidance=none")
-
-
 class StoredModel:
-    """What guidance compares with: the diffusion model of another run, read when first asked for.
+    """A second model, for guidance or to distil from: that of another run, read when first called.
+
+    A run that names one can be loaded without it; a configuration that is typed is refused where
+    there is nothing at `path` (`config.crossing`).
 
     Args:
         path: A checkpoint file or a run folder.
         weights: "ema" (averaged, where the run averaged) or "raw".
-
-    Raises:
-        MissingModelError: there is no checkpoint at `path`.
     """
 
     def __init__(self, path: str, weights: Literal["ema", "raw"] = "ema") -> None:
-        if not Path(path).expanduser().exists():
-            rule = "does not exist; name a checkpoint or a run folder"
-            raise MissingModelError("path", path, rule)
-        try:
-            read_checkpoint(path)
-        except CheckpointError as error:
-            raise MissingModelError("path", path, f"cannot be used: {error}") from None
         self.path = path
         self.weights = weights
         self._model: GaussianDiffusion | None = None
 
     def __call__(self) -> GaussianDiffusion:
-        """The model, in eval mode on the CPU, the same one at every call."""
+        """The model, in eval mode on the CPU, the same one at every call.
+
+        Raises:
+            CheckpointError: There is nothing at `path`, or what `load` says of it.
+        """
         if self._model is None:
+            if not Path(self.path).expanduser().exists():
+                raise CheckpointError(
+                    f"path={self.path} of a second model does not exist: it has moved, or is to be "
+                    "left out (guidance=none)"
+                )
             self._model = load(self.path, self.weights).diffusion
             self._model.requires_grad_(False)
         return self._model

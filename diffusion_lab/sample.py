@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from diffusion_lab.diffusion.conditions import Condition
     from diffusion_lab.generate.model import TrainedModel
 
 _TRAINED = ("schedule", "parameterization", "data")
@@ -77,8 +78,12 @@ def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
     count = _count(cfg)
     began = time.perf_counter()
     with torch.no_grad():
-        start = _start(cfg, model, labels, count, stored)
-        out = _write(cfg, model, labels, count, start, parts)
+        try:
+            given = _given(cfg, model, labels, count, stored)
+            start = _start(cfg, model, given, count, stored)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        out = _write(cfg, model, given, count, start, parts)
     seconds = time.perf_counter() - began
     kind = "point" if _are_points(model) else "image"
     drawn = f"1 {kind}" if count == 1 else f"{count} {kind}s"
@@ -109,6 +114,7 @@ def validated(cfg: DictConfig, stored: dict[str, Any]) -> tuple[Tensor | None, d
         text = str(error)
         found.append(text if text.startswith("label=") else f"label={shown(cfg.label)}: {text}")
     found += _errors(cfg, data.get("shape"))
+    found += _faults_of_given(cfg, stored.get("denoiser") or {})
     if found:
         refuse(found)
     return labels, {name: objects.get(name) for name in _PARTS}
@@ -192,10 +198,70 @@ def _faults_of_start(cfg: DictConfig, shape: Sequence[int] | None) -> list[str]:
     return found
 
 
-def _start(
+def _faults_of_given(cfg: DictConfig, denoiser: dict[str, Any]) -> list[str]:
+    """What is wrong with the conditions beside the class, given the network's stored node."""
+    from diffusion_lab.generate.given import taken, typed_vector
+
+    found, takes = [], taken(denoiser)
+    for key, part in (("vector", 0), ("condition_image", 1)):
+        if cfg[key] is not None and takes is not None and not takes[part]:
+            found.append(f"{key}={cfg[key]}: this model was trained without one; leave it out")
+    if cfg.vector is not None and not found:
+        try:
+            typed_vector(_plain(cfg.vector), takes[0] if takes else None)
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+def _given(
     cfg: DictConfig,
     model: TrainedModel,
     labels: Tensor | None,
+    count: int,
+    stored: dict[str, Any],
+) -> Condition:
+    """The conditions of each sample."""
+    from diffusion_lab.diffusion.conditions import Condition
+    from diffusion_lab.generate.given import expand_given, held_out_condition, taken, typed_vector
+
+    vector = None if cfg.vector is None else typed_vector(_plain(cfg.vector))
+    image = None
+    if cfg.condition_image is not None:
+        from diffusion_lab.generate.image_inputs import typed_images
+
+        takes = taken(stored["denoiser"])
+        channels = takes[1] if takes else model.shape[0]
+        names = _names(cfg.condition_image)
+        image = typed_images(
+            names, (channels, *model.shape[1:]), lambda: _data(cfg, stored),
+            "condition_image", held_out_condition,
+        )  # fmt: skip
+    told = expand_given(None, Condition(vector=vector, image=image), count, model.num_classes)
+    return told._replace(label=labels)
+
+
+def _plain(typed: Any) -> Any:
+    """A value as typed, lists of a configuration as plain ones."""
+    return OmegaConf.to_container(typed) if OmegaConf.is_list(typed) else typed
+
+
+def _names(typed: Any) -> list[str]:
+    """One name or a list of them, as typed."""
+    return [str(name) for name in (typed if OmegaConf.is_list(typed) else [typed])]
+
+
+def _data(cfg: DictConfig, stored: dict[str, Any]) -> Any:
+    """The data module of the training, its files where they are now."""
+    places = {"data_dir": cfg.paths.data_dir, "cache": None}
+    node = {key: places.get(key, value) for key, value in stored["data"].items()}
+    return build(node, "data", cfg.trust)
+
+
+def _start(
+    cfg: DictConfig,
+    model: TrainedModel,
+    given: Condition,
     count: int,
     stored: dict[str, Any],
 ) -> Any:
@@ -206,12 +272,9 @@ def _start(
 
     images = None
     if cfg.image is not None:
-        names = list(cfg.image) if OmegaConf.is_list(cfg.image) else str(cfg.image)
-        places = {"data_dir": cfg.paths.data_dir, "cache": None}
-        node = {key: places.get(key, value) for key, value in stored["data"].items()}
-        images = typed_images(names, model.drawing.shape, lambda: build(node, "data", cfg.trust))
+        images = typed_images(_names(cfg.image), model.shape, lambda: _data(cfg, stored))
     return typed_start(
-        model, count, labels, cfg.seed,
+        model, count, given, cfg.seed,
         images=images, time=cfg.start, known=cfg.known, interpolate=cfg.interpolate,
     )  # fmt: skip
 
@@ -231,7 +294,7 @@ def _are_points(model: TrainedModel) -> bool:
 def _write(
     cfg: DictConfig,
     model: TrainedModel,
-    labels: Tensor | None,
+    given: Condition,
     count: int,
     start: Any,
     parts: dict[str, Any],
@@ -242,20 +305,20 @@ def _write(
     from diffusion_lab.reporting.animations import save_film
     from diffusion_lab.reporting.grids import save_picture
 
-    out = Path(str(cfg.out)).expanduser()
+    out, labels = Path(str(cfg.out)).expanduser(), given.label
     out.parent.mkdir(parents=True, exist_ok=True)
     size = int(cfg.batch_size or max(BATCH, BATCH_NUMBERS // prod(model.drawing.shape)))
     if cfg.strip:
-        return save_picture(out, _strip(model, labels, count, cfg.seed, size, cfg.strip))
+        return save_picture(out, _strip(model, given, count, cfg.seed, size, cfg.strip))
     if out.suffix.lower() in (".gif", ".webp"):
         from diffusion_lab.generate.moments import moments
 
-        _, states, estimates = moments(model, labels, count, cfg.seed, size, cfg.frames, start)
+        _, states, estimates = moments(model, given, count, cfg.seed, size, cfg.frames, start)
         frames = [*states, estimates[-1]]
         draw = _pictures(cfg, model, labels, frames)
         return save_film(out, map(draw, frames))
     source = source_of(cfg.ckpt, cfg.weights, cfg.trust, **parts)
-    request = Request(count, labels, cfg.seed, size, start)
+    request = Request(count, given, cfg.seed, size, start)
     samples = draw(model, source, cfg.devices, request).samples
     if out.suffix.lower() == ".npz":
         return save_arrays(out, samples, labels)
@@ -287,15 +350,15 @@ def _columns(cfg: DictConfig, model: TrainedModel, count: int) -> int:
 
 
 def _strip(
-    model: TrainedModel, labels: Tensor | None, count: int, seed: int, size: int, number: int
+    model: TrainedModel, given: Condition, count: int, seed: int, size: int, number: int
 ) -> Image:
     from diffusion_lab.generate.moments import moments
 
-    times, states, estimates = moments(model, labels, count, seed, size, number)
+    times, states, estimates = moments(model, given, count, seed, size, number)
     if _are_points(model):
         from diffusion_lab.reporting.points import moments_image
 
-        return moments_image(states, estimates, times, labels)
+        return moments_image(states, estimates, times, given.label)
     from diffusion_lab.reporting.strips import strip_image
 
     return strip_image((states, estimates))

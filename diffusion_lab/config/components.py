@@ -20,7 +20,7 @@ from diffusion_lab.config.groups import CONF
 from diffusion_lab.errors import ConfigError
 
 ROLES = {
-    "denoiser": ("denoiser", "block", "down", "up", "norm", "activation"),
+    "denoiser": ("denoiser", "conditions", "block", "down", "up", "norm", "activation"),
     "schedule": ("schedule",),
     "parameterization": ("parameterization",),
     "objective": ("objective",),

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.config.arguments import has_accelerator
 from diffusion_lab.config.signatures import constant
 from diffusion_lab.config.suggestions import nearest
+from diffusion_lab.errors import CheckpointError
 
 _SHARDING = ("fsdp", "deepspeed", "modelparallel")
 """In the names of strategies that keep a part of the weights on each device."""
+_STORED_MODEL = "diffusion_lab.loading.StoredModel"
+"""What reads the model of another run from its `path`."""
 _ENDS = ("", "_find_unused_parameters_true", "_find_unused_parameters_false")
 _STRATEGIES = (
     *("auto", "single_device", "single_xla", "xla", "xla_debug"),
@@ -46,7 +52,18 @@ def cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
             f"name={name} must be letters, digits, dots, dashes or underscores: it names a folder"
         )
         faults.append(("name", text))
-    return faults
+    return [*faults, *_missing_models(plain)]
+
+
+def _missing_models(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """(key path, sentence) of every second model that cannot be read."""
+    if not isinstance(node, dict):
+        return
+    path = node.get("path") if node.get("_target_") == _STORED_MODEL else None
+    if isinstance(path, str) and path != "???" and (fault := _fault_of_checkpoint(path)):
+        yield f"{where}.path", f"{where}.path={path} {fault}"
+    for key, value in node.items():
+        yield from _missing_models(value, f"{where}.{key}" if where else str(key))
 
 
 def _faults_of_device(trainer: dict[str, Any]) -> list[tuple[str, str]]:
@@ -82,6 +99,19 @@ def _fault_of_exclude(data: dict[str, Any]) -> str | None:
         return f"data.exclude={exclude}: there is no class {unknown[0]}; there are 0 to {count - 1}"
     if set(range(count)) <= set(exclude):
         return f"data.exclude={exclude} leaves out all classes; keep at least one"
+    return None
+
+
+def _fault_of_checkpoint(path: str) -> str | None:
+    """What is wrong with a path that is to be of a model."""
+    if not Path(path).expanduser().exists():
+        return "does not exist; name a checkpoint or a run folder"
+    from diffusion_lab.checkpoints.format import read_checkpoint  # needs torch
+
+    try:
+        read_checkpoint(find_checkpoint(path))
+    except CheckpointError as error:
+        return f"cannot be used: {error}"
     return None
 
 

@@ -20,5 +20,8 @@ class Noise(Protocol):
         ...
 
     def uniform(self, n: int) -> Tensor:
-        """`n` numbers in [0, 1): float64 on the CPU, shape (n,)."""
+        """`n` numbers in [0, 1): float64 on the CPU, shape (n,).
+
+        `n` is the number of rows of the batch; who needs two numbers a row asks twice.
+        """
         ...

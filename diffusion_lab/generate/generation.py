@@ -12,8 +12,9 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.generate.given import expand_given
 from diffusion_lab.generate.initial_state import Start
-from diffusion_lab.generate.labels import Label, expand_labels
+from diffusion_lab.generate.labels import Label
 from diffusion_lab.sampling import sampler as sampling
 from diffusion_lab.sampling.guidance import ClassifierFree
 from diffusion_lab.sampling.noise import SampleNoise
@@ -59,7 +60,7 @@ class Drawing:
         self,
         model: GaussianDiffusion,
         count: int,
-        labels: Tensor | None,
+        given: Condition,
         seed: int,
         batch_size: int,
         start: Start | None = None,
@@ -67,7 +68,7 @@ class Drawing:
     ) -> Tensor:
         """Samples first .. first + count - 1 in batches; see `Generates.sample`.
 
-        `labels` are those of images 0 .. first + count - 1, as `expand_labels` gives them.
+        `given` has the rows of images 0 .. first + count - 1, as `expand_given` gives them.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
@@ -76,7 +77,7 @@ class Drawing:
         while first < end:
             size = min(batch_size, end - first)
             try:
-                parts.append(self._batch(model, labels, seed, first, size, start))
+                parts.append(self._batch(model, given, seed, first, size, start))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -90,28 +91,28 @@ class Drawing:
         self,
         model: GaussianDiffusion,
         count: int,
-        labels: Tensor | None,
+        given: Condition,
         seed: int,
         first: int = 0,
         start: Start | None = None,
     ) -> Iterator[Step]:
-        """Every step of images first .. first + count - 1; `labels` count from image 0."""
+        """Every step of images first .. first + count - 1; `given` counts from image 0."""
         with evaluating(model):
             yield from sampling.trajectory(
-                model, **self._arguments(model, count, labels, seed, first, start)
+                model, **self._arguments(model, count, given, seed, first, start)
             )
 
     def _batch(
         self,
         model: GaussianDiffusion,
-        labels: Tensor | None,
+        given: Condition,
         seed: int,
         first: int,
         size: int,
         start: Start | None,
     ) -> Tensor:
         with evaluating(model):
-            arguments = self._arguments(model, size, labels, seed, first, start)
+            arguments = self._arguments(model, size, given, seed, first, start)
             x = sampling.sample(model, **arguments).float()
         return x.clamp(-1, 1) if self.clip else x
 
@@ -119,7 +120,7 @@ class Drawing:
         self,
         model: GaussianDiffusion,
         count: int,
-        labels: Tensor | None,
+        given: Condition,
         seed: int,
         first: int,
         start: Start | None,
@@ -127,7 +128,7 @@ class Drawing:
         """What `sampling.trajectory` is given for images first .. first + count - 1."""
         if self.sampler is None:
             raise ValueError("sampler=None: this model has no sampler of its own; give one")
-        composed = labels is not None and labels.ndim == 2
+        composed = given.label is not None and given.label.ndim == 2
         if composed and not isinstance(self.guidance, ClassifierFree):
             raise ValueError(
                 "the label composes classes, which classifier-free guidance alone can do: take "
@@ -141,7 +142,7 @@ class Drawing:
             "num_samples": count,
             "noise": noise,
             "guidance": self.guidance,
-            "given": Condition(None if labels is None else labels[first : first + count]),
+            "given": given.rows(slice(first, first + count)),
             "x": x,
             "start": time,
             "x0_constraint": self.constraint,
@@ -149,7 +150,12 @@ class Drawing:
         }
 
     def denoised(
-        self, model: GaussianDiffusion, x_t: Tensor, t: float | Tensor, label: Label
+        self,
+        model: GaussianDiffusion,
+        x_t: Tensor,
+        t: float | Tensor,
+        label: Label,
+        given: Condition | None = None,
     ) -> Tensor:
         """x0-hat of x_t at t; see `Generates.denoise`."""
         time = torch.as_tensor(t, dtype=torch.float64)
@@ -157,10 +163,9 @@ class Drawing:
             raise ValueError(f"t={t} must lie in (0, 1]: 0 is data, 1 is noise")
         if x_t.shape[1:] != self.shape:
             raise ValueError(f"x_t={tuple(x_t.shape)} must be a batch of {self.shape}")
-        labels = expand_labels(label, len(x_t), self.num_classes)
-        if labels is not None and labels.ndim == 2:
+        told = expand_given(label, given, len(x_t), self.num_classes)
+        if told.label is not None and told.label.ndim == 2:
             raise ValueError(f"label={label!r} composes classes, which needs guidance")
-        labels = None if labels is None else labels.to(x_t.device)
         with evaluating(model), torch.no_grad():
-            query = Query(x_t.float(), model.schedule(time), given=Condition(labels))
+            query = Query(x_t.float(), model.schedule(time), given=told.to(x_t.device))
             return model(query).x0

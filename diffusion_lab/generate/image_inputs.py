@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.generate.initial_state import Start, between_inverted, between_noises
 from diffusion_lab.pixels import from_bytes
 from diffusion_lab.sampling.ancestral import DDIMInversion
@@ -21,8 +22,10 @@ PARTS = ("left", "right", "top", "bottom", "border")
 """Names of what may be known of an image: a half, or all but the middle."""
 
 
-def read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
+def read_image(path: str | Path, shape: Sequence[int], key: str = "image") -> Tensor:
     """A picture file as an image of the model's shape, float32 (C, H, W) in [-1, 1].
+
+    The message of what cannot be read begins with `key`.
 
     Raises:
         ValueError: no such file, no picture, or another size.
@@ -34,12 +37,12 @@ def read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
         with Image.open(Path(path).expanduser()) as picture:
             pixels = picture.convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
-        raise ValueError(f"image={path}: there is no such file") from None
+        raise ValueError(f"{key}={path}: there is no such file") from None
     except UnidentifiedImageError:
-        raise ValueError(f"image={path} is no picture that can be read") from None
+        raise ValueError(f"{key}={path} is no picture that can be read") from None
     if pixels.size != (width, height):
         raise ValueError(
-            f"image={path} has {pixels.width} x {pixels.height} pixels; the model's images have "
+            f"{key}={path} has {pixels.width} x {pixels.height} pixels; the model's images have "
             f"{width} x {height}"
         )
     values = torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
@@ -87,7 +90,11 @@ def known_mask(known: str, shape: Sequence[int]) -> Tensor:
 
 
 def typed_images(
-    names: str | Sequence[str], shape: Sequence[int], data: Callable[[], Any]
+    names: str | Sequence[str],
+    shape: Sequence[int],
+    data: Callable[[], Any],
+    key: str = "image",
+    held_out: Callable[[Any, int], Tensor] = held_out_image,
 ) -> Tensor:
     """Images named by files or `test:NUMBER`, (number of names, *shape).
 
@@ -95,6 +102,8 @@ def typed_images(
         names: One name or a list.
         shape: (C, H, W) of the model's images.
         data: Makes the data module, if a test image is asked for.
+        key: What was typed, for messages.
+        held_out: (data module, number) -> its test image.
 
     Raises:
         ValueError: a name that gives no image of this shape.
@@ -104,17 +113,17 @@ def typed_images(
     for name in [names] if isinstance(names, str) else names:
         number = re.fullmatch(r"test:(\d+)", str(name))
         if number is None:
-            images.append(read_image(str(name), shape))
+            images.append(read_image(str(name), shape, key))
             continue
         module = data() if module is None else module
-        images.append(held_out_image(module, int(number[1])))
+        images.append(held_out(module, int(number[1])))
     return torch.stack(images)
 
 
 def typed_start(
     model: Generates,
     count: int,
-    labels: Tensor | None,
+    given: Condition,
     seed: int,
     *,
     images: Tensor | None,
@@ -127,7 +136,7 @@ def typed_start(
     Args:
         model: What will sample; images are inverted by its own steps.
         count: Samples; with `interpolate`, a multiple of it.
-        labels: Their classes, (count,) or None.
+        given: Their conditions, `count` rows.
         seed: Of the noises that are interpolated.
         images: (K, *shape), repeated until all samples have one, or None.
         time: To which the images are noised.
@@ -145,7 +154,7 @@ def typed_start(
     up = DDIMInversion(None if own is None else own.steps, None if own is None else own.grid)
     inverted = model.sample(
         len(images),
-        None if labels is None else labels[[0, -1]],
+        given=given.rows(torch.tensor([0, -1])),
         sampler=up,
         seed=seed,
         start=Start(x=images),

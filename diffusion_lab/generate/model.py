@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.errors import CheckpointError
 from diffusion_lab.generate.generation import Drawing
+from diffusion_lab.generate.given import expand_given
 from diffusion_lab.generate.initial_state import Start
-from diffusion_lab.generate.labels import Label, expand_labels
+from diffusion_lab.generate.labels import Label
 from diffusion_lab.sampling.sampler import Guidance, Sampler, Step
 
 
@@ -42,6 +44,7 @@ class Generates:
         num_samples: int,
         label: Label = None,
         *,
+        given: Condition | None = None,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
         seed: int = 0,
@@ -55,6 +58,8 @@ class Generates:
             num_samples: How many, N.
             label: A class, a list or tensor of classes (repeated), "all" (repeated), a prompt such
                 as "3 or 8, not 4" (see `labels`), or None.
+            given: Further conditions, their rows repeated; a condition of the model that is not
+                given, here or in a grid during training, is the null one.
             sampler: In place of the model's own.
             guidance: In place of the model's own; `ClassifierFree(1.0)` is none.
             seed: Seed of the noise.
@@ -70,15 +75,16 @@ class Generates:
         Raises:
             ValueError: no sampler, a class that does not exist, or fewer than one image.
         """
-        labels = expand_labels(label, first + num_samples, self.num_classes)
+        told = expand_given(label, given, first + num_samples, self.num_classes)
         drawing = self.drawing.replaced(sampler, guidance)
-        return drawing.samples(self.diffusion, num_samples, labels, seed, batch_size, start, first)
+        return drawing.samples(self.diffusion, num_samples, told, seed, batch_size, start, first)
 
     def trajectory(
         self,
         num_samples: int,
         label: Label = None,
         *,
+        given: Condition | None = None,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
         seed: int = 0,
@@ -86,20 +92,27 @@ class Generates:
         start: Start | None = None,
     ) -> Iterator[Step]:
         """Every step of sampling images first .. first + N - 1 in one batch; see `sample`."""
-        labels = expand_labels(label, first + num_samples, self.num_classes)
+        told = expand_given(label, given, first + num_samples, self.num_classes)
         drawing = self.drawing.replaced(sampler, guidance)
-        return drawing.trajectory(self.diffusion, num_samples, labels, seed, first, start)
+        return drawing.trajectory(self.diffusion, num_samples, told, seed, first, start)
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, label: Label = None) -> Tensor:
+    def denoise(
+        self,
+        x_t: Tensor,
+        t: float | Tensor,
+        label: Label = None,
+        given: Condition | None = None,
+    ) -> Tensor:
         """x0-hat, float32 (B, *shape), of noisy images x_t (B, *shape) at time t in (0, 1].
 
         Args:
             x_t: Noisy images; moved to the model's device.
             t: One time for all, or one an image (B,).
             label: As in `sample`; no guidance is applied.
+            given: As in `sample`.
         """
         device = next(self.diffusion.parameters()).device
-        return self.drawing.denoised(self.diffusion, x_t.to(device), t, label)
+        return self.drawing.denoised(self.diffusion, x_t.to(device), t, label, given)
 
     @property
     def draws_images(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.generate.initial_state import Start
 from diffusion_lab.generate.model import Generates
 from diffusion_lab.spread import spread
@@ -12,7 +13,7 @@ from diffusion_lab.spread import spread
 
 def moments(
     model: Generates,
-    labels: Tensor | None,
+    given: Condition,
     count: int,
     seed: int,
     size: int,
@@ -33,7 +34,7 @@ def moments(
     estimates: list[list[Tensor]] = [[] for _ in picked]
     for first in range(0, count, size):
         n = min(size, count - first)
-        chosen = None if labels is None else labels[: first + n]
+        chosen = given.rows(slice(first + n))
         at = []
         steps = model.drawing.trajectory(model.diffusion, n, chosen, seed, first, start)
         for k, step in enumerate(steps):

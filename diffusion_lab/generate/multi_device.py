@@ -17,6 +17,8 @@ import torch
 import torch.multiprocessing as processes
 from torch import Tensor
 
+from diffusion_lab.diffusion.conditions import Condition
+
 if TYPE_CHECKING:
     from diffusion_lab.generate.initial_state import Start
     from diffusion_lab.generate.model import TrainedModel
@@ -45,7 +47,7 @@ class Request(NamedTuple):
     """Which images are drawn, see `Generates.sample`."""
 
     count: int
-    labels: Tensor | None
+    given: Condition
     seed: int
     batch_size: int
     start: Start | None = None
@@ -157,13 +159,12 @@ def _share_of(
         return Drawn(torch.empty(0, *model.shape), 0, 0.0)
     began = time.perf_counter()
     with (counting or _counted)(model.diffusion.denoiser) as calls:
-        samples = model.drawing.samples(
-            model.diffusion,
+        samples = model.sample(
             count,
-            None if request.labels is None else request.labels[: first + count],
-            request.seed,
-            request.batch_size,
-            request.start,
-            first,
+            given=request.given,
+            seed=request.seed,
+            batch_size=request.batch_size,
+            start=request.start,
+            first=first,
         ).cpu()  # waits for an accelerator
     return Drawn(samples, sum(calls), time.perf_counter() - began)

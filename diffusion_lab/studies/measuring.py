@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from diffusion_lab.diffusion.conditions import Condition
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -54,7 +56,7 @@ def measure(cell: Cell, ruler: Ruler, progress: Callable[[int], None]) -> Measur
     cfg, labels = cell.cfg, cell.labels
     module = restored(cell.checkpoint, cfg.weights, device_of(cfg.device), cfg.trust, **cell.parts)
     _warm_up(module, labels, min(cfg.batch_size, cfg.num_samples))
-    request = Request(cfg.num_samples, labels, cfg.seed, cfg.batch_size)
+    request = Request(cfg.num_samples, Condition(labels), cfg.seed, cfg.batch_size)
     samples, asked, seconds = draw(
         module,
         source_of(cfg.ckpt, cfg.weights, cfg.trust, **cell.parts),
@@ -104,7 +106,7 @@ def counting(network: nn.Module, progress: Callable[[int], None]) -> Iterator[li
 def _warm_up(module: TrainedModel, labels: Tensor | None, count: int) -> None:
     """Two steps on a whole batch: kernels are chosen and memory is taken before the clock runs."""
     chosen = None if labels is None else labels[:count]
-    steps = module.drawing.trajectory(module.diffusion, count, chosen, seed=0)
+    steps = module.drawing.trajectory(module.diffusion, count, Condition(chosen), seed=0)
     # Where a batch is too large, drawing itself halves it.
     with suppress(torch.OutOfMemoryError):
         for _, step in zip(range(2), steps, strict=False):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from diffusion_lab.config.building import instantiate
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.studies.progress import Progress
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ def ruler_of(cell: Cell) -> Ruler:
     data = instantiate(cfg.data, trust=cfg.trust)
     if hasattr(type(data), "points"):
         return PointRuler(data)
+    if not hasattr(type(data), "images"):
+        raise ConfigError(
+            f"data._target_={cfg.data['_target_']} has neither points nor images to compare "
+            "samples with"
+        )
     source = cell.stored.get("data") or {}
     if source.get("fallback") and source["name"] == "digits":
         print("This model was trained on the embedded digits and is compared with those.")

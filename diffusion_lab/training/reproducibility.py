@@ -66,6 +66,10 @@ class KeyedNoise:
         """First row of this process, and rows of the global batch."""
         if self.counts is None:
             return self.rank * n, self.world_size * n
+        if n != self.counts[self.rank]:
+            raise ValueError(
+                f"n={n} must be {self.counts[self.rank]}, the rows of the batch; draw several times"
+            )
         return sum(self.counts[: self.rank]), sum(self.counts)
 
     def _generator(self, device: torch.device) -> torch.Generator:

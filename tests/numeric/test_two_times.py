@@ -96,7 +96,8 @@ class MeanFlow(Objective):
     """Squared error of u = v - (t - s) du/dt, with the model's own velocity v."""
 
     def forward(self, model, batch, ctx):
-        t, s = ctx.noise.uniform(2 * len(batch.x0)).view(2, -1).sort(0, descending=True).values
+        both = torch.stack([ctx.noise.uniform(len(batch.x0)) for _ in range(2)])
+        t, s = both.sort(0, descending=True).values
         x = batch.x0  # any states will do: on the exact map the identity holds everywhere
         at, to = model.schedule(t), model.schedule(s)
         with torch.no_grad():

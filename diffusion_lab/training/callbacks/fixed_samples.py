@@ -27,7 +27,8 @@ def fixed_samples(
     """Draw under the run's precision, every process its share; to be called by all of them.
 
     Images are the same on any number of processes, since image k depends on (seed, k) alone.
-    Arguments are those of the module's `sample`; every process gets all samples.
+    Arguments are those of the module's `sample`; every process gets all samples. Vectors and images
+    that the model is conditioned on are null.
     """
     world, rank = trainer.world_size, module.global_rank
     share = -(-num_samples // world)

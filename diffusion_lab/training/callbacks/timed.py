@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -33,7 +34,8 @@ class Timed(Callback):
         batch_idx: int,
     ) -> None:
         """Count the images of all processes."""
-        self.throughput.step(len(batch[0]) * trainer.world_size)
+        samples = batch["x0"] if isinstance(batch, Mapping) else batch[0]
+        self.throughput.step(len(samples) * trainer.world_size)
 
     def on_validation_start(self, *args: Any) -> None:
         """Training time stands."""
