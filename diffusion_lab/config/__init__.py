@@ -8,7 +8,8 @@
 `running` turns a function of a config into a command; `arguments` rewrites what was typed before
 Hydra sees it; `suggestions` explains what Hydra refuses; `signatures` and `rules` know what a
 constructor takes, without importing it; `checking` collects all faults; `building` instantiates
-from an allow-list; `sweeps` keeps the books of a multirun. Nothing here imports torch when it is
+from an allow-list; `sweeps` keeps the books of a multirun; `streams` lets a
+reader of the output stop. Nothing here imports torch when it is
 imported, so that `--help` and a mistyped key answer at once.
 """
 

@@ -191,7 +191,8 @@ def finish() -> int:
 def _log(sweep: Path, jobs: Sequence[Job], goal: Goal) -> None:
     """One more run in the sweep's group, where its jobs went to Weights & Biases."""
     configs = [job.folder / "config.yaml" for job in jobs]
-    nodes = [OmegaConf.load(file).get("logger") for file in configs if file.is_file()]
+    loaded: list[Any] = [OmegaConf.load(file) for file in configs if file.is_file()]
+    nodes = [config.get("logger") for config in loaded]
     node = next((n for n in nodes if n and str(n.get("_target_")).endswith(".WandbRun")), None)
     if node is None:
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from diffusion_lab.config import check, compose, instantiate
 from diffusion_lab.config.arguments import quoted
 from diffusion_lab.config.composing import options, unset
-from diffusion_lab.config.rules import Choice, Number, shown
+from diffusion_lab.config.rules import Choice, Number, Rule, shown
 from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.studies.cells import plain
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule
 
 _COUNT = Number(1, whole=True)
-RULES = {
+RULES: dict[str, Rule] = {
     "method": Choice(("bound", "ode")),
     "num_images": Number(2, whole=True),
     "steps": Number(1, whole=True, null=True),

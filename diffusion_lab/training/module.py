@@ -130,7 +130,8 @@ class DiffusionModule(pl.LightningModule):
         """
         validate_at_the_end(self.trainer)
         if self._loader_state is not None:
-            self.trainer.train_dataloader.load_state_dict(self._loader_state)
+            loader: Any = self.trainer.train_dataloader
+            loader.load_state_dict(self._loader_state)
             self._loader_state = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -146,7 +147,7 @@ class DiffusionModule(pl.LightningModule):
         return loss
 
     def _logs_this_step(self) -> bool:
-        every = self.trainer.log_every_n_steps
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return bool(every) and (self.trainer.global_step + 1) % every == 0
 
     def _training_loss(
@@ -317,7 +318,7 @@ class DiffusionModule(pl.LightningModule):
         checkpoint["diffusion_lab"] = description(
             self.run_config, self.run_choices, source, self.trainer.world_size, averaged
         )
-        loader = self.trainer.train_dataloader
+        loader: Any = self.trainer.train_dataloader
         if hasattr(loader, "state_dict"):
             checkpoint["diffusion_lab"]["loader"] = loader.state_dict()
         learned = self.objective.state_dict()
@@ -331,7 +332,7 @@ class DiffusionModule(pl.LightningModule):
         learned = checkpoint["diffusion_lab"].get("objective")
         if learned:
             self.objective.load_state_dict(learned)
-        averaging = any(isinstance(callback, EMA) for callback in self.trainer.callbacks)
+        averaging = any(isinstance(callback, EMA) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         if "current_model_state" in checkpoint and not averaging:
             raise CheckpointError(
                 "this checkpoint was trained with averaged weights (EMA), and resuming it without "
@@ -343,13 +344,13 @@ class DiffusionModule(pl.LightningModule):
     def on_validation_model_eval(self) -> None:
         """Enter validation: from here on every hook sees averaged weights."""
         super().on_validation_model_eval()
-        for callback in self.trainer.callbacks:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EMA):
                 callback.swap_in(self)
 
     def on_validation_model_train(self) -> None:
         """Leave validation: every hook of it has run."""
-        for callback in self.trainer.callbacks:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EMA):
                 callback.swap_out(self)
         super().on_validation_model_train()

@@ -53,7 +53,7 @@ class NoisyClassifier(DiffusionModule):
             "sample ckpt=RUN guidance=classifier guidance.classifier.path=THIS"
         )
 
-    trajectory = sample
+    trajectory = sample  # type: ignore[assignment]
     draws_images = False
 
     def _loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:

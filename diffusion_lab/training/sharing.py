@@ -44,7 +44,7 @@ class Drawn(NamedTuple):
 class Request(NamedTuple):
     """Which images are drawn, see `DiffusionModule.sample`."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     labels: Tensor | None
     seed: int
     batch_size: int

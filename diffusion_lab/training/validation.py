@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -24,6 +25,9 @@ from diffusion_lab.diffusion.gaussian import marginal
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.noise import seeded_generator
 from diffusion_lab.diffusion.schedules import Schedule
+
+if TYPE_CHECKING:
+    from diffusion_lab.training.module import DiffusionModule
 
 LEVELS = 10
 NAMES = tuple(
@@ -61,7 +65,7 @@ class LossByLevel:
 
     def add(
         self,
-        module: pl.LightningModule,
+        module: DiffusionModule,
         x0: Tensor,
         label: Tensor | None,
         counts: Sequence[int],
@@ -91,7 +95,7 @@ class LossByLevel:
             total[0].index_add_(0, index % LEVELS, error.double().cpu())
             total[1].index_add_(0, index % LEVELS, torch.ones(len(index), dtype=torch.float64))
         if module.trainer.world_size > 1:
-            parts = module.all_gather(total.to(module.device, torch.float32))
+            parts: Any = module.all_gather(total.to(module.device, torch.float32))
             total = parts.double().cpu().sum(0)
         pairs = zip(NAMES, *total.tolist(), strict=True)
         return {name: error / count for name, error, count in pairs if count}
@@ -150,4 +154,5 @@ def rows_of_processes(module: pl.LightningModule, count: int) -> tuple[int, ...]
     """
     if module.trainer.world_size == 1:
         return (count,)
-    return tuple(module.all_gather(torch.tensor(count, device=module.device)).tolist())
+    counts: Any = module.all_gather(torch.tensor(count, device=module.device))
+    return tuple(counts.tolist())
