@@ -168,7 +168,7 @@ def test_what_cannot_run_is_refused(run, tmp_path):
         (["study=steps", f"ckpt={run}", "num_samples=9"], "at least 10"),
         (["study=steps", f"ckpt={run}", "label=12"], "label=12"),
         (["study=steps", f"ckpt={run}"], r"row 'DDIM 50 steps': sampler\.steps=50"),
-        (["study=steps", f"ckpt={run}", "study.figure.y=[fid]"], "'fid' is unknown"),
+        (["study=steps", f"ckpt={run}", "study.figure.y=[fad]"], "'fad' is unknown"),
         (["study=steps", "study.training=['optimizer.lr=-1']"], r"study\.runs\.model: optimizer"),
         (["study=training", "study.rows.overrides=['sampler=ddmi']"], r"study\.rows.*ddim"),
     ]:

@@ -47,11 +47,11 @@ def test_csv_holds_all_numbers_unrounded():
 
 
 def test_an_unknown_figure_is_refused():
-    for make in (lambda: Bars(["fid"]), lambda: Curve("epoch", ["fd_ratio"])):
+    for make in (lambda: Bars(["fad"]), lambda: Curve("epoch", ["fd_ratio"])):
         with pytest.raises(ValueError, match="there are step, network_calls"):
             make()
-    with pytest.raises(ValueError, match="'fid' is unknown"):
-        markdown(ROWS, ["fid"])
+    with pytest.raises(ValueError, match="'fad' is unknown"):
+        markdown(ROWS, ["fad"])
 
 
 def picture(figure, rows=ROWS):
