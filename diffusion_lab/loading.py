@@ -142,8 +142,8 @@ def build_model(config: Mapping[str, Any], trust: Sequence[str] = (), **parts: A
     drawing = Drawing(
         tuple(model["shape"]),
         model.get("num_classes"),
-        *(parts[name] for name in _OF_DRAWING),
-        bool(model.get("clip_samples")),
+        **{name: parts[name] for name in _OF_DRAWING},
+        clip=bool(model.get("clip_samples")),
     )
     classifier = str(model.get("_target_")).rpartition(".")[2] == _CLASSIFIER
     return (TrainedClassifier if classifier else TrainedModel)(diffusion, drawing, config)
@@ -163,7 +163,8 @@ def build_training(config: Mapping[str, Any], *, trust: Sequence[str] = ()) -> D
     from diffusion_lab.config.building import instantiate
 
     parts = {name: instantiate(config.get(name), trust=trust) for name in TRAINING_PARTS}
-    return instantiate(config["model"], trust=trust, **parts)
+    module: DiffusionModule = instantiate(config["model"], trust=trust, **parts)
+    return module
 
 
 class StoredModel:

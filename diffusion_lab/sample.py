@@ -9,10 +9,10 @@ grids; points in the plane are one cloud.
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,7 @@ def validated(cfg: DictConfig, stored: dict[str, Any]) -> tuple[Tensor | None, d
         ConfigError: Everything wrong with the request.
     """
     own: dict[str, Any] = {
-        key: cfg._get_node(key) for key in cfg if key not in ("hydra", "ckpt", "label")
+        str(key): cfg._get_node(key) for key in cfg if key not in ("hydra", "ckpt", "label")
     }
     trained = {key: stored[key] for key in _TRAINED if key in stored}
     found, objects = checked(OmegaConf.create({**trained, **own}))
@@ -307,7 +307,7 @@ def _write(
 
     out, labels = Path(str(cfg.out)).expanduser(), given.label
     out.parent.mkdir(parents=True, exist_ok=True)
-    size = int(cfg.batch_size or max(BATCH, BATCH_NUMBERS // prod(model.drawing.shape)))
+    size = int(cfg.batch_size or max(BATCH, BATCH_NUMBERS // math.prod(model.drawing.shape)))
     if cfg.strip:
         return save_picture(out, _strip(model, given, count, cfg.seed, size, cfg.strip))
     if out.suffix.lower() in (".gif", ".webp"):
@@ -315,8 +315,7 @@ def _write(
 
         _, states, estimates = moments(model, given, count, cfg.seed, size, cfg.frames, start)
         frames = [*states, estimates[-1]]
-        draw = _pictures(cfg, model, labels, frames)
-        return save_film(out, map(draw, frames))
+        return save_film(out, map(_pictures(cfg, model, labels, frames), frames))
     source = source_of(cfg.ckpt, cfg.weights, cfg.trust, **parts)
     request = Request(count, given, cfg.seed, size, start)
     samples = draw(model, source, cfg.devices, request).samples
@@ -346,7 +345,7 @@ def _columns(cfg: DictConfig, model: TrainedModel, count: int) -> int:
         from diffusion_lab.reporting.grids import class_columns
 
         return min(class_columns(model.drawing.num_classes), count)
-    return max(1, round(count**0.5))
+    return max(1, round(math.sqrt(count)))
 
 
 def _strip(

@@ -133,13 +133,14 @@ def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
     # conf/local may hold keys of a logger that is not chosen.
     chosen = bool(cfg.logger) and "_target_" in cfg.logger
     logger = instantiate(cfg.logger, trust=cfg.trust) if chosen else None
-    return instantiate(
+    trainer: Trainer = instantiate(
         cfg.trainer,
         trust=cfg.trust,
         callbacks=[callback for callback in callbacks if callback is not None],
         logger=[MetricsFile(folder), *([logger] if logger is not None else [])],
         plugins=[VerifiedCheckpoints()],
     )
+    return trainer
 
 
 def _callback(name: str, node: Any, trust: Sequence[str]) -> Any:
@@ -161,7 +162,7 @@ def settle_precision(cfg: DictConfig) -> None:
     if torch.cuda.is_available() and cfg.trainer.get("accelerator") != "cpu":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        known = getattr(torch.cpu, "get_capabilities", dict)()
+        known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         fast = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
     cfg.trainer.precision = "bf16-mixed" if fast else "32-true"
 
@@ -188,7 +189,8 @@ def _tell(folder: Path, data: LightningDataModule, trainer: Trainer) -> None:
     fallback = (getattr(data, "source", None) or {}).get("fallback")
     if fallback:
         _say(f"\n!!! {fallback}")
-    _say(f"\nNext:\n  python -m diffusion_lab.sample {trainer.lightning_module.next_words(folder)}")
+    module: Any = trainer.lightning_module
+    _say(f"\nNext:\n  python -m diffusion_lab.sample {module.next_words(folder)}")
 
 
 def _say(text: str) -> None:

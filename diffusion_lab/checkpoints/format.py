@@ -90,7 +90,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     file = find_checkpoint(path)
     checkpoint = read_sealed(file)
-    own = checkpoint.get("diffusion_lab")
+    own: Any = checkpoint.get("diffusion_lab")
     version = own.get("format") if isinstance(own, dict) else None
     if version is None:
         raise CheckpointError(f"checkpoint {file} is not one of diffusion_lab")

@@ -70,7 +70,9 @@ def instantiate(node: Any, *, trust: Sequence[str] = (), path: str = "", **extra
     """
     if node is None or (isinstance(node, DictConfig) and node._is_none()) or not node:
         return None
-    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    plain: Any = node
+    if isinstance(node, DictConfig):
+        plain = OmegaConf.to_container(node, resolve=True)
     faults = untrusted(plain, trust, path)
     if faults:
         raise ConfigError("\n".join(faults))

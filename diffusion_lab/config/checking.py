@@ -280,7 +280,7 @@ class Built:
             tried = getattr(built, "check", None)
             if schedule is not None and callable(tried):
                 node = _node_at(self.plain, path)
-                self._attempt(path, node, lambda tried=tried: tried(schedule))
+                self._attempt(path, node, partial(tried, schedule))
         foreign = (
             not self.plain.get("denoiser", {}).get("_target_", "").startswith("diffusion_lab.")
         )

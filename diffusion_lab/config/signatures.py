@@ -65,7 +65,7 @@ def constant(target: str, name: str) -> Any:
     found = _definition(module, name_of_class) if module else None
     if found is None or not isinstance(found[0], ast.ClassDef):
         return None
-    definition, module = found
+    definition, module = found[0], found[1]
     for entry in definition.body:
         if isinstance(entry, ast.FunctionDef) and entry.name == name:
             return None

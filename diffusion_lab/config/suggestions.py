@@ -43,8 +43,9 @@ def flat_keys(node: Any, prefix: str = "") -> list[str]:
     if not isinstance(plain, dict):
         return []
     keys = []
-    for key, value in plain.items():
-        path = f"{prefix}.{key}" if prefix else str(key)
+    for name, value in plain.items():
+        key = str(name)
+        path = f"{prefix}.{key}" if prefix else key
         keys += [path, *flat_keys(value, path)]
     return [key for key in keys if not key.endswith("_") and not key.startswith("hydra.")]
 

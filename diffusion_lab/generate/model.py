@@ -137,7 +137,7 @@ class DrawsNothing(Generates):
             "sample ckpt=RUN guidance=classifier guidance.classifier.path=THIS"
         )
 
-    trajectory = sample
+    trajectory = sample  # type: ignore[assignment]
 
 
 class TrainedModel(Generates, nn.Module):

@@ -46,7 +46,7 @@ class Drawn(NamedTuple):
 class Request(NamedTuple):
     """Which images are drawn, see `Generates.sample`."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     given: Condition
     seed: int
     batch_size: int

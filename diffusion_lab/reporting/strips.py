@@ -21,8 +21,15 @@ CLOUD = 150
 class Evaluated(Protocol):
     """What a strip reads of a sampling step (``diffusion_lab.sampling.sampler.Step`` has it)."""
 
-    x_t: Tensor
-    x0: Tensor
+    @property
+    def x_t(self) -> Tensor:
+        """The noisy state."""
+        ...
+
+    @property
+    def x0(self) -> Tensor:
+        """The estimate of the image."""
+        ...
 
 
 Frames = Sequence[Evaluated] | tuple[Sequence[Tensor], Sequence[Tensor]]

@@ -219,14 +219,19 @@ def _stamp() -> str:
 def refuse_links(folder: Path) -> None:
     """Refuse a run folder with links out of it: what a run writes would land there.
 
+    Folders of earlier W&B runs are passed over: W&B links its own log from there, and a process
+    that goes on makes a new one.
+
     Raises:
         ConfigError: Naming the first one.
     """
     home = folder.resolve()
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(home):
+        name = path.relative_to(folder)
+        of_wandb = name.parts[0] == "wandb" and len(name.parts) > 2
+        if path.is_symlink() and not of_wandb and not path.resolve().is_relative_to(home):
             raise ConfigError(
-                f"run_dir={folder}: {path.relative_to(folder)} is a link to {path.resolve()}, out "
+                f"run_dir={folder}: {name} is a link to {path.resolve()}, out "
                 "of the folder, where the run would write; put what you know in its place"
             )
 

@@ -64,7 +64,7 @@ class SweepLaunch:
         self.command = ""
         self.digest = ""
         self.folder = Path()
-        self.logger: Mapping[str, Any] = {}
+        self.logger: Any = {}
 
     def start(self, typed: Typed) -> list[str]:
         """`folder.prepare`; of a sweep also everything above. Ends the process where all is done.

@@ -192,7 +192,7 @@ def _job_rows(jobs: Sequence[Job], keys: Sequence[str]) -> list[list[Any]]:
     metrics = sorted({name for job in jobs for name in job.metrics})
     rows: list[list[Any]] = [["job", "status", *keys, *metrics, "seconds", "error"]]
     for job in jobs:
-        values = [job.varied.get(key, "") for key in keys]
+        values: list[Any] = [job.varied.get(key, "") for key in keys]
         values += [job.metrics.get(name, "") for name in metrics]
         seconds = "" if job.seconds is None else round(job.seconds, 1)
         rows.append([job.name, job.status, *values, seconds, job.error])

@@ -142,7 +142,7 @@ def _changes(path: str, base: Any, stored: Any) -> Iterator[str]:
         if not isinstance(stored, Mapping):
             yield f"{path}={literal(stored)}"
             return
-        for key in base:
+        for key in map(str, base):
             child = base._get_node(key)
             if key in _PLACES or f"{path}.{key}" in _ANEW:
                 continue

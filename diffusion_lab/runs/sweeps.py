@@ -72,7 +72,8 @@ def job(cfg: DictConfig, task: Callable[[DictConfig], Any]) -> float | None:
 def _announce(what: str, words: Sequence[str]) -> None:
     """The line that a job begins with: its number and what varies."""
     if is_rank_zero():
-        number = HydraConfig.get().job.get("num", 0)
+        job: Any = HydraConfig.get().job
+        number = job.get("num", 0)
         varied = " ".join(words) or "(nothing varies)"
         print(f"\n== job {number + 1}: {varied} {what}".rstrip(), flush=True)
 

@@ -10,7 +10,7 @@ from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check
 from diffusion_lab.config.composing import unset
 from diffusion_lab.config.groups import options
-from diffusion_lab.config.rules import Choice, Number, shown
+from diffusion_lab.config.rules import Choice, Number, Rule, shown
 from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.config.words import quoted
 from diffusion_lab.errors import ConfigError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diffusion_lab.studies.likelihoods import Score
 
 _COUNT = Number(1, whole=True)
-RULES = {
+RULES: dict[str, Rule] = {
     "method": Choice(("bound", "ode")),
     "num_images": Number(2, whole=True),
     "steps": Number(1, whole=True, null=True),

@@ -19,7 +19,7 @@ from torch import Tensor
 from diffusion_lab.diffusion.bound import Variance, bound_terms, bounds_by_end
 from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.gaussian import Level
-from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.diffusion.model import DenoiseFn, GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.sampling.likelihood import (
     GREY_OFFSET,
@@ -31,7 +31,6 @@ from diffusion_lab.sampling.likelihood import (
 )
 from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.ode import FrameSampler
-from diffusion_lab.sampling.sampler import DenoiseFn
 
 
 class Score(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.studies.rulers import PointRuler, Ruler
+from diffusion_lab.studies.rulers import ImageRuler, PointRuler, Ruler
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,6 +29,7 @@ def pictures_of(ruler: Ruler, scored: Scored, samples: Tensor) -> dict[str, Imag
 
     if isinstance(ruler, PointRuler):
         return {"density": density_image(samples, ruler.data.points.test)}
+    assert isinstance(ruler, ImageRuler)
     found = {}
     if scored.confusion is not None:
         found["confusion"] = confusion_image(scored.confusion, ruler.data.class_names)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffusion_lab.data.base import MemoryDataModule
+    from diffusion_lab.data.toy import PointsDataModule
     from diffusion_lab.metrics.features import RealImages
     from diffusion_lab.metrics.scores import Scored, Scorer
     from diffusion_lab.studies.cells import Cell
@@ -71,8 +72,11 @@ class Ruler(Protocol):
     """How many samples of a row a page shows."""
     unit: str
     """What a sample is called, in the plural."""
-    data: MemoryDataModule
-    """The data of real samples."""
+
+    @property
+    def data(self) -> MemoryDataModule:
+        """The data of real samples."""
+        ...
 
     def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
         """Plain figures of samples (N, *shape); see `metrics.scores`, `metrics.point_scores`."""
@@ -123,7 +127,7 @@ class ImageRuler:
 
     shown, unit = 20, "images"
 
-    def __init__(self, data: Any, beside: Path, second: bool = True) -> None:
+    def __init__(self, data: MemoryDataModule, beside: Path, second: bool = True) -> None:
         self.data, self.beside, self.second = data, beside, second
 
     def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
@@ -165,7 +169,9 @@ class ImageRuler:
         from diffusion_lab.metrics.features import RealImages
 
         self.data.prepare_data()
-        return RealImages(*self.data.images[:4], num_classes=len(self.data.class_names))
+        held = self.data.held
+        splits = held.train, held.labels, held.test, held.test_labels
+        return RealImages(*splits, num_classes=len(self.data.class_names))
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -184,7 +190,7 @@ class ImageRuler:
         made = [(FIRST, recipe_for), (SECOND, second_recipe_for)][: 2 if self.second else 1]
         sticks = []
         for name, recipe in made:
-            show = _Training(f"{name}, a classifier of {self.data.images.name}")
+            show = _Training(f"{name}, a classifier of {self.data.held.name}")
             sticks.append(yardstick(real, folders, recipe(len(real.images)), show, name))
             show.end()
         text = "Measuring how near test images are to training images, once."
@@ -219,7 +225,7 @@ class PointRuler:
 
     shown, unit = 2000, "points"
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: PointsDataModule) -> None:
         self.data = data
 
     def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:

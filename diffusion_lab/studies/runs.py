@@ -17,7 +17,8 @@ from diffusion_lab.config.arguments import compose, with_budget
 from diffusion_lab.config.checking import check
 from diffusion_lab.config.words import key_of, quoted
 from diffusion_lab.errors import ConfigError, StudyError
-from diffusion_lab.runs.folder import FINISHED, has_checkpoint, status_of
+from diffusion_lab.runs.folder import has_checkpoint, status_of
+from diffusion_lab.runs.leaderboard import FINISHED
 
 if TYPE_CHECKING:
     from diffusion_lab.config.composing import DictConfig

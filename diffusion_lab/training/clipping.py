@@ -57,9 +57,10 @@ def clip(
         The norm of all gradients together as it was before; None where it was not needed.
     """
     parameters = [p for p in parameters if p.grad is not None]
+    grads = [p.grad for p in parameters if p.grad is not None]
     if limit and algorithm in (None, "norm"):
         return nn.utils.clip_grad_norm_(parameters, limit)
-    norm = nn.utils.get_total_norm([p.grad for p in parameters]) if measured else None
+    norm = nn.utils.get_total_norm(grads) if measured else None
     if limit:
         nn.utils.clip_grad_value_(parameters, limit)
     return norm

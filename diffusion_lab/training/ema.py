@@ -92,13 +92,14 @@ class EMA(WeightAveraging):
                 torch._foreach_lerp_(average, current, 1.0 - decay)
             else:
                 torch._foreach_copy_(average, current)
-        for average, current in zip(
-            self._average_model.module.buffers(), module.buffers(), strict=True
-        ):
-            average.copy_(current)
+        buffers = zip(self._average_model.module.buffers(), module.buffers(), strict=True)
+        for own, other in buffers:
+            own.copy_(other)
         self._count += 1
 
-    def _float_parameters(self, module: pl.LightningModule) -> list[tuple[list[Tensor], ...]]:
+    def _float_parameters(
+        self, module: pl.LightningModule
+    ) -> list[tuple[list[Tensor], list[Tensor]]]:
         """(averages, weights), one pair of lists a dtype: looked up once, not at each step."""
         assert self._average_model is not None
         groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
@@ -120,7 +121,9 @@ class EMA(WeightAveraging):
     @property
     def average(self) -> Any | None:
         """The copy of the module that holds the average; None where there is none, or it is in."""
-        return self._average_model.module if self.averaging and not self._swapped else None
+        if self._average_model is None or not self.averaging or self._swapped:
+            return None
+        return self._average_model.module
 
     @property
     def swapped(self) -> bool:

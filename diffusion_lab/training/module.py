@@ -142,7 +142,8 @@ class DiffusionModule(Generates, pl.LightningModule):
         """
         validate_at_the_end(self.trainer)
         if self._loader_state is not None:
-            self.trainer.train_dataloader.load_state_dict(self._loader_state)
+            loader: Any = self.trainer.train_dataloader
+            loader.load_state_dict(self._loader_state)
             self._loader_state = None
 
     def training_step(self, batch: AnyBatch, batch_idx: int) -> Tensor:
@@ -160,15 +161,18 @@ class DiffusionModule(Generates, pl.LightningModule):
     def batch_of(self, batch: AnyBatch) -> Batch:
         """What a loader gave, with the class numbers left out that the model is trained without."""
         if not isinstance(batch, Batch):
-            named = batch if isinstance(batch, Mapping) else {"x0": batch[0], "label": batch[1]}
-            given = Condition(**{name: part for name, part in named.items() if name != "x0"})
-            batch = Batch(named["x0"], given)
+            given: dict[str, Any]
+            if isinstance(batch, Mapping):
+                x0, given = batch["x0"], {k: v for k, v in batch.items() if k != "x0"}
+            else:
+                x0, given = batch[0], {"label": batch[1]}
+            batch = Batch(x0, Condition(**given))
         if self.num_classes is None:
             return batch._replace(given=batch.given._replace(label=None))
         return batch
 
     def _logs_this_step(self) -> bool:
-        every = self.trainer.log_every_n_steps
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return bool(every) and (self.trainer.global_step + 1) % every == 0
 
     def _training_loss(self, batch: Batch, keys: tuple[int | str, ...]) -> Tensor:
@@ -179,7 +183,8 @@ class DiffusionModule(Generates, pl.LightningModule):
 
     def _context(self, noise: Noise, device: torch.device) -> TrainContext:
         """What the objective may use beside the batch."""
-        averages = (c.average for c in self.trainer.callbacks if isinstance(c, EMA))
+        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        averages = (c.average for c in callbacks if isinstance(c, EMA))
         average = next(averages, None)
         teacher = None if self.teacher is None else self.teacher()
         if teacher is not None and next(teacher.parameters()).device != device:
@@ -289,7 +294,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         )
         if self.init_from:
             checkpoint["diffusion_lab"]["init_from"] = self.init_from
-        loader = self.trainer.train_dataloader
+        loader: Any = self.trainer.train_dataloader
         if hasattr(loader, "state_dict"):
             checkpoint["diffusion_lab"]["loader"] = loader.state_dict()
         learned = self.objective.learned_state()
@@ -304,7 +309,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         learned = checkpoint["diffusion_lab"].get("objective")
         if learned:
             self.objective.load_learned_state(learned)
-        averaging = any(isinstance(callback, EMA) for callback in self.trainer.callbacks)
+        averaging = any(isinstance(callback, EMA) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         if "current_model_state" in checkpoint and not averaging:
             raise CheckpointError(
                 "this checkpoint was trained with averaged weights (EMA), and resuming it without "
@@ -316,13 +321,13 @@ class DiffusionModule(Generates, pl.LightningModule):
     def on_validation_model_eval(self) -> None:
         """Enter validation: from here on every hook sees averaged weights."""
         super().on_validation_model_eval()
-        for callback in self.trainer.callbacks:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EMA):
                 callback.swap_in(self)
 
     def on_validation_model_train(self) -> None:
         """Leave validation: every hook of it has run."""
-        for callback in self.trainer.callbacks:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EMA):
                 callback.swap_out(self)
         super().on_validation_model_train()

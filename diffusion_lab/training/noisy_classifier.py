@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -47,10 +48,10 @@ class NoisyClassifier(DiffusionModule, DrawsNothing):
         if label is None:
             raise ValueError("data.num_classes=null: a classifier needs classes")
         schedule = self.diffusion.schedule
-        level = schedule(self.objective.time(schedule, noise, len(x0)))
+        time: Any = self.objective.time
+        level = schedule(time(schedule, noise, len(x0)))
         x_t = marginal(x0, noise.normal(x0), level)
-        logits = self.diffusion.denoiser(
-            x_t, schedule.conditioning(level).to(x0.device, x0.dtype), None
-        ).float()
+        network: Any = self.diffusion.denoiser
+        logits = network(x_t, schedule.conditioning(level).to(x0.device, x0.dtype), None).float()
         right = (logits.argmax(1) == label).float().mean()
         return cross_entropy(logits, label), right

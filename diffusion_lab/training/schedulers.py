@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -60,7 +61,7 @@ class WarmupSchedule(LRScheduler, ABC):
         shape = ("total_steps", "warmup_steps", "final_fraction")
         return {k: v for k, v in super().state_dict().items() if k not in shape}
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The rate of each parameter group at the current step."""
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 

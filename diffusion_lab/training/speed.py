@@ -54,6 +54,7 @@ class BareLoop:
         self.label_dropout = module.label_dropout
         self.batch, self.noise = batch, GlobalNoise()
         self.precision, self.clip = trainer.precision_plugin, trainer.gradient_clip_val
+        assert module.make_optimizer is not None
         self.optimizer = module.make_optimizer(self.model.parameters())
         make = module.make_lr_scheduler
         total = int(trainer.estimated_stepping_batches)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -81,7 +82,8 @@ class LossByLevel:
         index = torch.arange(first, max(first, min(first + len(batch.x0), self.images)))
         if len(index):
             rows = slice(len(index))
-            error = errors(module.diffusion, batch.x0[rows], batch.given.rows(rows), index)
+            model: Any = module.diffusion
+            error = errors(model, batch.x0[rows], batch.given.rows(rows), index)
             self._parts.append((index, error))
 
     def means(self, module: pl.LightningModule) -> dict[str, float]:
@@ -91,7 +93,7 @@ class LossByLevel:
             total[0].index_add_(0, index % LEVELS, error.double().cpu())
             total[1].index_add_(0, index % LEVELS, torch.ones(len(index), dtype=torch.float64))
         if module.trainer.world_size > 1:
-            parts = module.all_gather(total.to(module.device, torch.float32))
+            parts: Any = module.all_gather(total.to(module.device, torch.float32))
             total = parts.double().cpu().sum(0)
         pairs = zip(NAMES, *total.tolist(), strict=True)
         return {name: error / count for name, error, count in pairs if count}
@@ -150,4 +152,5 @@ def rows_of_processes(module: pl.LightningModule, count: int) -> tuple[int, ...]
     """
     if module.trainer.world_size == 1:
         return (count,)
-    return tuple(module.all_gather(torch.tensor(count, device=module.device)).tolist())
+    counts: Any = module.all_gather(torch.tensor(count, device=module.device))
+    return tuple(counts.tolist())

@@ -81,7 +81,8 @@ class Artefacts(Callback):
         """Make one page; its entry in artefacts.json."""
         page = self.suited[name]
         place = getattr(page, "file", None) or getattr(page, "folder", name)
-        entry = {"name": name, "caption": getattr(page, "caption", ""), "files": [], "error": None}
+        entry: dict[str, Any] = {"name": name, "caption": getattr(page, "caption", "")}
+        entry |= {"files": [], "error": None}
         print(f"drawing {place} ...", end="", flush=True)
         began = time.perf_counter()
         try:

@@ -162,7 +162,7 @@ class Checkpoints(Checkpoint):
         and would train an ended epoch's number again with one batch. Without that rule the end
         of an epoch is told by the progress counters, as it is where `max_epochs` steers.
         """
-        trainer.fit_loop._iteration_based_training = lambda: False
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, and of what."""

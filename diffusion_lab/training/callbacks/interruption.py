@@ -86,7 +86,7 @@ class Interruption(Callback):
 
     def _leave(self, trainer: pl.Trainer, save: bool = True) -> None:
         number = self._received or signal.SIGTERM
-        keeper = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)
+        keeper = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
         if keeper is not None:
             if save:
                 keeper.save(trainer)

@@ -109,4 +109,4 @@ def refuse_unknown(monitor: str, trainer: pl.Trainer) -> None:
 
 def _promised(trainer: pl.Trainer) -> set[str]:
     """Metrics that callbacks log after some validations only."""
-    return {name for c in trainer.callbacks for name in getattr(c, "promised", ())}
+    return {name for c in trainer.callbacks for name in getattr(c, "promised", ())}  # type: ignore[attr-defined]

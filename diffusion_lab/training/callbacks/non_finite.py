@@ -48,6 +48,7 @@ class NonFiniteGuard(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Judge this step on the CPU, the one before on an accelerator."""
+        assert self._loss is not None
         grads = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         norms = torch._foreach_norm(grads)
         values = torch.stack([torch.stack(norms).float().norm(), self._loss.float()])

@@ -75,7 +75,7 @@ class RunRecord(Timed):
             "images_per_second": None,
             "parameters": sum(p.numel() for p in module.parameters()),
             "metrics": {},
-            "data": getattr(trainer.datamodule, "source", None),
+            "data": getattr(trainer.datamodule, "source", None),  # type: ignore[attr-defined]
             "resumed_from": [],
             "started": None,
             "ended": None,

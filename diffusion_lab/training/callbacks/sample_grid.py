@@ -97,7 +97,7 @@ class SampleGrid(Callback):
         if by_steps(trainer):
             unit, every = "step", trainer.val_check_batch / trainer.accumulate_grad_batches
         else:
-            unit, every = "epoch", trainer.check_val_every_n_epoch
+            unit, every = "epoch", float(trainer.check_val_every_n_epoch or 1)
         never = sorted(number for number in self.at if number % every)
         if never:
             from diffusion_lab.errors import ConfigError
@@ -155,7 +155,7 @@ class SampleGrid(Callback):
 
     def _raw_samples(self, trainer: pl.Trainer, module: DiffusionModule) -> Tensor | None:
         """The first samples by weights that are not averaged; None where none are wanted or had."""
-        averaged = next((c for c in trainer.callbacks if isinstance(c, EMA) and c.swapped), None)
+        averaged = next((c for c in trainer.callbacks if isinstance(c, EMA) and c.swapped), None)  # type: ignore[attr-defined]
         if not self.raw or averaged is None:
             return None
         wanted = self.num_samples if len(module.shape) == 1 else min(self.raw, self.num_samples)

@@ -108,7 +108,7 @@ class SampleMetrics(Callback):
             return
         self._refuse_never(trainer, self.every_n_epochs)
         if trainer.is_global_zero and self._score is None:
-            self._score = self.scorer(trainer.datamodule, progress=_announce)
+            self._score = self.scorer(trainer.datamodule, progress=_announce)  # type: ignore[attr-defined]
 
     @staticmethod
     def _refuse_never(trainer: pl.Trainer, every: int) -> None:
@@ -117,7 +117,7 @@ class SampleMetrics(Callback):
         if not trainer.enable_validation:
             text = "samples are scored after validations, and this run has none"
         elif not by_steps(trainer) and trainer.max_epochs is not None:
-            validated = trainer.check_val_every_n_epoch
+            validated = trainer.check_val_every_n_epoch or 1
             first = math.lcm(every, validated)
             if 0 < trainer.max_epochs < first:
                 text = (
@@ -137,8 +137,8 @@ class SampleMetrics(Callback):
         if not due or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         samples = self._samples(trainer, pl_module)
-        figures = self._figures(samples, pl_module) if trainer.is_global_zero else None
-        figures = trainer.strategy.broadcast(figures)
+        own = self._figures(samples, pl_module) if trainer.is_global_zero else None
+        figures: Any = trainer.strategy.broadcast(own)
         if isinstance(figures, str):
             warnings.warn(f"callbacks.sample_metrics: not scored: {figures}", stacklevel=2)
             return

@@ -100,7 +100,7 @@ def _table(
     """Head and cells; a column of which every value spells a number holds numbers."""
     others = [name for row in rows for name in row if name not in (*parameters, metric)]
     columns = [*parameters, metric, *dict.fromkeys(others)]
-    cells = []
+    cells: list[list[float | str | None]] = []
     for name in columns:
         values = [row.get(name) for row in rows]
         there = [value for value in values if value not in (None, "")]

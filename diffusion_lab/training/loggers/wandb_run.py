@@ -174,7 +174,7 @@ class WandbSink:
 
         cells = [[wandb.Image(c) if isinstance(c, Image) else c for c in row] for row in rows]
         with self._own_folder():
-            self.run.log({key: wandb.Table(columns=columns, data=cells), STEP: step})
+            self.run.log({key: wandb.Table(columns=[*columns], data=cells), STEP: step})
 
     def page(self, key: str, path: Path) -> None:
         """A file of HTML, shown as it is."""

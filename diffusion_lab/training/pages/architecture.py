@@ -147,8 +147,10 @@ def _run(net: nn.Module, shape: tuple[int, ...], num_classes: int | None) -> dic
 def _parts(net: nn.Module) -> list[tuple[str, nn.Module]]:
     found: list[tuple[str, nn.Module]] = []
     for name, child in net.named_children():
-        listed = isinstance(child, nn.ModuleList)
-        found += [(f"{name}.{k}", c) for k, c in enumerate(child)] if listed else [(name, child)]
+        if isinstance(child, nn.ModuleList):
+            found += [(f"{name}.{k}", c) for k, c in enumerate(child)]
+        else:
+            found.append((name, child))
     return [(name, part) for name, part in found if not isinstance(part, nn.Identity)]
 
 
