@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
@@ -81,20 +80,12 @@ def restored(
     state = weights_of(checkpoint, weights)
     try:
         model = build_model(config, trust, **parts)
-        _fill(model, {k: v for k, v in state.items() if k.startswith("diffusion.")})
+        model.load_weights({k: v for k, v in state.items() if k.startswith("diffusion.")})
     except UserError:
         raise
     except Exception as error:  # of a constructor, or of weights of another network
         raise CheckpointError(f"the checkpoint makes no model: {_shortened(error)}") from error
     return model.to(device or "cpu").eval()
-
-
-def _fill(model: TrainedModel, state: Mapping[str, Tensor]) -> None:
-    """Load weights, which must be of the kind of numbers that the network has."""
-    for name, own in model.state_dict().items():
-        if name in state and state[name].is_floating_point() != own.is_floating_point():
-            raise CheckpointError(f"the checkpoint holds {state[name].dtype} as {name}")
-    model.load_state_dict(state)
 
 
 def _shortened(error: Exception) -> str:
@@ -126,7 +117,7 @@ def build_model(config: Mapping[str, Any], trust: Sequence[str] = (), **parts: A
         ConfigError: What may not be built, or a node that is missing.
         ValueError: A value out of range, from the constructor it belongs to.
     """
-    for name in (*_OF_MODEL, *_OF_DRAWING):
+    for name in (*_OF_DRAWING, *reversed(_OF_MODEL)):
         if name not in parts:
             parts[name] = build(config.get(name), name, trust)
     missing = [name for name in (*_OF_MODEL, "model") if not config.get(name)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,3 +19,17 @@ def to_grey(images: Tensor) -> Tensor:
     What lies outside is clipped; NaN stays NaN.
     """
     return images.clamp(-1, 1).add(1).mul(127.5).round()
+
+
+def refuse_shape(shape: Sequence[int]) -> None:
+    """Refuse samples of a shape that cannot be drawn.
+
+    Raises:
+        ValueError: neither (1 or 3, H, W) nor (2,).
+    """
+    shape = tuple(shape)
+    if shape != (2,) and not (len(shape) == 3 and shape[0] in (1, 3)):
+        raise ValueError(
+            f"shape={shape}: images (1, H, W) or (3, H, W) and points (2,) can be drawn; for "
+            "other data switch the pictures off (null in place of the callback or the page)"
+        )

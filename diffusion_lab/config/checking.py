@@ -8,6 +8,7 @@ looked at again. Only the last look imports torch; none imports lightning or tor
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -153,6 +154,7 @@ def _foreign(plain: dict[str, Any], trust: Sequence[str]) -> list[tuple[str, str
 def _named_and_typed(plain: dict[str, Any]) -> list[tuple[str, str]]:
     """Arguments that a constructor does not take, lacks, or takes as another type."""
     faults: list[tuple[str, str]] = []
+    values: list[tuple[str, Any, ast.expr | None]] = []
     for path, target in targets(plain):
         node = _node_at(plain, path)
         taken = signature(target)
@@ -164,15 +166,14 @@ def _named_and_typed(plain: dict[str, Any]) -> list[tuple[str, str]]:
             if not taken.takes(str(key)):
                 hint = nearest(str(key), taken.annotations)
                 faults.append((where, f"{where}: {target.rsplit('.')[-1]} takes no {key}{hint}"))
-            elif key not in HYDRA_KEYS:
-                expected = mismatch(value, taken.annotations.get(str(key)))
-                if expected and value != "???":
-                    faults.append((where, f"{where}={shown(value)} must be {expected}"))
+            elif key not in HYDRA_KEYS and value != "???":
+                values.append((where, value, taken.annotations.get(str(key))))
         lacking = set(taken.required) - set(node) - _FILLED_LATER
         if lacking and "_args_" not in node and not node.get("_partial_"):
             names = ", ".join(sorted(lacking))
             faults.append((path, f"{path}: {target.rsplit('.')[-1]} needs {names}"))
-    return faults
+    wrong = [(where, value, mismatch(value, annotation)) for where, value, annotation in values]
+    return faults + [(w, f"{w}={shown(v)} must be {rule}") for w, v, rule in wrong if rule]
 
 
 def _no_such_target(path: str, target: str) -> list[tuple[str, str]]:
@@ -218,7 +219,7 @@ class Built:
             if isinstance(node, dict) and "_target_" in node:
                 self._build(name, node)
         self._build_elsewhere()
-        self._pairs()
+        self._fit_foreign_network()
         return self.found
 
     def _build_elsewhere(self) -> None:
@@ -259,11 +260,16 @@ class Built:
             self.objects.pop(path, None)
 
     def _made(self, path: str, node: dict[str, Any]) -> None:
+        """Make an object, and try it on the schedule, which is made first."""
         if path == "denoiser":
             with _without_memory():
                 self.objects[path] = instantiate(node, trust=self.trust, path=path)
-        else:
-            self.objects[path] = instantiate(node, trust=self.trust, path=path)
+            return
+        made = instantiate(node, trust=self.trust, path=path)
+        schedule, check = self.objects.get("schedule"), getattr(made, "check", None)
+        if schedule is not None and callable(check):
+            check(schedule)
+        self.objects[path] = made
 
     def _attempt(self, path: str, node: dict[str, Any], action: Callable[[], Any]) -> bool:
         """Run an action; an exception becomes a fault that names the key. True if there is none."""
@@ -274,13 +280,7 @@ class Built:
             return False
         return True
 
-    def _pairs(self) -> None:
-        schedule = self.objects.get("schedule")
-        for path, built in self.objects.items():
-            tried = getattr(built, "check", None)
-            if schedule is not None and callable(tried):
-                node = _node_at(self.plain, path)
-                self._attempt(path, node, partial(tried, schedule))
+    def _fit_foreign_network(self) -> None:
         foreign = (
             not self.plain.get("denoiser", {}).get("_target_", "").startswith("diffusion_lab.")
         )

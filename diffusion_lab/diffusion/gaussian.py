@@ -71,6 +71,11 @@ def combine(*terms: tuple[Tensor | float, Tensor]) -> Tensor:
     return total
 
 
+def extrapolated(u: Tensor, c: Tensor, scale: Tensor) -> Tensor:
+    """The point u + scale (c - u), (B, *): u at 0, c at 1."""
+    return combine((scale, c), (1.0 - scale, u))
+
+
 def marginal(x0: Tensor, eps: Tensor, level: Level) -> Tensor:
     """x_t = alpha x0 + sigma eps, a draw of q(x_t | x0) (Ho et al., eq. 4)."""
     return combine((level.alpha, x0), (level.sigma, eps))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_lab.diffusion.conditions import Query
+from diffusion_lab.diffusion.conditions import Condition, Query, with_each
 from diffusion_lab.diffusion.gaussian import Level, combine
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.parameterizations import Parameterization
@@ -36,6 +36,13 @@ class Denoised(NamedTuple):
 
 DenoiseFn = Callable[[Query], Denoised]
 """What a sampler asks: a model with its guidance and the constraint on x0-hat inside."""
+
+
+def ask_each(model: DenoiseFn, query: Query, givens: Sequence[Condition]) -> list[Denoised]:
+    """The model's answers to one query under each condition, in one call of n B rows."""
+    answer, n = model(with_each(query, givens)), len(givens)
+    parts = [[None] * n if part is None else list(part.chunk(n)) for part in answer]
+    return [Denoised(*same) for same in zip(*parts, strict=True)]
 
 
 class GaussianDiffusion(nn.Module):
@@ -71,6 +78,10 @@ class GaussianDiffusion(nn.Module):
         matched_prior: Start sampling from N(alpha data_mean, alpha^2 data_std^2 + sigma^2) in
             place of the papers' N(0, 1); matters where a schedule does not end in pure noise.
 
+    Attributes:
+        num_classes: Classes of the network without the null class; None where it has none.
+        self_conditioning: Whether the network takes its last x0-hat as `estimate`.
+
     Raises:
         ValueError: data_std <= 0, or a parameterization that cannot recover x0 on this schedule.
     """
@@ -96,6 +107,8 @@ class GaussianDiffusion(nn.Module):
         self.data_std = data_std
         self.input_scaling = input_scaling
         self.matched_prior = matched_prior
+        self.num_classes: int | None = getattr(denoiser, "num_classes", None)
+        self.self_conditioning = bool(getattr(denoiser, "self_conditioning", False))
 
     def forward(self, query: Query) -> Denoised:
         """x0-hat of `query.x` (B, *) at the level `query.at`, where sigma > 0."""
@@ -110,16 +123,6 @@ class GaussianDiffusion(nn.Module):
         d = self.parameterization.determinant(level)
         x0 = combine((b / d, x), (-level.sigma / d, raw))
         return Denoised(x0 + self.data_mean if self.data_mean else x0, raw, fraction)
-
-    @property
-    def num_classes(self) -> int | None:
-        """Classes of the network without the null class; None where it has none."""
-        return getattr(self.denoiser, "num_classes", None)
-
-    @property
-    def self_conditioning(self) -> bool:
-        """Whether the network takes its last x0-hat as `estimate`."""
-        return bool(getattr(self.denoiser, "self_conditioning", False))
 
     def self_conditioned(self, query: Query, share: float, noise: Noise) -> Query:
         """A training query with the model's own x0-hat as its estimate, without a gradient.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,18 +17,7 @@ from diffusion_lab.generate.labels import Label
 from diffusion_lab.sampling import sampler as sampling
 from diffusion_lab.sampling.guidance import ClassifierFree
 from diffusion_lab.sampling.noise import SampleNoise
-from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put a model into eval mode (no dropout), and back into what it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
+from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint, evaluating
 
 
 @dataclass(frozen=True)
@@ -97,10 +85,9 @@ class Drawing:
         start: Start | None = None,
     ) -> Iterator[Step]:
         """Every step of images first .. first + count - 1; `given` counts from image 0."""
+        arguments = self._arguments(model, count, given, seed, first, start)
         with evaluating(model):
-            yield from sampling.trajectory(
-                model, **self._arguments(model, count, given, seed, first, start)
-            )
+            yield from sampling.trajectory(model, **arguments)
 
     def _batch(
         self,
@@ -111,8 +98,8 @@ class Drawing:
         size: int,
         start: Start | None,
     ) -> Tensor:
+        arguments = self._arguments(model, size, given, seed, first, start)
         with evaluating(model):
-            arguments = self._arguments(model, size, given, seed, first, start)
             x = sampling.sample(model, **arguments).float()
         return x.clamp(-1, 1) if self.clip else x
 
@@ -134,15 +121,16 @@ class Drawing:
                 "the label composes classes, which classifier-free guidance alone can do: take "
                 "guidance=cfg"
             )
+        chosen = given.rows(slice(first, first + count))
         noise = SampleNoise(seed, first, count)
-        x, time, constraint = (start or Start()).of(model, first, count, noise)
+        x, time, constraint = start.of(model, first, count, noise) if start else (None, None, None)
         return {
             "sampler": self.sampler,
             "shape": self.shape,
             "num_samples": count,
             "noise": noise,
             "guidance": self.guidance,
-            "given": given.rows(slice(first, first + count)),
+            "given": chosen,
             "x": x,
             "start": time,
             "x0_constraint": self.constraint,

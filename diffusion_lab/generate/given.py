@@ -33,15 +33,20 @@ def expand_given(
     if label is not None and given.label is not None:
         raise ValueError(f"label={label!r}: given has a label too; leave one of them out")
     labels = expand_labels(given.label if label is None else label, num_samples, num_classes)
-    return Condition(*(_repeated(part, num_samples) for part in given))._replace(label=labels)
+    return repeated(given._replace(label=None), num_samples)._replace(label=labels)
 
 
-def _repeated(part: Tensor | None, count: int) -> Tensor | None:
-    if part is None:
-        return None
-    if not len(part):
+def repeated(given: Condition, count: int) -> Condition:
+    """Conditions whose rows are repeated from their start until there are `count`; on the CPU.
+
+    Raises:
+        ValueError: One without rows.
+    """
+    if any(part is not None and not len(part) for part in given):
         raise ValueError("given: a condition needs at least one row")
-    return part.detach().cpu()[torch.arange(count) % len(part)]
+    return Condition(
+        *(p if p is None else p.detach().cpu()[torch.arange(count) % len(p)] for p in given)
+    )
 
 
 def taken(denoiser: Mapping[str, Any]) -> tuple[int | None, int] | None:

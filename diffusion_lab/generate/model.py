@@ -161,6 +161,18 @@ class TrainedModel(Generates, nn.Module):
         """Where its weights are."""
         return next(self.parameters()).device
 
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Take all weights from a state dict.
+
+        Raises:
+            CheckpointError: One is of another kind of numbers than the network has.
+            RuntimeError: One is missing, too many, or of another shape.
+        """
+        for name, own in self.state_dict().items():
+            if name in state and state[name].is_floating_point() != own.is_floating_point():
+                raise CheckpointError(f"the checkpoint holds {state[name].dtype} as {name}")
+        self.load_state_dict(state)
+
 
 class TrainedClassifier(DrawsNothing, TrainedModel):
     """A classifier of noisy images as a checkpoint describes it."""

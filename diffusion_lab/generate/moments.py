@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from diffusion_lab.diffusion.conditions import Condition
-from diffusion_lab.generate.initial_state import Start
 from diffusion_lab.generate.model import Generates
+from diffusion_lab.generate.multi_device import Request
 from diffusion_lab.spread import spread
 
 
-def moments(
-    model: Generates,
-    given: Condition,
-    count: int,
-    seed: int,
-    size: int,
-    number: int,
-    start: Start | None = None,
-) -> tuple[list[float], list[Tensor], list[Tensor]]:
-    """t, x_t and x0-hat, each (count, *shape), at `number` steps spread over every trajectory."""
+class Moments(NamedTuple):
+    """Some steps of every trajectory, in the order of sampling.
+
+    Attributes:
+        times: t of each.
+        states: x_t of each, (N, *shape), float32 on the CPU.
+        estimates: x0-hat of each, the same.
+    """
+
+    times: list[float]
+    states: list[Tensor]
+    estimates: list[Tensor]
+
+
+def moments(model: Generates, request: Request, number: int) -> Moments:
+    """What a request's samples went through, at `number` steps spread over every trajectory."""
+    count, given, seed, size, start = request
     sampler = model.drawing.sampler
     if sampler is None:
         raise ValueError("sampler=None: this model has no sampler of its own; give one")
@@ -42,4 +50,4 @@ def moments(
                 states[len(at)].append(step.x_t.float().cpu())
                 estimates[len(at)].append(step.x0.float().cpu())
                 at.append(float(step.t.t.mean()))
-    return at, [torch.cat(parts) for parts in states], [torch.cat(p) for p in estimates]
+    return Moments(at, [torch.cat(p) for p in states], [torch.cat(p) for p in estimates])

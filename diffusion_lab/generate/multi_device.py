@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
 
     Attributes:
         samples: float32 (N, *shape) on the CPU.
-        asked: Images that the network was asked for.
+        asked: Images that the network was asked for, where they were counted.
         seconds: Of drawing; of several devices the longest.
     """
 
@@ -44,7 +44,7 @@ class Drawn(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Which images are drawn, see `Generates.sample`."""
+    """Which images are drawn, see `Generates.sample`; `given` has a row for each."""
 
     count: int  # type: ignore[assignment]
     given: Condition
@@ -82,7 +82,8 @@ def draw(
         source: Where the other devices' processes get theirs from.
         devices: How many devices, or processes on the CPU, which divide its threads.
         request: What to draw.
-        counting: For the first share, whose progress can be told.
+        counting: Counts the images of the first share, whose progress can be told; None: nobody
+            asks for numbers.
 
     Raises:
         ValueError: More devices than there are.
@@ -158,13 +159,14 @@ def _share_of(
     if count <= 0:
         return Drawn(torch.empty(0, *model.shape), 0, 0.0)
     began = time.perf_counter()
-    with (counting or _counted)(model.diffusion.denoiser) as calls:
-        samples = model.sample(
+    with counting(model.diffusion.denoiser) if counting else nullcontext([]) as calls:
+        samples = model.drawing.samples(
+            model.diffusion,
             count,
-            given=request.given,
-            seed=request.seed,
-            batch_size=request.batch_size,
-            start=request.start,
-            first=first,
+            request.given,
+            request.seed,
+            request.batch_size,
+            request.start,
+            first,
         ).cpu()  # waits for an accelerator
     return Drawn(samples, sum(calls), time.perf_counter() - began)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from PIL import Image
 from torch import Tensor
 
+from diffusion_lab.pixels import refuse_shape
 from diffusion_lab.reporting.grids import TILES, image_grid
 from diffusion_lab.reporting.points import scatter_image
 
@@ -34,17 +33,3 @@ def picture(
     cloud = scatter_image(samples, limit=limit)
     cloud.info[TILES] = f"{cloud.width} {cloud.height} 0 0 1 1"
     return cloud
-
-
-def refuse_shape(shape: Sequence[int]) -> None:
-    """Refuse samples of a shape that cannot be drawn.
-
-    Raises:
-        ValueError: neither (1 or 3, H, W) nor (2,).
-    """
-    shape = tuple(shape)
-    if shape != (2,) and not (len(shape) == 3 and shape[0] in (1, 3)):
-        raise ValueError(
-            f"shape={shape}: images (1, H, W) or (3, H, W) and points (2,) can be drawn; for "
-            "other data switch the pictures off (null in place of the callback or the page)"
-        )

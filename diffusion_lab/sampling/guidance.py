@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_lab.diffusion.conditions import Condition, Query, with_each
-from diffusion_lab.diffusion.gaussian import Level, along, combine
-from diffusion_lab.diffusion.model import Denoised, DenoiseFn, GaussianDiffusion
+from diffusion_lab.diffusion.conditions import Query
+from diffusion_lab.diffusion.gaussian import Level, along, combine, extrapolated
+from diffusion_lab.diffusion.model import Denoised, DenoiseFn, GaussianDiffusion, ask_each
 from diffusion_lab.errors import ArgumentError
 from diffusion_lab.sampling.sampler import Model
 
@@ -86,11 +86,6 @@ def scale_at(scale: float, strength: Strength | None, level: Level) -> Tensor:
     if strength is None:
         return torch.full_like(level.t, scale)
     return 1.0 + (scale - 1.0) * strength(level)
-
-
-def extrapolated(u: Tensor, c: Tensor, scale: Tensor) -> Tensor:
-    """The point u + scale (c - u), (B, *)."""
-    return combine((scale, c), (1.0 - scale, u))
 
 
 class Rule(ABC):
@@ -207,25 +202,24 @@ class ClassifierFree:
         rule = self.rule.fresh()
 
         def guided(query: Query) -> Denoised:
-            given = query.given
+            scale, given = scale_at(self.scale, self.strength, query.at), query.given
             if given.empty:
                 return model(query)
             if given.label is not None and given.label.ndim == 2:
-                return self._composed(model, query, given.label)
-            scale = scale_at(self.scale, self.strength, query.at)
+                return self._composed(model, query, given.label, scale)
             if bool((scale == 1).all()):
                 return model(query)
             null = given.null(model.num_classes)
             if bool((scale == 0).all()):
                 return model(query._replace(given=null))
-            c, u = _together(model, query, (given, null))
+            c, u = ask_each(model, query, (given, null))
             plain = along((scale == 1).double(), c.x0) * torch.ones_like(c.x0)
             x0 = torch.where(plain > 0, c.x0, rule(u.x0, c.x0, scale))
             return c._replace(x0=x0)
 
         return guided
 
-    def _composed(self, model: Model, query: Query, label: Tensor) -> Denoised:
+    def _composed(self, model: Model, query: Query, label: Tensor, scale: Tensor) -> Denoised:
         """The answer to rows of classes (B, K), some of them negated."""
         if not isinstance(self.rule, Extrapolate):
             raise ArgumentError(
@@ -236,20 +230,12 @@ class ClassifierFree:
         rows = label.unbind(1)
         classes = [query.given._replace(label=torch.where(row < 0, ~row, row)) for row in rows]
         null = classes[0].null(model.num_classes)
-        *parts, u = _together(model, query, (*classes, null))
-        scale = scale_at(self.scale, self.strength, query.at)
+        *parts, u = ask_each(model, query, (*classes, null))
         x0 = u.x0
         for row, part in zip(rows, parts, strict=True):
             sign = torch.where(row < 0, -1.0, 1.0).double().cpu()
             x0 = combine((1.0, x0), (sign * scale, part.x0 - u.x0))
         return u._replace(x0=x0)
-
-
-def _together(model: Model, query: Query, givens: Sequence[Condition]) -> list[Denoised]:
-    """The model's answers to the query under each condition, in one call."""
-    answer, n = model(with_each(query, givens)), len(givens)
-    parts = [[None] * n if part is None else list(part.chunk(n)) for part in answer]
-    return [Denoised(*same) for same in zip(*parts, strict=True)]
 
 
 def refuse_other_schedule(model: Model, other: GaussianDiffusion, name: str) -> None:

@@ -17,11 +17,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.gaussian import Level, combine, levels, transition
@@ -152,18 +153,18 @@ class Sampler(ABC):
         self,
         denoise: DenoiseFn,
         schedule: Schedule,
-        times: Tensor,
+        path: Sequence[Level],
         x: Tensor,
         noise: Noise,
         constraint: StateConstraint | None = None,
     ) -> Iterator[Step]:
-        """Yield every step along `times`, from state x at times[0].
+        """Yield every step along the levels of `path`, from state x at path[0].
 
-        A pair that rises is forward noise, q(x_t | x_s), and clears the past, unless the sampler
-        inverts.
+        `levels(schedule(sampler.times(schedule)))` is the sampler's own path. A pair that rises is
+        forward noise, q(x_t | x_s), and clears the past, unless the sampler inverts.
         """
         past: deque[Step] = deque(maxlen=self.memory)
-        for t, s in pairwise(levels(schedule(times))):
+        for t, s in pairwise(path):
             if s.t > t.t and not self.inverts:
                 r, v = transition(t, s)
                 x = combine((r, x), (v.sqrt(), noise.normal(x)))
@@ -180,6 +181,17 @@ class Sampler(ABC):
             x = step.x
             past.append(step)
             yield step
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode (no dropout), and back into what it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 @torch.no_grad()
@@ -221,13 +233,17 @@ def trajectory(
     parameter = next(model.parameters(), None)
     like = torch.zeros(0) if parameter is None else parameter
     times = sampler.times(model.schedule, start)
-    if x is None:
+    if x is not None:
+        path = levels(model.schedule(times))
+    else:
         if sampler.inverts:
             raise ValueError(f"{type(sampler).__name__} starts from images: give x")
         blank = torch.empty((num_samples, *shape), dtype=like.dtype, device=like.device)
-        x = model.prior(model.schedule(times[0]), noise.normal(blank))
+        eps = noise.normal(blank)
+        path = levels(model.schedule(times))
+        x = model.prior(path[0], eps)
     denoise = denoiser_of(model, guidance, given.to(x.device), x0_constraint)
-    yield from sampler.trajectory(denoise, model.schedule, times, x, noise, constraint)
+    yield from sampler.trajectory(denoise, model.schedule, path, x, noise, constraint)
 
 
 def sample(

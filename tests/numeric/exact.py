@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.conditions import Condition, Query
-from diffusion_lab.diffusion.gaussian import Level
+from diffusion_lab.diffusion.gaussian import Level, levels
 from diffusion_lab.diffusion.model import Denoised
 from diffusion_lab.diffusion.objectives import Batch, TrainContext
 
@@ -93,4 +93,6 @@ class Drawn:
 def run(sampler, denoise, schedule, x, noise=None, times=None):
     """The last step of a sampling run."""
     times = sampler.times(schedule) if times is None else times
-    return list(sampler.trajectory(denoise, schedule, times, x, noise or Drawn()))[-1]
+    return list(
+        sampler.trajectory(denoise, schedule, levels(schedule(times)), x, noise or Drawn())
+    )[-1]

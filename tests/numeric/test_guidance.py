@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_lab.diffusion.conditions import Condition, Query
-from diffusion_lab.diffusion.gaussian import eps_from
+from diffusion_lab.diffusion.gaussian import eps_from, levels
 from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
 from diffusion_lab.diffusion.parameterizations import Velocity
 from diffusion_lab.diffusion.schedules import LinearBetas, RectifiedFlow
@@ -357,7 +357,12 @@ def test_inpainting_keeps_the_known_part():
     x = torch.randn(20_000, 6, generator=torch.Generator().manual_seed(1)).double()
     steps = list(
         DDPM(50).trajectory(
-            data, schedule, DDPM(50).times(schedule), x, Drawn(2), Inpaint(image, known)
+            data,
+            schedule,
+            levels(schedule(DDPM(50).times(schedule))),
+            x,
+            Drawn(2),
+            Inpaint(image, known),
         )
     )
     assert torch.equal(steps[-1].x[:, known > 0], image[:3].expand(20_000, 3))

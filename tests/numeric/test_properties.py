@@ -818,7 +818,7 @@ def test_one_step_is_the_estimate_itself(schedule, data, seed):
     assert torch.equal(out, ask(MIXTURE, x, schedule(1.0)).x0) and noise.calls == 0
     sampler.steps = 3
     *_, before, last = sampler.trajectory(
-        MIXTURE, schedule, sampler.times(schedule), x, Fixed(seed, range(3))
+        MIXTURE, schedule, levels(schedule(sampler.times(schedule))), x, Fixed(seed, range(3))
     )
     assert torch.equal(last.x, last.x0) and last.s.sigma == 0
     assert torch.equal(last.x, ask(MIXTURE, last.x_t, last.t).x0)
@@ -855,7 +855,7 @@ def test_solvers_follow_the_path_of_a_known_image(schedule, grid, data, seed):
     x0, eps = normal(seed, 2), normal(seed + 1, 3, 2)
     times = sampler.times(schedule)
     start = marginal(x0.expand(3, 2), eps, schedule(times[0]))
-    for step in sampler.trajectory(Constant(x0), schedule, times, start, None):
+    for step in sampler.trajectory(Constant(x0), schedule, levels(schedule(times)), start, None):
         expected = marginal(x0.expand(3, 2), eps, step.s)
         assert (step.x - expected).abs().max() < 1e-10 * (1 + float(step.t.sigma))
 
@@ -959,7 +959,9 @@ def test_samplers_depend_on_the_log_snr_alone(schedules, gaps, data, seed):
     for schedule in schedules:
         times = torch.cat((schedule.time_of(log_snr), torch.zeros(1, dtype=torch.float64)))
         x = z * schedule(times[0]).alpha
-        steps = list(sampler.trajectory(MIXTURE, schedule, times, x, Fixed(seed, range(2))))
+        steps = list(
+            sampler.trajectory(MIXTURE, schedule, levels(schedule(times)), x, Fixed(seed, range(2)))
+        )
         ends.append((steps[-2].x / steps[-2].s.alpha, steps[-1].x))
     for one, two in zip(*ends, strict=True):
         assert (one - two).abs().max() < 1e-6 * (1 + float(one.abs().max()))
@@ -989,7 +991,7 @@ def test_a_walk_can_be_cut_where_nothing_is_remembered(schedule, steps, cut, dat
     cut = min(cut, steps - 1)
     whole = run(sampler, MIXTURE, schedule, x, Fixed(seed, range(2)), times).x
     noise = Fixed(seed, range(2))
-    for step in sampler.trajectory(MIXTURE, schedule, times[: cut + 1], x, noise):
+    for step in sampler.trajectory(MIXTURE, schedule, levels(schedule(times[: cut + 1])), x, noise):
         x = step.x
     assert torch.equal(run(sampler, MIXTURE, schedule, x, noise, times[cut:]).x, whole)
 

@@ -280,7 +280,11 @@ def test_rising_times_are_forward_noise():
     schedule = RectifiedFlow()
     times = torch.tensor([0.5, 0.2, 0.6, 0.0], dtype=torch.float64)
     denoise = Constant(torch.zeros(2).double())
-    steps = list(DDIM().trajectory(denoise, schedule, times, torch.randn(4, 2).double(), Drawn()))
+    steps = list(
+        DDIM().trajectory(
+            denoise, schedule, levels(schedule(times)), torch.randn(4, 2).double(), Drawn()
+        )
+    )
     assert [float(step.s.t) for step in steps] == [0.2, 0.0]
     assert float(steps[1].t.t) == 0.6
 
@@ -308,7 +312,7 @@ def test_guidance_is_affine_in_the_scale(scale):
 
 def test_guidance_of_an_unconditional_model_is_refused():
     m = model()
-    m.denoiser.num_classes = None
+    m.num_classes = None
     with pytest.raises(ValueError, match="without classes"):
         ask(ClassifierFree(2.0)(m), torch.zeros(1, 6), RectifiedFlow()(0.7), torch.tensor([1]))
 
@@ -370,7 +374,9 @@ def test_sample_noise():
 @pytest.mark.parametrize("sampler", [*makers(6), DPMSolver2S(6), DPMSolverMultistep(6)])
 def test_a_step_tells_what_was_asked_and_answered(sampler):
     flow, x = RectifiedFlow(), torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    for step in sampler.trajectory(DATA, flow, sampler.times(flow), x.double(), Drawn()):
+    for step in sampler.trajectory(
+        DATA, flow, levels(flow(sampler.times(flow))), x.double(), Drawn()
+    ):
         assert torch.equal(step.x0, ask(DATA, step.x_t, step.t).x0)
 
 

@@ -282,7 +282,7 @@ def test_churn_never_leaves_the_schedule():
     denoise = Constant(torch.zeros(2).double())
     steps = list(
         Heun(5, frame=VE(), churn=50.0).trajectory(
-            denoise, schedule, Trailing()(schedule, 5), normal(3, 2), Drawn()
+            denoise, schedule, levels(schedule(Trailing()(schedule, 5))), normal(3, 2), Drawn()
         )
     )
     assert all(float(step.t.t) <= 1.0 for step in steps)
@@ -297,7 +297,7 @@ def test_adaptive_keeps_its_tolerance(schedule):
     for tolerance in (1e-3, 1e-5):
         steps = list(
             Adaptive(rtol=tolerance, atol=tolerance).trajectory(
-                DATA, schedule, Adaptive().times(schedule), x, Drawn()
+                DATA, schedule, levels(schedule(Adaptive().times(schedule))), x, Drawn()
             )
         )
         end = schedule(schedule.t_min)
@@ -379,7 +379,9 @@ def test_inversion_starts_from_the_image_and_ends_at_the_noisiest():
     schedule = LinearBetas(100)
     times = DDIMInversion(10).times(schedule)
     assert (times.diff() > 0).all() and times[-1] == 1 and times[0] == pytest.approx(0.1)
-    steps = list(DDIMInversion(10).trajectory(DATA, schedule, times, normal(2, 3), Drawn()))
+    steps = list(
+        DDIMInversion(10).trajectory(DATA, schedule, levels(schedule(times)), normal(2, 3), Drawn())
+    )
     assert len(steps) == 9 and float(steps[-1].s.t) == 1
 
 
@@ -388,7 +390,7 @@ def test_ddim_inversion_undoes_a_single_step_of_a_constant_estimate():
     denoise = Constant(torch.tensor([0.5, -0.5]).double())
     up = run(DDIMInversion(20), denoise, schedule, x).x
     times = DDIMInversion(20).times(schedule).flip(0)
-    down = list(DDIM(20).trajectory(denoise, schedule, times, up, Drawn()))[-1].x
+    down = list(DDIM(20).trajectory(denoise, schedule, levels(schedule(times)), up, Drawn()))[-1].x
     assert (down - x).abs().max() < 1e-12
 
 

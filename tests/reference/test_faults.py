@@ -97,7 +97,7 @@ def third_order(eta, step):
 
     times = schedule.time_of(-2 * SIGMAS[:4].log())
     sampler = DPMSolverMultistep(3, order=3, eta=eta)
-    steps = list(sampler.trajectory(denoise, schedule, times, x, Silent()))
+    steps = list(sampler.trajectory(denoise, schedule, levels(schedule(times)), x, Silent()))
     low, high = float(-SIGMAS[2].log()), float(-SIGMAS[3].log())
     before = steps[1].x
     closed = math.exp(-(1 + eta) * (high - low)) * before + integral(low, high, eta)

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from diffusion_lab.files import write_atomically
-from diffusion_lab.generate.generation import evaluating
+from diffusion_lab.sampling.sampler import evaluating
 from diffusion_lab.training.loggers import log_images
 from diffusion_lab.training.module import DiffusionModule
 from diffusion_lab.training.pages import Page

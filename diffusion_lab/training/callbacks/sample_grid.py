@@ -81,7 +81,7 @@ class SampleGrid(Callback):
         if stage != "fit":
             return
         from diffusion_lab.errors import ConfigError
-        from diffusion_lab.reporting.pictures import refuse_shape
+        from diffusion_lab.pixels import refuse_shape
 
         try:
             refuse_shape(pl_module.shape)

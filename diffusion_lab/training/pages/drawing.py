@@ -58,7 +58,7 @@ class Drawn:
         Raises:
             ValueError: which, and why.
         """
-        from diffusion_lab.reporting.pictures import refuse_shape
+        from diffusion_lab.pixels import refuse_shape
 
         refuse_shape(model.shape)
         expand_labels(self.label, self.num_samples, model.num_classes)
