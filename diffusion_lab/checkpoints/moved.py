@@ -7,7 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
+_GUIDANCE = {
+    "strength": ("Interval", "PowerCosine"),
+    "classifier_free": ("ClassifierFree", "Extrapolate", "Rescaled", "Projected"),
+    "second_model": ("AutoGuidance", "ClassifierGuidance"),
+}
 MOVED = {
+    **{
+        f"diffusion_lab.sampling.guidance.{name}": f"diffusion_lab.sampling.guidance.{file}.{name}"
+        for file, names in _GUIDANCE.items()
+        for name in names
+    },
     "diffusion_lab.diffusion.objectives.Objective": "diffusion_lab.diffusion.objectives.Regression",
     "diffusion_lab.training.stored_model.StoredModel": "diffusion_lab.loading.StoredModel",
 }

@@ -175,7 +175,7 @@ class GaussianDiffusion(nn.Module):
     def _output(self, query: Query, x: Tensor) -> Tensor:
         """The network's output for the scaled input x, of x's dtype."""
         c_noise, given = self._c_noise(query.at, x), query.given
-        named = {"vector": given.vector, "image": given.image, "estimate": given.estimate}
+        named = {name: part for name, part in given._asdict().items() if name != "label"}
         if self.self_conditioning and given.estimate is None:
             named["estimate"] = torch.zeros_like(x)
         if getattr(self.denoiser, "two_times", False):

@@ -15,7 +15,7 @@ from diffusion_lab.generate.given import expand_given
 from diffusion_lab.generate.initial_state import Start
 from diffusion_lab.generate.labels import Label
 from diffusion_lab.sampling import sampler as sampling
-from diffusion_lab.sampling.guidance import ClassifierFree
+from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint, evaluating
 

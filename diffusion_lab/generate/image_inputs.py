@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from diffusion_lab.diffusion.conditions import Condition
@@ -46,8 +47,7 @@ def read_image(path: str | Path, shape: Sequence[int], key: str = "image") -> Te
             f"{width} x {height}"
         )
     values = torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
-    values = values.view(height, width, channels).permute(2, 0, 1)
-    return from_bytes(values)
+    return from_bytes(rearrange(values, "(h w c) -> c h w", h=height, w=width))
 
 
 def held_out_image(data: Any, number: int) -> Tensor:
@@ -148,7 +148,7 @@ def typed_start(
     if images is None:
         return None
     if not interpolate:
-        repeated = images.repeat(-(-count // len(images)), *[1] * (images.ndim - 1))[:count]
+        repeated = images[torch.arange(count) % len(images)]
         return Start(repeated, time, None if known is None else known_mask(known, model.shape))
     own = model.drawing.sampler
     up = DDIMInversion(None if own is None else own.steps, None if own is None else own.grid)

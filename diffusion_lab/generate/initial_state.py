@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import marginal
@@ -61,8 +62,8 @@ def between_noises(
 def _ways(ends: Tensor, frames: int) -> Tensor:
     """Spherical ways between ends 2k and 2k + 1, (rows * frames, *shape), row by row."""
     weights = torch.linspace(0, 1, frames).tolist()
-    ways = torch.stack([slerp(ends[0::2], ends[1::2], weight) for weight in weights], dim=1)
-    return ways.flatten(0, 1)
+    ways = [slerp(ends[0::2], ends[1::2], weight) for weight in weights]
+    return rearrange(ways, "frames rows ... -> (rows frames) ...")
 
 
 def between_inverted(ends: Tensor, frames: int) -> Start:

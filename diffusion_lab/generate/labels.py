@@ -9,7 +9,7 @@ A prompt composes classes:
 
 "3 or 8, not 4" is half threes and half eights, none of which looks like a four. "or" is exact: to
 draw from a mixture is to draw a component first. "and" and "not" add and subtract score differences
-(`sampling.guidance.ClassifierFree`).
+(`ClassifierFree`).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -91,12 +92,11 @@ def image_grid(
     columns = min(columns, len(pixels))
     rows = -(-len(pixels) // columns)
     down, across = height + caption + gap, width + gap
-    shape = (rows * down + gap, columns * across + gap, *pixels.shape[3:])
-    sheet = np.full(shape, BACKGROUND, dtype=np.uint8)
-    for k, tile in enumerate(pixels):
-        top, left = gap + (k // columns) * down, gap + (k % columns) * across
-        sheet[top : top + height, left : left + width] = tile
-    picture = Image.fromarray(sheet)
+    tiles = np.full((rows * columns, down, across, *pixels.shape[3:]), BACKGROUND, dtype=np.uint8)
+    tiles[: len(pixels), gap : gap + height, gap:] = pixels
+    sheet = rearrange(tiles, "(rows columns) h w ... -> (rows h) (columns w) ...", rows=rows)
+    margin = [(0, gap), (0, gap), (0, 0)][: sheet.ndim]
+    picture = Image.fromarray(np.pad(sheet, margin, constant_values=BACKGROUND))
     picture.info[TILES] = f"{width} {height} {gap} {caption} {columns} {len(pixels)}"
     if labels is not None:
         corners = [

@@ -16,16 +16,14 @@ from diffusion_lab.diffusion.schedules import LinearBetas, RectifiedFlow
 from diffusion_lab.errors import ArgumentError
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.constraints import DynamicThreshold, Inpaint
-from diffusion_lab.sampling.guidance import (
-    AutoGuidance,
+from diffusion_lab.sampling.guidance.classifier_free import (
     ClassifierFree,
-    ClassifierGuidance,
     Extrapolate,
-    Interval,
-    PowerCosine,
     Projected,
     Rescaled,
 )
+from diffusion_lab.sampling.guidance.second_model import AutoGuidance, ClassifierGuidance
+from diffusion_lab.sampling.guidance.strength import Interval, PowerCosine
 from diffusion_lab.sampling.interpolation import slerp
 from diffusion_lab.sampling.sampler import SelfConditioned, denoiser_of, sample, trajectory
 

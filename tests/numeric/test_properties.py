@@ -79,15 +79,9 @@ from diffusion_lab.sampling.grids import (
     Trailing,
     UniformLogSNR,
 )
-from diffusion_lab.sampling.guidance import (
-    AutoGuidance,
-    ClassifierFree,
-    ClassifierGuidance,
-    Interval,
-    PowerCosine,
-    Projected,
-    Rescaled,
-)
+from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree, Projected, Rescaled
+from diffusion_lab.sampling.guidance.second_model import AutoGuidance, ClassifierGuidance
+from diffusion_lab.sampling.guidance.strength import Interval, PowerCosine
 from diffusion_lab.sampling.interpolation import slerp
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
 from diffusion_lab.sampling.noise import SampleNoise

@@ -20,7 +20,7 @@ from diffusion_lab.sampling.adaptive import Adaptive
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.constraints import Clip, Inpaint
 from diffusion_lab.sampling.grids import Leading, Linspace, Trailing, UniformLogSNR
-from diffusion_lab.sampling.guidance import ClassifierFree
+from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
 from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.ode import RK4, AdamsBashforth, Heun, Straight

@@ -17,7 +17,7 @@ from diffusion_lab.diffusion.objectives import Batch, Objective, TrainContext
 from diffusion_lab.diffusion.parameterizations import Velocity
 from diffusion_lab.diffusion.schedules import RectifiedFlow
 from diffusion_lab.sampling.ancestral import DDIM, DDIMInversion
-from diffusion_lab.sampling.guidance import ClassifierFree
+from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.sampling.ode import Heun
 from diffusion_lab.sampling.sampler import sample, trajectory
 

@@ -17,7 +17,7 @@ from diffusion_lab.diffusion.schedules import LinearBetas
 from diffusion_lab.diffusion.times import ImportanceTime
 from diffusion_lab.diffusion.weights import ConstantWeight, SquaredError
 from diffusion_lab.generate.labels import expand_labels
-from diffusion_lab.sampling.guidance import ClassifierFree
+from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout, set_global_flags
 from diffusion_lab.training.schedulers import Constant, Cosine, Linear, WarmupSchedule
 

@@ -9,16 +9,16 @@ from diffusion_lab.checkpoints.format import read_checkpoint, write_checkpoint
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.errors import CheckpointError, ConfigError
 from diffusion_lab.sample import sample
-from diffusion_lab.sampling.guidance import ClassifierFree
+from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 
 STORED = Path(__file__).parents[1] / "net" / "format_1.ckpt"
 GUIDANCES = {
     "auto": {
-        "_target_": "diffusion_lab.sampling.guidance.AutoGuidance",
+        "_target_": "diffusion_lab.sampling.guidance.second_model.AutoGuidance",
         "weak": {"_target_": "diffusion_lab.loading.StoredModel"},
     },
     "classifier": {
-        "_target_": "diffusion_lab.sampling.guidance.ClassifierGuidance",
+        "_target_": "diffusion_lab.sampling.guidance.second_model.ClassifierGuidance",
         "classifier": {"_target_": "diffusion_lab.training.stored_model.StoredModel"},
     },
 }

@@ -19,7 +19,7 @@ from diffusion_lab.diffusion.times import LogitNormalTime
 from diffusion_lab.diffusion.weights import ConstantWeight, SquaredError
 from diffusion_lab.sampling.ancestral import DDIM
 from diffusion_lab.sampling.grids import Trailing
-from diffusion_lab.sampling.guidance import ClassifierFree
+from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.training.callbacks import Checkpoints, NonFiniteGuard
 from diffusion_lab.training.checkpoint_io import VerifiedCheckpoints
 from diffusion_lab.training.ema import EMA
