@@ -19,7 +19,7 @@ from diffusion_lab.config.components import build
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.errors import CheckpointError, ConfigError, UserError
 from diffusion_lab.generate.generation import Drawing
-from diffusion_lab.generate.model import TrainedClassifier, TrainedModel
+from diffusion_lab.generate.model import TrainedModel
 from diffusion_lab.generate.multi_device import Source
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ TRAINING_PARTS = (*_OF_MODEL, "objective", *_OF_DRAWING, "optimizer", "lr_schedu
 """Nodes of a configuration that become arguments of the LightningModule's constructor."""
 
 _OF_DIFFUSION = ("data_mean", "data_std", "input_scaling", "matched_prior")
-_CLASSIFIER = "NoisyClassifier"
 
 
 def load(
@@ -136,8 +135,7 @@ def build_model(config: Mapping[str, Any], trust: Sequence[str] = (), **parts: A
         **{name: parts[name] for name in _OF_DRAWING},
         clip=bool(model.get("clip_samples")),
     )
-    classifier = str(model.get("_target_")).rpartition(".")[2] == _CLASSIFIER
-    return (TrainedClassifier if classifier else TrainedModel)(diffusion, drawing, config)
+    return TrainedModel(diffusion, drawing, config)
 
 
 def build_training(config: Mapping[str, Any], *, trust: Sequence[str] = ()) -> DiffusionModule:

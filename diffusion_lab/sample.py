@@ -71,15 +71,14 @@ def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
     options, labels, parts = validated(cfg, stored)
     import torch
 
-    from diffusion_lab.generate.model import TrainedClassifier
+    from diffusion_lab.generate.generation import refuse_classifier
     from diffusion_lab.generate.moments import moments
     from diffusion_lab.generate.multi_device import Request, draw
     from diffusion_lab.loading import device_of, restored, source_of
 
     source = source_of(cfg.ckpt, cfg.weights, cfg.trust, **parts)
     model = restored(checkpoint, cfg.weights, device_of(cfg.device), cfg.trust, **parts)
-    if isinstance(model, TrainedClassifier):
-        model.sample(1)  # refuses, with what to type instead
+    refuse_classifier(model.diffusion)
     size = int(cfg.batch_size or max(BATCH, BATCH_NUMBERS // math.prod(model.drawing.shape)))
     out = Path(str(cfg.out)).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)

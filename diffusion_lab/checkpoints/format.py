@@ -34,7 +34,7 @@ from torch import Tensor
 
 from diffusion_lab.checkpoints.finding import candidates_in, find_checkpoint
 from diffusion_lab.checkpoints.malformed import malformed
-from diffusion_lab.checkpoints.moved import renamed
+from diffusion_lab.checkpoints.moved import in_todays_terms
 from diffusion_lab.checkpoints.sealing import check_seal, seal
 from diffusion_lab.errors import CheckpointError
 from diffusion_lab.files import write_atomically
@@ -102,7 +102,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     wrong = next(malformed(checkpoint), None)
     if wrong:
         raise CheckpointError(f"checkpoint {file} is no checkpoint of a run: {wrong}")
-    own["config"] = renamed(own.get("config") or {})
+    in_todays_terms(own)
     return checkpoint
 
 

@@ -27,6 +27,26 @@ MOVED_WEIGHTS: dict[str, str] = {}
 """Old dotted name of a submodule or a tensor in a module's state -> new one."""
 
 
+_CLASSIFIER = "diffusion_lab.training.noisy_classifier.NoisyClassifier"
+"""A module of its own before it became an objective of the one module."""
+
+
+def in_todays_terms(own: dict[str, Any]) -> None:
+    """Rewrite the description of a run, `checkpoint["diffusion_lab"]`, of an older version."""
+    config = own["config"] = renamed(own.get("config") or {})
+    model, objective = config.get("model"), config.get("objective")
+    if isinstance(model, dict) and model.get("_target_") == _CLASSIFIER:
+        time = objective.get("time") if isinstance(objective, Mapping) else None
+        model["_target_"] = "diffusion_lab.training.module.DiffusionModule"
+        target = "diffusion_lab.diffusion.objectives.Classification"
+        config["objective"] = {"_target_": target, "time": time}
+        gone = ("model", "objective/coupling", "objective/error", "objective/weight")
+        kept = {
+            group: name for group, name in (own.get("choices") or {}).items() if group not in gone
+        }
+        own["choices"] = kept | {"objective": "classifier"}
+
+
 def renamed(node: Any) -> Any:
     """Plain data with every old `_target_` replaced by the new one."""
     if isinstance(node, Mapping):

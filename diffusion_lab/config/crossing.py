@@ -17,6 +17,10 @@ _SHARDING = ("fsdp", "deepspeed", "modelparallel")
 """In the names of strategies that keep a part of the weights on each device."""
 _STORED_MODEL = "diffusion_lab.loading.StoredModel"
 """What reads the model of another run from its `path`."""
+_CLASSIFYING = (
+    "diffusion_lab.diffusion.objectives.Classification",
+    "diffusion_lab.denoisers.classifier.NoiseClassifier",
+)
 _ENDS = ("", "_find_unused_parameters_true", "_find_unused_parameters_false")
 _STRATEGIES = (
     *("auto", "single_device", "single_xla", "xla", "xla_debug"),
@@ -42,6 +46,7 @@ def cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
         faults.append(("trainer.strategy", strategy))
     faults += _faults_of_data(plain.get("data"))
     faults += _faults_of_labels(plain)
+    faults += _faults_of_classifier(plain)
     faults += _faults_of_optimizer(plain.get("optimizer"))
     excluded = _fault_of_exclude(plain.get("data") or {})
     if excluded:
@@ -161,6 +166,19 @@ def _faults_of_data(data: Any) -> list[tuple[str, str]]:
         text = f"data.num_classes={classes}: {name} has {len(known)}; give that or null"
         faults.append(("data.num_classes", text))
     return faults
+
+
+def _faults_of_classifier(plain: dict[str, Any]) -> list[tuple[str, str]]:
+    """A network that classifies, and the objective that trains one, go together."""
+    targets = [(plain.get(node) or {}).get("_target_") for node in ("objective", "denoiser")]
+    classifies = [target in _CLASSIFYING for target in targets]
+    if not all(targets) or classifies[0] == classifies[1]:
+        return []
+    text = (
+        "objective=classifier trains denoiser=classifier, and nothing else does: take both, as "
+        "experiment=noisy_classifier does, or neither"
+    )
+    return [("objective._target_", text)]
 
 
 def _faults_of_labels(plain: dict[str, Any]) -> list[tuple[str, str]]:

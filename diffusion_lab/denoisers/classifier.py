@@ -28,7 +28,10 @@ class NoiseClassifier(nn.Module):
     Attributes:
         channels: Channels of the image.
         num_classes: Number of classes, K.
+        denoises: That it does not.
     """
+
+    denoises = False
 
     def __init__(
         self,

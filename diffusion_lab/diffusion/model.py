@@ -81,6 +81,8 @@ class GaussianDiffusion(nn.Module):
     Attributes:
         num_classes: Classes of the network without the null class; None where it has none.
         self_conditioning: Whether the network takes its last x0-hat as `estimate`.
+        denoises: Whether the network's output is F: that of a classifier of noisy images, which
+            says so by an attribute of this name, is not.
 
     Raises:
         ValueError: data_std <= 0, or a parameterization that cannot recover x0 on this schedule.
@@ -109,6 +111,7 @@ class GaussianDiffusion(nn.Module):
         self.matched_prior = matched_prior
         self.num_classes: int | None = getattr(denoiser, "num_classes", None)
         self.self_conditioning = bool(getattr(denoiser, "self_conditioning", False))
+        self.denoises = bool(getattr(denoiser, "denoises", True))
 
     def forward(self, query: Query) -> Denoised:
         """x0-hat of `query.x` (B, *) at the level `query.at`, where sigma > 0."""

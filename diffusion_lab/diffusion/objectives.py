@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.couplings import Coupling, Independent
@@ -64,6 +65,12 @@ class Objective(nn.Module, ABC):
     def forward(self, model: GaussianDiffusion, batch: Batch, ctx: TrainContext) -> Tensor:
         """Loss of each image, (B,)."""
 
+    def scores(
+        self, model: GaussianDiffusion, batch: Batch, ctx: TrainContext
+    ) -> dict[str, Tensor]:
+        """What a validation tells of each image, (B,) by name: the loss, and more if there is."""
+        return {"loss": self(model, batch, ctx)}
+
     def check(self, schedule: Schedule) -> None:
         """Refuse a schedule that cannot be trained so (ValueError)."""
 
@@ -75,7 +82,67 @@ class Objective(nn.Module, ABC):
         """Go on from it."""
 
 
-class Denoising(Objective):
+class AtOneTime(Objective):
+    """A loss of each image at one time.
+
+    Args:
+        time: Which times are trained.
+    """
+
+    def __init__(self, time: TimeLaw) -> None:
+        super().__init__()
+        self.time = time
+
+    def weighed(
+        self, model: GaussianDiffusion, schedule: Schedule, t: Tensor, loss: Tensor
+    ) -> Tensor:
+        """The loss over the density of its time, where a law draws some too often; it may learn."""
+        importance = self.time.importance(schedule, t)
+        if model.training:
+            self.time.observe(schedule, t, loss)
+        return loss if importance is None else combine((importance, loss))
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse what the time law does (ValueError)."""
+        self.time.check(schedule)
+
+    def learned_state(self) -> dict[str, Any]:
+        """What the time law learned."""
+        return self.time.state_dict()
+
+    def load_learned_state(self, state: dict[str, Any]) -> None:
+        """Hand the time law its own."""
+        self.time.load_state_dict(state)
+
+
+class Classification(AtOneTime):
+    """Cross-entropy -log p(label | x_t) in nats (Dhariwal & Nichol, arXiv 2105.05233, section 4.1).
+
+    The network maps (x_t (B, *), c_noise (B,), None) to logits (B, K) and denoises nothing;
+    schedule and time law are those of the diffusion model that it will guide.
+    """
+
+    def forward(self, model: GaussianDiffusion, batch: Batch, ctx: TrainContext) -> Tensor:
+        """Cross-entropy of each image, (B,)."""
+        return self.scores(model, batch, ctx)["loss"]
+
+    def scores(
+        self, model: GaussianDiffusion, batch: Batch, ctx: TrainContext
+    ) -> dict[str, Tensor]:
+        """Also `accuracy`: 1 where the largest logit is that of the label."""
+        x0, label, schedule = batch.x0, batch.given.label, model.schedule
+        if label is None:
+            raise ValueError("data.num_classes=null: a classifier needs classes")
+        t = self.time(schedule, ctx.noise, len(x0))
+        level = schedule(t)
+        x_t = marginal(x0, ctx.noise.normal(x0), level)
+        c_noise = schedule.conditioning(level).to(x0.device, x0.dtype)
+        logits = model.denoiser(x_t, c_noise, None).float()
+        loss = self.weighed(model, schedule, t, cross_entropy(logits, label, reduction="none"))
+        return {"loss": loss, "accuracy": (logits.argmax(1) == label).float()}
+
+
+class Denoising(AtOneTime):
     """A term of the model's answer at one time an image.
 
     Args:
@@ -96,10 +163,9 @@ class Denoising(Objective):
         coupling: Coupling | None = None,
         estimate_share: float = 0.5,
     ) -> None:
-        super().__init__()
+        super().__init__(time)
         if not 0 <= estimate_share <= 1:
             raise ArgumentError("estimate_share", estimate_share, "must lie in [0, 1]")
-        self.time = time
         self.term = term
         self.coupling = Independent() if coupling is None else coupling
         self.estimate_share = estimate_share
@@ -113,23 +179,12 @@ class Denoising(Objective):
         x_t = marginal(x0, eps, level)
         query = model.self_conditioned(Query(x_t, level, given=given), self.estimate_share, noise)
         loss: Tensor = self.term(model, Noised(x0, eps, x_t, level, model(query)))
-        importance = self.time.importance(schedule, t)
-        if model.training:
-            self.time.observe(schedule, t, loss)
-        return loss if importance is None else combine((importance, loss))
+        return self.weighed(model, schedule, t, loss)
 
     def check(self, schedule: Schedule) -> None:
         """Refuse what the term or the time law does (ValueError)."""
         self.term.check(schedule)
-        self.time.check(schedule)
-
-    def learned_state(self) -> dict[str, Any]:
-        """What the time law learned."""
-        return self.time.state_dict()
-
-    def load_learned_state(self, state: dict[str, Any]) -> None:
-        """Hand the time law its own."""
-        self.time.load_state_dict(state)
+        super().check(schedule)
 
 
 class Regression(Denoising):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.model import GaussianDiffusion
+from diffusion_lab.errors import CheckpointError
 from diffusion_lab.generate.given import expand_given
 from diffusion_lab.generate.initial_state import Start
 from diffusion_lab.generate.labels import Label
@@ -18,6 +19,19 @@ from diffusion_lab.sampling import sampler as sampling
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint, evaluating
+
+
+def refuse_classifier(model: GaussianDiffusion) -> None:
+    """Refuse to draw from a classifier of noisy images.
+
+    Raises:
+        CheckpointError: With what to type instead.
+    """
+    if not model.denoises:
+        raise CheckpointError(
+            "this run trained a classifier, which has nothing to sample; it guides other runs: "
+            "sample ckpt=RUN guidance=classifier guidance.classifier.path=THIS"
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,7 @@ class Drawing:
         start: Start | None,
     ) -> dict[str, Any]:
         """What `sampling.trajectory` is given for images first .. first + count - 1."""
+        refuse_classifier(model)
         if self.sampler is None:
             raise ValueError("sampler=None: this model has no sampler of its own; give one")
         composed = given.label is not None and given.label.ndim == 2
@@ -151,6 +166,7 @@ class Drawing:
             raise ValueError(f"t={t} must lie in (0, 1]: 0 is data, 1 is noise")
         if x_t.shape[1:] != self.shape:
             raise ValueError(f"x_t={tuple(x_t.shape)} must be a batch of {self.shape}")
+        refuse_classifier(model)
         told = expand_given(label, given, len(x_t), self.num_classes)
         if told.label is not None and told.label.ndim == 2:
             raise ValueError(f"label={label!r} composes classes, which needs guidance")

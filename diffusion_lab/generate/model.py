@@ -118,26 +118,7 @@ class Generates:
     def draws_images(self) -> bool:
         """Whether it draws grey or coloured images when asked for nothing in particular."""
         has_channels = len(self.shape) == 3 and self.shape[0] in (1, 3)
-        return self.drawing.sampler is not None and has_channels
-
-
-class DrawsNothing(Generates):
-    """What a classifier of noisy images is: it guides other models and draws nothing itself."""
-
-    draws_images = False
-
-    def sample(self, *args: Any, **options: Any) -> Tensor:
-        """Refused: a classifier draws nothing.
-
-        Raises:
-            CheckpointError: with what to type instead.
-        """
-        raise CheckpointError(
-            "this run trained a classifier, which has nothing to sample; it guides other runs: "
-            "sample ckpt=RUN guidance=classifier guidance.classifier.path=THIS"
-        )
-
-    trajectory = sample  # type: ignore[assignment]
+        return self.diffusion.denoises and self.drawing.sampler is not None and has_channels
 
 
 class TrainedModel(Generates, nn.Module):
@@ -172,7 +153,3 @@ class TrainedModel(Generates, nn.Module):
             if name in state and state[name].is_floating_point() != own.is_floating_point():
                 raise CheckpointError(f"the checkpoint holds {state[name].dtype} as {name}")
         self.load_state_dict(state)
-
-
-class TrainedClassifier(DrawsNothing, TrainedModel):
-    """A classifier of noisy images as a checkpoint describes it."""

@@ -198,17 +198,18 @@ class DiffusionModule(Generates, pl.LightningModule):
         self.by_level.start()
 
     def validation_step(self, batch: AnyBatch, batch_idx: int) -> None:
-        """Log val/loss: the objective at times and noise that are the same in every run."""
+        """Log val/loss and what else the objective scores; its noise is the same in every run."""
         batch = self.batch_of(batch)
         counts = rows_of_processes(self, len(batch.x0))
         noise = self._noise("validation", batch_idx, counts=counts)
         context = self._context(noise, batch.x0.device)
-        loss = self.objective(self.diffusion, batch, context).mean()
         # Lightning averages the processes' numbers of rows in integers: a multiple of the number of
         # processes comes out exact where they differ.
         size = len(batch.x0) * self.trainer.world_size
-        self.log("val/loss", loss, on_epoch=True, batch_size=size, sync_dist=True)
-        self.by_level.add(self, batch, counts)
+        for name, score in self.objective.scores(self.diffusion, batch, context).items():
+            self.log(f"val/{name}", score.mean(), on_epoch=True, batch_size=size, sync_dist=True)
+        if self.diffusion.denoises:
+            self.by_level.add(self, batch, counts)
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss_by_level/00-10 ... 90-100."""
@@ -263,6 +264,10 @@ class DiffusionModule(Generates, pl.LightningModule):
 
     def next_words(self, folder: Path) -> str:
         """What may be typed after `sample` once the run in `folder` has ended."""
+        if not self.diffusion.denoises:
+            return (
+                f"ckpt=RUN guidance=classifier guidance.classifier.path={folder} guidance.scale=5"
+            )
         label = min(7, (self.num_classes or 1) - 1)
         words = f"label={label} out=class_{label}.png" if self.num_classes else "out=samples.png"
         return f"ckpt={folder} num_samples=64 {words}"

@@ -81,6 +81,8 @@ def test_each_fault_is_found_alone(typed):
         ("schedule.steps=1.5", "integer"),
         ("parameterization=eps", "alpha"),
         ("trainer.max_epochs=0", "at least 1"),
+        ("objective=classifier", "trains denoiser=classifier"),
+        ("denoiser=classifier", "trains denoiser=classifier"),
     ],
 )
 def test_types_and_pairs(typed, wanted):

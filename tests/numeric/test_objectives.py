@@ -8,6 +8,7 @@ import torch
 from exact import Drawn, GaussianData, ask, loss_of
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from diffusion_lab.diffusion.bound import (
     BIN,
@@ -17,10 +18,17 @@ from diffusion_lab.diffusion.bound import (
     normal_kl,
     prior_term,
 )
+from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.couplings import Independent, OptimalTransport
 from diffusion_lab.diffusion.gaussian import levels, marginal, posterior, transition
 from diffusion_lab.diffusion.model import Denoised, GaussianDiffusion
-from diffusion_lab.diffusion.objectives import Regression, VariationalBound
+from diffusion_lab.diffusion.objectives import (
+    Batch,
+    Classification,
+    Regression,
+    TrainContext,
+    VariationalBound,
+)
 from diffusion_lab.diffusion.parameterizations import EDM, X0, Eps, V, Velocity
 from diffusion_lab.diffusion.schedules import (
     ContinuousCosine,
@@ -567,3 +575,26 @@ def test_self_conditioning_trains_on_its_own_estimate():
 def test_bad_values_are_refused(make):
     with pytest.raises(ValueError, match="="):
         make()
+
+
+def test_a_classifier_is_scored_by_its_cross_entropy():
+    class Logits(nn.Module):
+        denoises = False
+
+        def forward(self, x, c_noise, label):
+            return torch.stack([c_noise, x.sum(1)], 1)
+
+    model = GaussianDiffusion(Logits(), RectifiedFlow(), Velocity())
+    x0, label = torch.tensor([[0.5, -1.0], [2.0, 1.0], [0.0, 0.0]]), torch.tensor([0, 1, 1])
+    objective, batch = Classification(UniformTime()), Batch(x0, Condition(label))
+    scores = objective.scores(model, batch, TrainContext(Drawn(3)))
+    noise = Drawn(3)
+    level = model.schedule(UniformTime()(model.schedule, noise, 3))
+    x_t = marginal(x0, noise.normal(x0), level)
+    a, b = model.schedule.conditioning(level).float(), x_t.sum(1)
+    wanted = torch.logaddexp(a, b) - torch.where(label == 0, a, b)
+    assert torch.allclose(scores["loss"], wanted, atol=1e-6)
+    assert torch.equal(scores["accuracy"], ((b > a).long() == label).float())
+    assert torch.equal(objective(model, batch, TrainContext(Drawn(3))), scores["loss"])
+    with pytest.raises(ValueError, match="needs classes"):
+        objective(model, Batch(x0), TrainContext(Drawn(3)))

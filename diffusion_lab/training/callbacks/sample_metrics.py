@@ -19,7 +19,6 @@ from diffusion_lab.sampling.sampler import Guidance, Sampler
 from diffusion_lab.training.callbacks.fixed_samples import every_class, fixed_samples
 from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.module import DiffusionModule
-from diffusion_lab.training.noisy_classifier import NoisyClassifier
 
 METRICS = {
     "val/agreement": "agreement",
@@ -90,7 +89,7 @@ class SampleMetrics(Callback):
             return
         sampler = self.sampler or pl_module.drawing.sampler
         try:
-            if isinstance(pl_module, NoisyClassifier):
+            if not pl_module.diffusion.denoises:
                 raise ValueError("a classifier draws no samples; leave every_n_epochs=null")
             if sampler is None:
                 raise ValueError("the module has no sampler to draw samples with; give one")
