@@ -616,8 +616,6 @@ def test_refused_where_a_run_goes_on(payload: str, door: str, here: Path) -> Non
 
 @cases(NOTHING, DOORS)
 def test_of_no_effect(payload: str, door: str, here: Path) -> None:
-    if payload == "one more callback elsewhere" and door.startswith("resume"):
-        pytest.xfail("nothing is written, but Lightning refuses two Checkpoints by a traceback")
     refused = is_refused(DOORS[door], planted(NOTHING[payload], here), here)
     assert not (refused and payload == "as it is")
 

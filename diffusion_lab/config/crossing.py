@@ -21,6 +21,10 @@ _CLASSIFYING = (
     "diffusion_lab.diffusion.objectives.Classification",
     "diffusion_lab.denoisers.classifier.NoiseClassifier",
 )
+_ONE_OF_A_KIND = (
+    "diffusion_lab.training.callbacks.checkpoints.Checkpoints",
+    "diffusion_lab.training.ema.EMA",
+)
 _ENDS = ("", "_find_unused_parameters_true", "_find_unused_parameters_false")
 _STRATEGIES = (
     *("auto", "single_device", "single_xla", "xla", "xla_debug"),
@@ -47,6 +51,7 @@ def cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
     faults += _faults_of_data(plain.get("data"))
     faults += _faults_of_labels(plain)
     faults += _faults_of_classifier(plain)
+    faults += _faults_of_callbacks(plain.get("callbacks") or {})
     faults += _faults_of_optimizer(plain.get("optimizer"))
     excluded = _fault_of_exclude(plain.get("data") or {})
     if excluded:
@@ -179,6 +184,21 @@ def _faults_of_classifier(plain: dict[str, Any]) -> list[tuple[str, str]]:
         "experiment=noisy_classifier does, or neither"
     )
     return [("objective._target_", text)]
+
+
+def _faults_of_callbacks(callbacks: dict[str, Any]) -> list[tuple[str, str]]:
+    """Callbacks whose state stands in the checkpoint by the name of their class: one of each."""
+    faults: list[tuple[str, str]] = []
+    seen: dict[str, str] = {}
+    for name, node in callbacks.items():
+        target = node.get("_target_") if isinstance(node, dict) else None
+        if target in _ONE_OF_A_KIND:
+            if target in seen:
+                kind = target.rpartition(".")[2]
+                text = f"callbacks.{name} is a second {kind} beside callbacks.{seen[target]}"
+                faults.append((f"callbacks.{name}", f"{text}; a run has one, so leave one out"))
+            seen[target] = name
+    return faults
 
 
 def _faults_of_labels(plain: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,10 +12,14 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from tiny import Pictures, TinyData, TinyNet, tiny_module, tiny_trainer
 
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.building import instantiate
+from diffusion_lab.config.checking import check
 from diffusion_lab.errors import CheckpointError, ConfigError
 from diffusion_lab.reporting.pictures import picture
 from diffusion_lab.training.callbacks import (
@@ -488,3 +492,18 @@ def test_the_speed_is_that_since_the_last_validation(tmp_path: Path) -> None:
     found = logged(tmp_path, "train/images_per_second")
     assert list(found) == [39, 59] and min(found.values()) > 0
     assert counts == [39 * 4, 20 * 4]  # but for the first step; then of the last epoch alone
+
+
+def test_a_second_callback_of_a_kind_runs_or_is_told_of_before(tmp_path):
+    run_dir = f"run_dir={tmp_path}"
+    for name in compose("train", []).callbacks:
+        twice = compose("train", [run_dir, f"+callbacks.again=${{callbacks.{name}}}"])
+        faults = check(twice, build=False)
+        assert all(fault.startswith("callbacks.again is a second ") for fault in faults), faults
+        try:
+            make = instantiate(twice.callbacks[name]), instantiate(twice.callbacks.again)
+            pl.Trainer(callbacks=list(make), logger=False, default_root_dir=tmp_path)
+        except (RuntimeError, MisconfigurationException) as error:
+            assert faults, (name, error)
+        else:
+            assert not faults or "EMA" in faults[0], name
