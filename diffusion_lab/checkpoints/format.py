@@ -125,10 +125,10 @@ def read_sealed(file: Path) -> dict[str, Any]:
     try:
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return {str(key): value for key, value in found.items()}
-    except Exception as error:
+    except Exception:  # whose text advises to open it nevertheless
         raise CheckpointError(
-            f"checkpoint {file} holds more than plain data, or is not one of diffusion_lab: "
-            f"{str(error).splitlines()[0]}"
+            f"checkpoint {file} holds more than plain data, or is not one of diffusion_lab; it was "
+            "left closed, since such a file can run code"
         ) from None
 
 

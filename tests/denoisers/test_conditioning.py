@@ -157,6 +157,7 @@ def test_a_network_of_another_library_is_asked_by_c_noise_and_label():
     model(Query(x, FLOW(0.5), FLOW(0.2)))
     assert net.seen[-1][1] is None
     net.two_times = net.self_conditioning = True
+    model = GaussianDiffusion(net, FLOW, Velocity())
     model(Query(x, FLOW(0.5), FLOW(0.2), Condition(label, x, x)))
     assert net.seen[-1][2] == ["estimate", "image", "to", "vector"]
 
