@@ -598,3 +598,11 @@ def test_a_classifier_is_scored_by_its_cross_entropy():
     assert torch.equal(objective(model, batch, TrainContext(Drawn(3))), scores["loss"])
     with pytest.raises(ValueError, match="needs classes"):
         objective(model, Batch(x0), TrainContext(Drawn(3)))
+
+
+def test_a_validation_tells_the_loss():
+    objective, x0 = Regression(UniformTime(), ConstantWeight(), SquaredError()), torch.randn(5, 2)
+    model, batch = GaussianDiffusion(Linear(), RectifiedFlow(), Velocity()), Batch(x0)
+    scores = objective.scores(model, batch, TrainContext(Drawn(1)))
+    assert list(scores) == ["loss"] and scores["loss"].shape == (5,)
+    assert torch.equal(scores["loss"], objective(model, batch, TrainContext(Drawn(1))))
