@@ -383,6 +383,8 @@ def test_inversion_starts_from_the_image_and_ends_at_the_noisiest():
         DDIMInversion(10).trajectory(DATA, schedule, levels(schedule(times)), normal(2, 3), Drawn())
     )
     assert len(steps) == 9 and float(steps[-1].s.t) == 1
+    assert [float(step.t.t) for step in steps] == times[:-1].tolist()
+    assert [float(step.s.t) for step in steps] == times[1:].tolist()
 
 
 def test_ddim_inversion_undoes_a_single_step_of_a_constant_estimate():
