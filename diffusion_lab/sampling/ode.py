@@ -267,7 +267,7 @@ class AdamsBashforth(FrameSampler):
         x0 = here.ask(denoise).x0
         (c_t, tau_t), (c_s, tau_s) = self.frame(t), self.frame(s)
         slopes, taus = [self.frame.slope(x, x0, t)], [tau_t]
-        for last in reversed(here.past):
+        for last in here.past:
             slopes.append(self.frame.slope(last.x_t, last.x0, last.t))
             taus.append(self.frame(last.t)[1])
         weights = _integrals(torch.stack(taus) - tau_t, float(tau_s - tau_t))

@@ -24,7 +24,7 @@ from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
 from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.ode import RK4, AdamsBashforth, Heun, Straight
-from diffusion_lab.sampling.sampler import Here, denoiser_of, sample, trajectory
+from diffusion_lab.sampling.sampler import Here, denoiser_of, evaluating, sample, trajectory
 
 GRIDS = [Trailing(), Leading(), Linspace(), UniformLogSNR()]
 SCHEDULES = [LinearBetas(1000), CosineBetas(300), ContinuousCosine(), RectifiedFlow()]
@@ -430,3 +430,14 @@ def test_further_conditions_reach_the_network(remembers):
 
     tinted = drawn(Condition(vector=torch.ones(2, 6)))
     assert (tinted - drawn(Condition())).abs().min() > 0.1
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_is_in_eval_mode_for_a_while(training):
+    m = torch.nn.Dropout().train(training)
+    with evaluating(m):
+        assert not m.training
+    assert m.training is training
+    with pytest.raises(KeyError), evaluating(m):
+        raise KeyError
+    assert m.training is training
