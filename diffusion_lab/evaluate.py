@@ -1,7 +1,8 @@
 """Score samples of a trained model: `python -m diffusion_lab.evaluate ckpt=PATH`.
 
-The steps, in order: refuse what cannot run, get the ruler of the data that the model was trained
-on (for images two classifiers, trained once and kept), draw, score, write figures and pictures.
+The steps, in order: refuse what cannot run, get the evaluator of the data that the model was
+trained on (for images two classifiers, trained once and kept), draw, score, write figures and
+pictures.
 `study=NAME` does that for every row of a study and makes a table and pictures of them.
 """
 
@@ -19,14 +20,14 @@ from diffusion_lab.config.checking import check, refuse
 from diffusion_lab.config.running import run
 from diffusion_lab.config.sweep_values import into_rows
 from diffusion_lab.errors import ConfigError
+from diffusion_lab.evaluation.request import EvaluationRequest, plain
 from diffusion_lab.runs.folder import run_folder_of, typed_now
-from diffusion_lab.studies.cells import Cell, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from diffusion_lab.studies.measuring import Measurement
-    from diffusion_lab.studies.rulers import Line, Ruler
+    from diffusion_lab.evaluation.evaluators import Evaluator, Line
+    from diffusion_lab.evaluation.measuring import Measurement
 
 
 def evaluate(
@@ -54,34 +55,34 @@ def evaluate(
         return _study(cfg, typed_now()[0] if typed is None else typed)
     if not cfg.ckpt:
         raise ConfigError(missing_checkpoint("evaluate", str(cfg.paths.output_dir)))
-    cell = Cell(cfg, read=checkpoint)
-    refuse(cell.faults())
-    from diffusion_lab.studies.measuring import measure
-    from diffusion_lab.studies.progress import Progress
-    from diffusion_lab.studies.rulers import ruler_of
+    request = EvaluationRequest(cfg, read=checkpoint)
+    refuse(request.faults())
+    from diffusion_lab.evaluation.evaluators import evaluator_of
+    from diffusion_lab.evaluation.measuring import measure
+    from diffusion_lab.evaluation.share_done import Progress
 
-    calls = cell.network_calls()
-    ruler = ruler_of(cell)
-    print(f"{cfg.num_samples:,} {ruler.unit}, {calls:,.6g} network calls for each", flush=True)
+    calls = request.network_calls()
+    evaluator = evaluator_of(request)
+    print(f"{cfg.num_samples:,} {evaluator.unit}, {calls:,.6g} network calls for each", flush=True)
     progress = Progress(calls * cfg.num_samples)
-    progress.begin(f"drawing {cfg.num_samples:,} {ruler.unit}")
+    progress.begin(f"drawing {cfg.num_samples:,} {evaluator.unit}")
     try:
-        measured = measure(cell, ruler, progress)
+        measured = measure(request, evaluator, progress)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     progress.end()
-    for line in _lines(ruler, measured.figures):
+    for line in _lines(evaluator, measured.figures):
         print("{:<22}{:>9}   {}".format(*line))
-    print(f"\n{_write(measured, ruler, cell)}")
+    print(f"\n{_write(measured, evaluator, request)}")
     return measured.figures
 
 
-def _lines(ruler: Ruler, figures: dict[str, Any]) -> list[Line]:
+def _lines(evaluator: Evaluator, figures: dict[str, Any]) -> list[Line]:
     """The figures, to be read; first what they cost."""
     seconds, scoring = figures["seconds"], figures["scoring_seconds"]
     return [
         ("seconds", f"{seconds:.1f}", f"to draw; {scoring:.1f} more to score"),
-        *ruler.lines(figures),
+        *evaluator.lines(figures),
     ]
 
 
@@ -101,19 +102,18 @@ def _study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _write(measured: Measurement, ruler: Ruler, cell: Cell) -> str:
+def _write(measured: Measurement, evaluator: Evaluator, request: EvaluationRequest) -> str:
     """Write figures and pictures; what was written, in one line."""
     from diffusion_lab.files import write_atomically
     from diffusion_lab.reporting.grids import save_picture
-    from diffusion_lab.studies.pictures import counts_of, pictures_of
 
-    cfg = cell.cfg
+    cfg = request.cfg
     folder = run_folder_of(Path(cfg.ckpt))
     path = Path(cfg.out).expanduser() if cfg.out else folder / "metrics.json"
-    content = {**measured.figures, "settings": {"ckpt": str(cfg.ckpt), **cell.settings}}
-    content |= counts_of(ruler, measured.scored)
+    content = {**measured.figures, "settings": {"ckpt": str(cfg.ckpt), **request.settings}}
+    content |= evaluator.counts(measured.scored)
     written = [write_atomically(path, json.dumps(content, indent=2).encode())]
-    for name, picture in pictures_of(ruler, measured.scored, measured.samples).items():
+    for name, picture in evaluator.pictures(measured.scored, measured.samples).items():
         written.append(save_picture(path.with_name(f"{path.stem}_{name}.png"), picture))
     _renew_report(folder)
     return " ".join([str(written[0]), *(file.name for file in written[1:])])

@@ -18,9 +18,7 @@ from diffusion_lab.config.components import refuse_stored
 from diffusion_lab.config.running import run
 from diffusion_lab.config.stored import OF_A_MODEL
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.runs.folder import run_folder_of
-from diffusion_lab.studies.cells import plain
-from diffusion_lab.studies.likelihood_request import (
+from diffusion_lab.evaluation.likelihood_request import (
     OWN,
     TUNING,
     Samples,
@@ -30,14 +28,16 @@ from diffusion_lab.studies.likelihood_request import (
     samples_of,
     score_of,
 )
+from diffusion_lab.evaluation.request import plain
+from diffusion_lab.runs.folder import run_folder_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from diffusion_lab.config.composing import DictConfig
+    from diffusion_lab.evaluation.likelihoods import Score
+    from diffusion_lab.evaluation.share_done import Progress
     from diffusion_lab.generate.model import TrainedModel
-    from diffusion_lab.studies.likelihoods import Score
-    from diffusion_lab.studies.progress import Progress
 
 
 def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
     stored = checkpoint["diffusion_lab"]
     refuse_stored(stored["config"], OF_A_MODEL, cfg.trust, cfg.ckpt)
     refuse(faults(cfg, stored["config"]))
-    from diffusion_lab.studies.likelihood_figures import lines
-    from diffusion_lab.studies.measuring import counting
-    from diffusion_lab.studies.progress import Progress
+    from diffusion_lab.evaluation.likelihood_figures import lines
+    from diffusion_lab.evaluation.measuring import counting
+    from diffusion_lab.evaluation.share_done import Progress
 
     module = restored(checkpoint, cfg.weights, device_of(cfg.device), cfg.trust)
     module.requires_grad_(False)
@@ -96,8 +96,8 @@ def _measured(
     progress: Progress,
 ) -> dict[str, Any]:
     """All figures; see `likelihood`."""
-    from diffusion_lab.studies.likelihood_figures import accuracy, separation, summary
-    from diffusion_lab.studies.likelihoods import class_scores, terms_of, totals
+    from diffusion_lab.evaluation.likelihood_figures import accuracy, separation, summary
+    from diffusion_lab.evaluation.likelihoods import class_scores, terms_of, totals
 
     found: dict[str, Any] = {}
     whole: list[Tensor] = []
@@ -130,8 +130,8 @@ def _cost(cfg: DictConfig, score: Score, count: int) -> str:
 
 def _write(cfg: DictConfig, found: dict[str, Any]) -> Path:
     """likelihood.json and beside it the picture."""
+    from diffusion_lab.evaluation.likelihood_figures import figure
     from diffusion_lab.files import write_atomically
-    from diffusion_lab.studies.likelihood_figures import figure
 
     path = run_folder_of(Path(cfg.ckpt)) / "likelihood.json"
     if cfg.out:

@@ -29,10 +29,11 @@ ALLOWED = {
     "reporting": {"runs"},
     "training": {"generate", "reporting", "runs", "checkpoints", "sampling", "diffusion"},
     "loading": {"training", "generate", "config", "checkpoints", "sampling", "diffusion"},
-    "studies": {
+    "evaluation": {
         *("loading", "reporting", "runs", "config", "checkpoints", "generate"),
         *("metrics", "data", "sampling", "diffusion"),
     },
+    "studies": {"evaluation", "metrics", "reporting", "runs", "config", "checkpoints"},
 }
 """Room -> the rooms that it may import, beside itself and the ground floor."""
 ENTRIES = {"train", "sample", "evaluate", "likelihood", "report", "bench"}

@@ -558,7 +558,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("diffusion_lab.studies.rulers.ruler_of", reached)
+    monkeypatch.setattr("diffusion_lab.evaluation.evaluators.evaluator_of", reached)
     monkeypatch.setattr("diffusion_lab.likelihood.data_modules", reached)
     for name in tuple(OUTSIDE.iterdir()):
         name.unlink()

@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING, Any
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.checking import refuse
 from diffusion_lab.errors import ConfigError, StudyError
+from diffusion_lab.evaluation.request import (
+    EvaluationRequest,
+    common_faults,
+    common_words,
+    request_of,
+)
+from diffusion_lab.evaluation.share_done import Progress
 from diffusion_lab.files import read_record, write_atomically
 from diffusion_lab.reporting.status_line import clock
 from diffusion_lab.runs.folder import run_folder_of
-from diffusion_lab.studies.cells import Cell, cell_of, common_faults, common_words
-from diffusion_lab.studies.progress import Progress
 from diffusion_lab.studies.runs import Training, checkpoint_of, training_of
 from diffusion_lab.studies.tables import Record, write_study
 
 if TYPE_CHECKING:
     from diffusion_lab.config.composing import DictConfig
-    from diffusion_lab.studies.rulers import Ruler
+    from diffusion_lab.evaluation.evaluators import Evaluator
     from diffusion_lab.studies.study import Study
 
 
@@ -49,14 +54,14 @@ def run_study(study: Study, cfg: DictConfig, typed: Sequence[str] = ()) -> dict[
         runs[training.name] = checkpoint_of(training.run(), cfg)
     runs = {name: runs[name] for name in study.runs}
     rows = study.rows(runs)
-    cells = [cell_of(row.name, row.ckpt, words, row.overrides) for row in rows]
-    refuse(_faults(study, cells))
+    requests = [request_of(row.name, row.ckpt, words, row.overrides) for row in rows]
+    refuse(_faults(study, requests))
     out = _folder(study, cfg, runs)
-    rulers: dict[str, Ruler] = {}
+    evaluators: dict[str, Evaluator] = {}
     kept = out.parent / "rows" if not cfg.out else out / "rows"
-    records = _measured(study, cells, kept, rulers)
+    records = _measured(study, requests, kept, evaluators)
     records = [{**r, "curve": row.curve} for r, row in zip(records, rows, strict=True)]
-    return write_study(study, cells, records, _ruler(cells[0], rulers), out, typed)
+    return write_study(study, requests, records, _evaluator(requests[0], evaluators), out, typed)
 
 
 def _runs(study: Study, cfg: DictConfig) -> tuple[dict[str, Path], list[Training]]:
@@ -86,14 +91,16 @@ def _unsettled(study: Study, words: Sequence[str], trains: bool) -> list[str]:
     return found
 
 
-def _faults(study: Study, cells: Sequence[Cell]) -> list[str]:
+def _faults(study: Study, requests: Sequence[EvaluationRequest]) -> list[str]:
     found: dict[str, None] = {}
-    for cell in cells:
+    for request in requests:
         for need in study.needs:
-            fault = need.fault(cell.stored)
+            fault = need.fault(request.stored)
             if fault:
-                found[f"study={study.name} cannot look at {cell.cfg.ckpt}: {fault}"] = None
-    found |= {f"row {cell.name!r}: {fault}": None for cell in cells for fault in cell.faults()}
+                found[f"study={study.name} cannot look at {request.cfg.ckpt}: {fault}"] = None
+    found |= {
+        f"row {request.name!r}: {fault}": None for request in requests for fault in request.faults()
+    }
     return list(found)
 
 
@@ -108,71 +115,80 @@ def _folder(study: Study, cfg: DictConfig, runs: Mapping[str, Path]) -> Path:
 
 
 def _measured(
-    study: Study, cells: Sequence[Cell], kept: Path, rulers: dict[str, Ruler]
+    study: Study,
+    requests: Sequence[EvaluationRequest],
+    kept: Path,
+    evaluators: dict[str, Evaluator],
 ) -> list[Record]:
-    """The record of each cell: taken from the folder `kept`, or measured and put there."""
+    """The record of each request: taken from the folder `kept`, or measured and put there."""
     import torch
 
     from diffusion_lab.runs.environment import hardware
 
     machine = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    files = [kept / f"{cell.key(machine)}.json" for cell in cells]
+    files = [kept / f"{request.key(machine)}.json" for request in requests]
     records = [read_record(file) for file in files]
-    calls = [cell.network_calls() * cell.cfg.num_samples for cell in cells]
+    calls = [request.network_calls() * request.cfg.num_samples for request in requests]
     todo = [k for k, record in enumerate(records) if not record]
     total = sum(calls[k] for k in todo)
-    print(_cost(study, cells, len(todo), total), flush=True)
+    print(_cost(study, requests, len(todo), total), flush=True)
     progress = Progress(total)
     for k in todo:
-        progress.begin(f"row {k + 1} of {len(cells)}, {cells[k].name}")
-        ruler = _ruler(cells[k], rulers)
-        records[k] = _draw(cells[k], ruler, progress, files[k]) | {"hardware": machine}
+        progress.begin(f"row {k + 1} of {len(requests)}, {requests[k].name}")
+        evaluator = _evaluator(requests[k], evaluators)
+        records[k] = _draw(requests[k], evaluator, progress, files[k]) | {"hardware": machine}
         write_atomically(files[k], json.dumps(records[k], indent=1, default=str).encode())
         seconds = records[k]["figures"]["seconds"]
-        progress.keep(f"row {k + 1} of {len(cells)}, {cells[k].name}: drawn in {clock(seconds)}")
+        progress.keep(
+            f"row {k + 1} of {len(requests)}, {requests[k].name}: drawn in {clock(seconds)}"
+        )
     return [
-        record | {"row": cell.name, "file": str(file)}
-        for cell, record, file in zip(cells, records, files, strict=True)
+        record | {"row": request.name, "file": str(file)}
+        for request, record, file in zip(requests, records, files, strict=True)
     ]
 
 
-def _cost(study: Study, cells: Sequence[Cell], todo: int, calls: float) -> str:
-    count = cells[0].cfg.num_samples
-    done = f" ({len(cells) - todo} of them measured before)" if todo < len(cells) else ""
+def _cost(study: Study, requests: Sequence[EvaluationRequest], todo: int, calls: float) -> str:
+    count = requests[0].cfg.num_samples
+    done = f" ({len(requests) - todo} of them measured before)" if todo < len(requests) else ""
     return (
-        f"study={study.name}: {len(cells)} rows of {count:,} samples each{done}; "
+        f"study={study.name}: {len(requests)} rows of {count:,} samples each{done}; "
         f"{calls:,.0f} network calls (an image each) to make\n  {study.claim}"
     )
 
 
-def _ruler(cell: Cell, rulers: dict[str, Ruler]) -> Ruler:
-    """One ruler a data set: a classifier is loaded once."""
-    from diffusion_lab.studies.rulers import ruler_of
+def _evaluator(request: EvaluationRequest, evaluators: dict[str, Evaluator]) -> Evaluator:
+    """One evaluator a data set: a classifier is loaded once."""
+    from diffusion_lab.evaluation.evaluators import evaluator_of
 
-    key = json.dumps([cell.settings["data"], cell.stored.get("data")], default=str, sort_keys=True)
-    if key not in rulers:
-        rulers[key] = ruler_of(cell)
-    return rulers[key]
+    key = json.dumps(
+        [request.settings["data"], request.stored.get("data")], default=str, sort_keys=True
+    )
+    if key not in evaluators:
+        evaluators[key] = evaluator_of(request)
+    return evaluators[key]
 
 
-def _draw(cell: Cell, ruler: Ruler, progress: Progress, file: Path) -> Record:
-    """Measure a cell, and keep its samples beside its record."""
+def _draw(
+    request: EvaluationRequest, evaluator: Evaluator, progress: Progress, file: Path
+) -> Record:
+    """Measure a request, and keep its samples beside its record."""
     import numpy as np
 
-    from diffusion_lab.studies.measuring import measure
+    from diffusion_lab.evaluation.measuring import measure
 
     try:
-        figures, samples, _ = measure(cell, ruler, progress)
+        figures, samples, _ = measure(request, evaluator, progress)
     except ValueError as error:
-        raise StudyError(f"row {cell.name!r}: {error}") from None
+        raise StudyError(f"row {request.name!r}: {error}") from None
     buffer = io.BytesIO()
     np.savez_compressed(buffer, samples=samples.numpy())
     write_atomically(file.with_suffix(".npz"), buffer.getvalue())
     return {
         "figures": figures,
-        "unit": ruler.unit,
-        "overrides": list(cell.overrides),
-        "checkpoint": {"path": str(cell.cfg.ckpt), "sha256": cell.sha256},
-        "settings": cell.settings,
+        "unit": evaluator.unit,
+        "overrides": list(request.overrides),
+        "checkpoint": {"path": str(request.cfg.ckpt), "sha256": request.sha256},
+        "settings": request.settings,
         "measured": time.strftime("%Y-%m-%d %H:%M:%S"),
     }

@@ -12,8 +12,8 @@ from diffusion_lab.files import write_atomically
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffusion_lab.studies.cells import Cell
-    from diffusion_lab.studies.rulers import Ruler
+    from diffusion_lab.evaluation.evaluators import Evaluator
+    from diffusion_lab.evaluation.request import EvaluationRequest
     from diffusion_lab.studies.study import Study
 
 Record = dict[str, Any]
@@ -22,9 +22,9 @@ Record = dict[str, Any]
 
 def write_study(
     study: Study,
-    cells: Sequence[Cell],
+    requests: Sequence[EvaluationRequest],
     records: Sequence[Record],
-    ruler: Ruler,
+    evaluator: Evaluator,
     out: Path,
     typed: Sequence[str],
 ) -> dict[str, Any]:
@@ -32,9 +32,9 @@ def write_study(
 
     Args:
         study: The study.
-        cells: Its rows as they were asked for.
+        requests: Its rows as they were asked for.
         records: What is kept of them, with `row`, `curve` and `file`.
-        ruler: That of the first row's data.
+        evaluator: That of the first row's data.
         out: The folder.
         typed: What was typed, for the record.
 
@@ -46,7 +46,7 @@ def write_study(
 
     named = [{"row": r["row"], "curve": r["curve"], **r["figures"]} for r in records]
     rows = study.figure.marked(with_speedup(named))
-    parts = [study.claim, markdown(rows, study.columns), _note(cells, records)]
+    parts = [study.claim, markdown(rows, study.columns), _note(requests, records)]
     if any(row.get("front") for row in rows):
         parts.append("*A star: no other row is better with as few network calls.*")
     content: dict[str, Any] = {
@@ -57,15 +57,15 @@ def write_study(
         "rows": list(records),
     }
     if study.paired:
-        content["differences"] = _differences(cells, records, ruler)
+        content["differences"] = _differences(requests, records, evaluator)
         parts += _verdicts(content["differences"], records[0]["row"])
     text = "\n\n".join(parts)
     write_atomically(out / "table.md", f"{text}\n".encode())
     write_atomically(out / "table.csv", comma_separated(rows).encode())
     write_atomically(out / "study.json", json.dumps(content, indent=1, default=str).encode())
     write_atomically(out / "figure.png", study.figure.png(rows))
-    shown = [samples_of(record)[: ruler.shown] for record in records]
-    save_picture(out / "samples.png", ruler.page([r["row"] for r in records], shown))
+    shown = [samples_of(record)[: evaluator.shown] for record in records]
+    save_picture(out / "samples.png", evaluator.page([r["row"] for r in records], shown))
     shown_text = "\n\n".join(parts[1:])
     print(f"\n{shown_text}\n\n{out}/ table.md table.csv study.json figure.png samples.png")
     return content
@@ -81,14 +81,14 @@ def samples_of(record: Record) -> Tensor:
 
 
 def _differences(
-    cells: Sequence[Cell], records: Sequence[Record], ruler: Ruler
+    requests: Sequence[EvaluationRequest], records: Sequence[Record], evaluator: Evaluator
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Every row less the first, figure by figure, see `metrics.comparison`."""
     from diffusion_lab.metrics.comparison import compare
 
     first, *others = (
-        ruler.scored(samples_of(record), cell.labels)
-        for cell, record in zip(cells, records, strict=True)
+        evaluator.scored(samples_of(record), request.labels)
+        for request, record in zip(requests, records, strict=True)
     )
     found: dict[str, dict[str, dict[str, float]]] = {}
     for record, other in zip(records[1:], others, strict=True):
@@ -118,14 +118,14 @@ def _verdicts(differences: dict[str, dict[str, Any]], first: str) -> list[str]:
     ]
 
 
-def _note(cells: Sequence[Cell], records: Sequence[Record]) -> str:
+def _note(requests: Sequence[EvaluationRequest], records: Sequence[Record]) -> str:
     """Under what conditions the figures were taken, for the reader of the table."""
-    cfg, machine = cells[0].cfg, records[0]["hardware"]
+    cfg, machine = requests[0].cfg, records[0]["hardware"]
     device = machine.get("accelerator")
     if device is None or str(cfg.device) == "cpu":
         threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
         device = f"{threads} of {machine['processor']}"
-    labels = "" if cells[0].labels is None else f", label={cfg.label}"
+    labels = "" if requests[0].labels is None else f", label={cfg.label}"
     return (
         f"*{cfg.num_samples:,} {records[0]['unit']} a row from the same noise (seed={cfg.seed}"
         f"{labels}, batches of {cfg.batch_size}) on {device}.*"

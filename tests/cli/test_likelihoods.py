@@ -16,19 +16,19 @@ from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.parameterizations import X0
 from diffusion_lab.diffusion.schedules import RectifiedFlow
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.likelihood import likelihood
-from diffusion_lab.sampling.grids import UniformLogSNR
-from diffusion_lab.sampling.likelihood import flow_path
-from diffusion_lab.sampling.noise import SampleNoise
-from diffusion_lab.sampling.ode import RK4
-from diffusion_lab.studies.likelihood_figures import accuracy, separation, summary
-from diffusion_lab.studies.likelihoods import (
+from diffusion_lab.evaluation.likelihood_figures import accuracy, separation, summary
+from diffusion_lab.evaluation.likelihoods import (
     BoundScore,
     FlowScore,
     class_scores,
     terms_of,
     totals,
 )
+from diffusion_lab.likelihood import likelihood
+from diffusion_lab.sampling.grids import UniformLogSNR
+from diffusion_lab.sampling.likelihood import flow_path
+from diffusion_lab.sampling.noise import SampleNoise
+from diffusion_lab.sampling.ode import RK4
 from diffusion_lab.train import train
 
 TINY = [

@@ -24,9 +24,9 @@ from diffusion_lab.config.groups import CONF
 from diffusion_lab.config.rules import RULES, Each, Number, Share, leaves
 from diffusion_lab.config.signatures import mismatch, signature
 from diffusion_lab.errors import UserError
+from diffusion_lab.evaluation.likelihood_request import END
+from diffusion_lab.evaluation.likelihood_request import RULES as OF_LIKELIHOOD
 from diffusion_lab.ranges import alternatives, bounds_of
-from diffusion_lab.studies.likelihood_request import END
-from diffusion_lab.studies.likelihood_request import RULES as OF_LIKELIHOOD
 
 TINY = [
     "experiment=quickstart", "budget=smoke", "trainer=cpu", "logger=none", "denoiser=mlp",

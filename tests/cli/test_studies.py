@@ -86,7 +86,7 @@ def test_guidance_counts_twice(run, tmp_path):
 
 
 def test_kept_rows_are_not_drawn_again(run, tmp_path, monkeypatch):
-    from diffusion_lab.studies import measuring
+    from diffusion_lab.evaluation import measuring
 
     first = steps(run, tmp_path)
 
@@ -104,17 +104,17 @@ def test_kept_rows_are_not_drawn_again(run, tmp_path, monkeypatch):
 
 
 def test_a_row_depends_on_the_checkpoints_content(run, tmp_path, monkeypatch):
-    from diffusion_lab.studies.cells import cell_of
+    from diffusion_lab.evaluation.request import request_of
 
     copy = tmp_path / "moved.ckpt"
     shutil.copy(run / "checkpoints" / "last.ckpt", copy)
-    cells = [cell_of("a", path, ["device=cpu"], ["sampler.steps=3"])
+    requests = [request_of("a", path, ["device=cpu"], ["sampler.steps=3"])
              for path in (run / "checkpoints" / "last.ckpt", copy,
                           run / "checkpoints" / "step_000002.ckpt")]  # fmt: skip
-    last, moved, early = (cell.key({}) for cell in cells)
+    last, moved, early = (request.key({}) for request in requests)
     assert last == moved != early
-    assert cells[1].sha256 == hashlib.sha256(copy.read_bytes()).hexdigest()
-    assert cells[0].key({"processor": "another"}) != last, "seconds are those of a machine"
+    assert requests[1].sha256 == hashlib.sha256(copy.read_bytes()).hexdigest()
+    assert requests[0].key({"processor": "another"}) != last, "seconds are those of a machine"
 
 
 def test_training_has_a_row_for_each_kept_checkpoint(run):
@@ -237,8 +237,8 @@ def test_points_are_measured_by_their_distance(tmp_path, monkeypatch, capsys):
 
 
 def test_calls_are_those_that_the_network_gets(run):
-    from diffusion_lab.studies.cells import Cell
-    from diffusion_lab.studies.measuring import counting
+    from diffusion_lab.evaluation.measuring import counting
+    from diffusion_lab.evaluation.request import EvaluationRequest
 
     for words, expected in [
         (["sampler=heun", "sampler.steps=4", "guidance.scale=1"], 7),
@@ -246,7 +246,7 @@ def test_calls_are_those_that_the_network_gets(run):
         (["sampler=ddim", "sampler.steps=4", "guidance.scale=3", "label=null"], 4),
     ]:
         cfg = compose("evaluate", [f"ckpt={run}", "device=cpu", *words])
-        assert Cell(cfg).network_calls() == expected
+        assert EvaluationRequest(cfg).network_calls() == expected
     net, seen = torch.nn.Linear(2, 2), []
     with counting(net, seen.append) as calls:
         net(torch.zeros(3, 2))
@@ -258,7 +258,7 @@ def test_calls_are_those_that_the_network_gets(run):
 def test_the_trainings_of_a_study_are_sound(name):
     from diffusion_lab.config.building import instantiate
     from diffusion_lab.config.checking import check
-    from diffusion_lab.studies.cells import plain
+    from diffusion_lab.evaluation.request import plain
     from diffusion_lab.studies.runs import training_of
 
     cfg = compose("evaluate", [f"study={name}"])

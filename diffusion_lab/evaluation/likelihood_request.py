@@ -14,14 +14,14 @@ from diffusion_lab.config.rules import Choice, Number, Rule, shown
 from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.config.words import quoted
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.studies.cells import plain
+from diffusion_lab.evaluation.request import plain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from diffusion_lab.config.composing import DictConfig
+    from diffusion_lab.evaluation.likelihoods import Score
     from diffusion_lab.generate.model import TrainedModel
-    from diffusion_lab.studies.likelihoods import Score
 
 _COUNT = Number(1, whole=True)
 RULES: dict[str, Rule] = {
@@ -153,11 +153,11 @@ def score_of(cfg: DictConfig, module: TrainedModel, samples: Samples) -> Score:
     import torch
 
     from diffusion_lab.diffusion.conditions import Query
+    from diffusion_lab.evaluation.likelihoods import BoundScore, FlowScore
     from diffusion_lab.sampling.adaptive import Adaptive
     from diffusion_lab.sampling.likelihood import flow_path
     from diffusion_lab.sampling.noise import SampleNoise
     from diffusion_lab.sampling.ode import RK4
-    from diffusion_lab.studies.likelihoods import BoundScore, FlowScore
 
     model, grey = module.diffusion, samples.grey
     if cfg.method == "ode":

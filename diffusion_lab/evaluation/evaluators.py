@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.studies.progress import Progress
+from diffusion_lab.evaluation.share_done import Progress
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from diffusion_lab.data.base import MemoryDataModule
     from diffusion_lab.data.toy import PointsDataModule
+    from diffusion_lab.evaluation.request import EvaluationRequest
     from diffusion_lab.metrics.features import RealImages
     from diffusion_lab.metrics.scores import Scored, Scorer
-    from diffusion_lab.studies.cells import Cell
 
 Line = tuple[str, str, str]
 """Name, value and meaning of a figure; the meaning begins with interval and perfect value."""
@@ -65,7 +65,7 @@ POINT_ROWS: tuple[Row, ...] = (
 """Lines of points, see `metrics.point_scores`."""
 
 
-class Ruler(Protocol):
+class Evaluator(Protocol):
     """Scores samples, and shows them side by side."""
 
     shown: int
@@ -94,29 +94,37 @@ class Ruler(Protocol):
         """One captioned block of samples a row."""
         ...
 
+    def pictures(self, scored: Scored, samples: Tensor) -> dict[str, Image.Image]:
+        """What is seen of scored samples (N, *shape), on the CPU: end of a file's name -> it."""
+        ...
 
-def ruler_of(cell: Cell) -> Ruler:
-    """The ruler of the data that a cell's model was trained on: it has points, or images."""
+    def counts(self, scored: Scored) -> dict[str, Any]:
+        """`confusion` (row = asked, column = read) and `class_names`; {} without classes."""
+        ...
+
+
+def evaluator_of(request: EvaluationRequest) -> Evaluator:
+    """The evaluator of the data that a request's model was trained on: it has points, or images."""
     from diffusion_lab.data.digits import Digits
 
-    cfg = cell.cfg
+    cfg = request.cfg
     data = instantiate(cfg.data, trust=cfg.trust)
     if hasattr(type(data), "points"):
-        return PointRuler(data)
+        return PointEvaluator(data)
     if not hasattr(type(data), "images"):
         raise ConfigError(
             f"data._target_={cfg.data['_target_']} has neither points nor images to compare "
             "samples with"
         )
-    source = cell.stored.get("data") or {}
+    source = request.stored.get("data") or {}
     if source.get("fallback") and source["name"] == "digits":
         print("This model was trained on the embedded digits and is compared with those.")
         data = Digits(shape=data.shape, num_classes=data.num_classes)
     beside = Path(str(cfg.paths.data_dir)).expanduser()
-    return ImageRuler(data, beside, bool(cfg.second_classifier))
+    return ImageEvaluator(data, beside, bool(cfg.second_classifier))
 
 
-class ImageRuler:
+class ImageEvaluator:
     """Classes, distances, neighbours, diversity and memorisation of images, see `metrics.scores`.
 
     Args:
@@ -157,6 +165,24 @@ class ImageRuler:
         from diffusion_lab.reporting.study import image_page
 
         return image_page(names, samples)
+
+    def pictures(self, scored: Scored, samples: Tensor) -> dict[str, Image.Image]:
+        """Confusion of classes, and samples beside the nearest training images."""
+        from diffusion_lab.reporting.evaluation import confusion_image, nearest_image
+
+        found = {}
+        if scored.confusion is not None:
+            found["confusion"] = confusion_image(scored.confusion, self.data.class_names)
+        if scored.nearest is not None:
+            training = self.training_images(scored.nearest.index)
+            found["nearest"] = nearest_image(samples, training, scored.nearest.distance)
+        return found
+
+    def counts(self, scored: Scored) -> dict[str, Any]:
+        """The confusion matrix, where there are classes."""
+        if scored.confusion is None:
+            return {}
+        return {"confusion": scored.confusion.tolist(), "class_names": [*self.data.class_names]}
 
     def training_images(self, index: Tensor) -> Tensor:
         """The training images (N, C, H, W) at positions (N,), float in [-1, 1]."""
@@ -216,7 +242,7 @@ class _Training:
             self._bar.end()
 
 
-class PointRuler:
+class PointEvaluator:
     """Distances and variance of clouds of points, see `metrics.point_scores`.
 
     Args:
@@ -248,6 +274,16 @@ class PointRuler:
         from diffusion_lab.reporting.study import point_page
 
         return point_page(names, samples, self.data.points.test[: self.shown])
+
+    def pictures(self, scored: Scored, samples: Tensor) -> dict[str, Image.Image]:
+        """The density of samples beside that of test points."""
+        from diffusion_lab.reporting.evaluation import density_image
+
+        return {"density": density_image(samples, self.data.points.test)}
+
+    def counts(self, scored: Scored) -> dict[str, Any]:
+        """None: points are not read."""
+        return {}
 
 
 def _lines(figures: dict[str, Any], rows: Sequence[Row], **words: str) -> list[Line]:

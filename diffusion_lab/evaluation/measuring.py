@@ -1,4 +1,4 @@
-"""Drawing the samples of a cell: counted, timed and scored."""
+"""Drawing the samples of a request: counted, timed and scored."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from diffusion_lab.diffusion.conditions import Condition
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from diffusion_lab.evaluation.evaluators import Evaluator
+    from diffusion_lab.evaluation.request import EvaluationRequest
     from diffusion_lab.generate.model import TrainedModel
     from diffusion_lab.metrics.scores import Scored
-    from diffusion_lab.studies.cells import Cell
-    from diffusion_lab.studies.rulers import Ruler
 
 
 class Measurement(NamedTuple):
-    """What a cell gave.
+    """What a request gave.
 
     Attributes:
-        figures: Plain data: those of the ruler, `network_calls` an image (a guided call of one
+        figures: Plain data: those of the evaluator, `network_calls` an image (a guided call of one
             image with and without its class counts as two), `seconds` for drawing all,
             `scoring_seconds`, `step`.
         samples: float32 (N, *shape) on the CPU.
-        scored: What the ruler found, for pictures and paired comparisons.
+        scored: What the evaluator found, for pictures and paired comparisons.
     """
 
     figures: dict[str, Any]
@@ -37,14 +37,16 @@ class Measurement(NamedTuple):
     scored: Scored
 
 
-def measure(cell: Cell, ruler: Ruler, progress: Callable[[int], None]) -> Measurement:
+def measure(
+    request: EvaluationRequest, evaluator: Evaluator, progress: Callable[[int], None]
+) -> Measurement:
     """Draw and score.
 
     The clock runs for the drawing alone, after two steps of it were taken to warm up.
 
     Args:
-        cell: What to draw; without faults.
-        ruler: What to measure.
+        request: What to draw; without faults.
+        evaluator: What to measure.
         progress: Told the number of network calls after each.
 
     Raises:
@@ -53,37 +55,39 @@ def measure(cell: Cell, ruler: Ruler, progress: Callable[[int], None]) -> Measur
     from diffusion_lab.generate.multi_device import Request, draw
     from diffusion_lab.loading import device_of, restored, source_of
 
-    cfg, labels = cell.cfg, cell.labels
-    module = restored(cell.checkpoint, cfg.weights, device_of(cfg.device), cfg.trust, **cell.parts)
+    cfg, labels = request.cfg, request.labels
+    module = restored(
+        request.checkpoint, cfg.weights, device_of(cfg.device), cfg.trust, **request.parts
+    )
     _warm_up(module, labels, min(cfg.batch_size, cfg.num_samples))
-    request = Request(cfg.num_samples, Condition(labels), cfg.seed, cfg.batch_size)
+    wanted = Request(cfg.num_samples, Condition(labels), cfg.seed, cfg.batch_size)
     samples, asked, seconds = draw(
         module,
-        source_of(cfg.ckpt, cfg.weights, cfg.trust, **cell.parts),
+        source_of(cfg.ckpt, cfg.weights, cfg.trust, **request.parts),
         cfg.devices,
-        request,
+        wanted,
         partial(counting, progress=progress),
     )
     start = time.perf_counter()
-    scored = ruler.scored(samples, labels)
-    figures = scored.figures | _further(cell, ruler, samples)
+    scored = evaluator.scored(samples, labels)
+    figures = scored.figures | _further(request, evaluator, samples)
     figures |= {
         "network_calls": asked / len(samples),
         "seconds": round(seconds, 2),
         "scoring_seconds": round(time.perf_counter() - start, 2),
-        "step": cell.stored["step"],
+        "step": request.stored["step"],
     }
     return Measurement(figures, samples, scored)
 
 
-def _further(cell: Cell, ruler: Ruler, samples: Tensor) -> dict[str, float]:
+def _further(request: EvaluationRequest, evaluator: Evaluator, samples: Tensor) -> dict[str, float]:
     """Figures in further features, `evaluate features=NAME`."""
     from diffusion_lab.config.building import instantiate
 
-    measure = instantiate(cell.cfg.get("features"), trust=cell.cfg.trust)
+    measure = instantiate(request.cfg.get("features"), trust=request.cfg.trust)
     if measure is None:
         return {}
-    held = ruler.data.held
+    held = evaluator.data.held
     return dict(measure(samples, held.train, held.test))
 
 

@@ -1,4 +1,4 @@
-"""One cell of a study: a checkpoint and settings of `evaluate`, checked, priced and named."""
+"""What is evaluated: a checkpoint and settings of `evaluate`, checked, priced and named."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = (
     "weights", "num_samples", "label", "seed", "batch_size", "device", "sampler", "guidance",
     "constraint", "data", "features", "second_classifier",
 )  # fmt: skip
-"""Keys of `evaluate` that decide the figures of a cell."""
+"""Keys of `evaluate` that decide the figures of a request."""
 _COMMON = (
     "weights", "num_samples", "label", "seed", "batch_size", "device", "devices",
     "second_classifier", "trust",
@@ -47,12 +47,12 @@ def plain(node: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Cell:
+class EvaluationRequest:
     """A checkpoint and how to draw from it.
 
     Attributes:
         cfg: A config of `conf/evaluate.yaml` with `ckpt` a file.
-        name: What the cell is called.
+        name: What the request is called.
         overrides: What would be typed for it after `evaluate ckpt=...`.
         read: What the file holds, where it has been read already.
     """
@@ -172,23 +172,25 @@ class Cell:
         return float(net.rows)
 
 
-def cell_of(name: str, ckpt: Path, words: Sequence[str], overrides: Sequence[str]) -> Cell:
-    """Compose a cell as if it had been typed.
+def request_of(
+    name: str, ckpt: Path, words: Sequence[str], overrides: Sequence[str]
+) -> EvaluationRequest:
+    """Compose a request as if it had been typed.
 
     Args:
         name: What it is called.
         ckpt: The checkpoint.
         words: Overrides of the whole study.
-        overrides: Overrides of this cell, which come last and win.
+        overrides: Overrides of this request, which come last and win.
 
     Raises:
-        ConfigError: A key or a choice that does not exist; the message names the cell.
+        ConfigError: A key or a choice that does not exist; the message names the request.
     """
     try:
         cfg = compose("evaluate", [quoted("ckpt", ckpt), *words, *overrides])
     except ConfigError as error:
         raise ConfigError(f"row {name!r}: {error}") from None
-    return Cell(cfg, name, tuple(overrides))
+    return EvaluationRequest(cfg, name, tuple(overrides))
 
 
 def common_words(cfg: DictConfig, typed: Sequence[str] = ()) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_lab.studies.likelihoods import BoundScore, Score, factor_of, totals, unit_of
+from diffusion_lab.evaluation.likelihoods import BoundScore, Score, factor_of, totals, unit_of
 
 RANGES = 10
 """Equal ranges of t that the terms are added up in."""
