@@ -57,6 +57,7 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
     if not cfg.ckpt:
         raise ConfigError(missing_checkpoint("likelihood", str(cfg.paths.output_dir)))
     from diffusion_lab.checkpoints.format import read_checkpoint
+    from diffusion_lab.generate.generation import refuse_classifier
     from diffusion_lab.loading import device_of, restored
 
     checkpoint = checkpoint or read_checkpoint(cfg.ckpt)
@@ -68,6 +69,7 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
     from diffusion_lab.evaluation.share_done import Progress
 
     module = restored(checkpoint, cfg.weights, device_of(cfg.device), cfg.trust)
+    refuse_classifier(module.diffusion)
     module.requires_grad_(False)
     sets = {k: samples_of(cfg, data, module) for k, data in data_modules(cfg, stored).items()}
     if cfg.method == "bound" and cfg.end == "auto":

@@ -165,10 +165,16 @@ class StoredModel:
     Args:
         path: A checkpoint file or a run folder.
         weights: "ema" (averaged, where the run averaged) or "raw".
+        trust: Further packages whose classes its configuration may name: always those that are
+            typed, whatever a configuration says.
     """
 
-    def __init__(self, path: str, weights: Literal["ema", "raw"] = "ema") -> None:
-        self.path = path
+    takes_trust = True
+
+    def __init__(
+        self, path: str, weights: Literal["ema", "raw"] = "ema", trust: Sequence[str] = ()
+    ) -> None:
+        self.path, self.trust = path, trust
         self.weights = weights
         self._model: GaussianDiffusion | None = None
 
@@ -184,7 +190,7 @@ class StoredModel:
                     f"path={self.path} of a second model does not exist: it has moved, or is to be "
                     "left out (guidance=none)"
                 )
-            self._model = load(self.path, self.weights).diffusion
+            self._model = load(self.path, self.weights, trust=self.trust).diffusion
             self._model.requires_grad_(False)
         return self._model
 

@@ -24,7 +24,7 @@ from diffusion_lab.config.components import build, refuse_stored
 from diffusion_lab.config.running import run
 from diffusion_lab.config.stored import OF_A_MODEL
 from diffusion_lab.config.suggestions import nearest
-from diffusion_lab.errors import ConfigError
+from diffusion_lab.errors import ConfigError, UserError
 from diffusion_lab.files import write_atomically
 
 if TYPE_CHECKING:
@@ -81,22 +81,22 @@ def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
     refuse_classifier(model.diffusion)
     size = int(cfg.batch_size or max(BATCH, BATCH_NUMBERS // math.prod(model.drawing.shape)))
     out = Path(str(cfg.out)).expanduser()
-    out.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
+    drawn: Tensor | Moments
     with torch.no_grad():
         try:
             data = partial(_data, cfg, stored)
             given, start = options.ready(model, labels, stored.get("denoiser") or {}, data)
+            count = options.number
+            request = Request(count, given, cfg.seed, size, start)
+            shown = cfg.strip or (cfg.frames if out.suffix.lower() in FILMS else 0)
+            if shown:
+                drawn = moments(model, request, shown)
+            else:
+                drawn = draw(model, source, cfg.devices, request).samples
         except ValueError as error:
-            raise ConfigError(str(error)) from None
-        count = options.number
-        request = Request(count, given, cfg.seed, size, start)
-        shown = cfg.strip or (cfg.frames if out.suffix.lower() in FILMS else 0)
-        drawn: Tensor | Moments
-        if shown:
-            drawn = moments(model, request, shown)
-        else:
-            drawn = draw(model, source, cfg.devices, request).samples
+            raise error if isinstance(error, UserError) else ConfigError(str(error)) from None
+        out.parent.mkdir(parents=True, exist_ok=True)
         _write(cfg, out, drawn, given.label, model.drawing.num_classes)
     seconds = time.perf_counter() - began
     kind = "point" if len(model.drawing.shape) == 1 else "image"

@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     settle_precision(cfg)
     checkpoint, step = _resumed(cfg)
     start = _start(cfg) if checkpoint is None else None
-    folder = open_run(cfg, typed)
+    folder = open_run(cfg, typed, choices)
     _say(f"{cfg.name} (budget={cfg.get('budget')}, seed={cfg.seed}) -> {folder}")
 
     import torch

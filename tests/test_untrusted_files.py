@@ -28,7 +28,7 @@ from diffusion_lab.checkpoints.format import write_checkpoint
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.checking import check, refuse
 from diffusion_lab.errors import UserError
-from diffusion_lab.runs.folder import open_run, with_resume
+from diffusion_lab.runs.folder import open_run, refuse_link_below, refuse_links, with_resume
 from diffusion_lab.train import make_trainer
 
 GOOD = Path(__file__).parent / "net" / "format_1.ckpt"
@@ -796,5 +796,35 @@ def test_a_package_that_is_typed_is_trusted(here: Path, monkeypatch: pytest.Monk
         load(file, trust=["ours"])
     for index, name in enumerate(("net", "os.system", "Missing")):
         other = planted(at("denoiser/_target_", f"ours_of_users.{name}"), here / str(index))
-        with pytest.raises(UserError, match=r"no class of|cannot be imported"):
-            load(other, trust=["ours_of_users"])
+        words = [f"ckpt={other}", "trust=[ours_of_users]", "device=cpu", "out=x.npz"]
+        resumed = [f"resume={other}", "trust=[ours_of_users]", "trainer=cpu"]
+        for door in (
+            lambda other=other: load(other, trust=["ours_of_users"]),
+            lambda words=words: compose("sample", words),
+            lambda words=words: compose("evaluate", [*words[:-1], "num_samples=20"]),
+            lambda words=words: compose("likelihood", words[:-1]),
+            lambda words=resumed: with_resume(words),
+        ):
+            with pytest.raises(UserError, match=r"no class of|cannot be imported"):
+                door()
+
+
+@pytest.mark.parametrize("start", ["x", {"path": 3}, {"path": "${oc.env:HOME}"}])
+def test_the_record_of_a_start_is_plain_text(start: Any, here: Path) -> None:
+    file = planted(own("init_from", start), here)
+    with pytest.raises(UserError, match="init_from"):
+        with_resume([f"resume={file}", "trainer=cpu"])
+
+
+def test_a_circle_of_links_is_one_out_of_the_run(here: Path) -> None:
+    file = planted(lambda checkpoint: None, here)
+    (file.parent.parent / "samples").symlink_to("samples")
+    with pytest.raises(UserError, match="samples is a link"):
+        refuse_links(file.parent.parent)
+
+
+def test_a_study_does_not_follow_a_link_out_of_its_run(here: Path) -> None:
+    file = planted(lambda checkpoint: None, here)
+    (file.parent.parent / "studies").symlink_to(OUT)
+    with pytest.raises(UserError, match="is a link out of"):
+        refuse_link_below(file.parent.parent, "studies/rows")

@@ -132,11 +132,6 @@ def read_sealed(file: Path) -> dict[str, Any]:
         ) from None
 
 
-def newest_good_checkpoint(path: str | Path) -> Path:
-    """The file of `read_newest`."""
-    return read_newest(path)[0]
-
-
 def read_newest(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """The file that `find_checkpoint` means and what it holds; damaged ones are passed over.
 

@@ -25,6 +25,9 @@ def malformed(checkpoint: Mapping[str, Any]) -> Iterator[str]:
     for name in ("choices", "weights"):
         if not all(isinstance(text, str) for pair in own.get(name, {}).items() for text in pair):
             yield f"its {name} are not texts by name"
+    start = own.get("init_from")
+    if start and not (isinstance(start, Mapping) and isinstance(start.get("path"), str)):
+        yield "its init_from names no path"
     if not set(own.get("weights", {})) <= set(_STATES):
         yield f"its weights are not in {' or '.join(_STATES)}"
     if not _is_small(own.get("config")):

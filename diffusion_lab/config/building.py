@@ -1,8 +1,8 @@
 """Instantiating config nodes, from an allow-list of packages.
 
-A config is data, also one that came out of a checkpoint: a `_target_` may only name a class or a
-function that was defined in this package, in `torch.optim`, in `lightning`, or in a package that
-the user trusts by name (`trust=[my_package]`).
+A config that somebody typed may name a class or a function that was defined in this package, in
+`torch.optim`, in `lightning`, or in a package that is trusted by name (`trust=[my_package]`). What
+came out of a file may name far less, see `components`, and is checked by that before it gets here.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ def is_trusted(target: str, trust: Sequence[str] = ()) -> bool:
     return any(target == name or target.startswith(name + ".") for name in (*TRUSTED, *trust))
 
 
-def untrusted(node: Any, trust: Sequence[str] = (), path: str = "") -> list[str]:
-    """One sentence for every `_target_` outside the allow-list; needs no import."""
-    return [
-        f"{where or 'node'}._target_={target} is not of a trusted package "
-        f"({', '.join((*TRUSTED, *trust))}); trust=[{target.split('.')[0]}] adds one you know"
-        for where, target in targets(node, path)
+def untrusted(node: Any, trust: Sequence[str] = (), path: str = "") -> dict[str, str]:
+    """Key path -> sentence of every `_target_` outside the allow-list; needs no import."""
+    named = [(f"{where or 'node'}._target_", target) for where, target in targets(node, path)]
+    return {
+        key: f"{key}={target} is not of a trusted package ({', '.join((*TRUSTED, *trust))}); "
+        f"trust=[{target.split('.')[0]}] adds one you know"
+        for key, target in named
         if not is_trusted(target, trust)
-    ]
+    }
 
 
 def instantiate(node: Any, *, trust: Sequence[str] = (), path: str = "", **extra: Any) -> Any:
@@ -75,32 +76,36 @@ def instantiate(node: Any, *, trust: Sequence[str] = (), path: str = "", **extra
         plain = OmegaConf.to_container(node, resolve=True)
     faults = untrusted(plain, trust, path)
     if faults:
-        raise ConfigError("\n".join(faults))
+        raise ConfigError("\n".join(faults.values()))
     for where, target in targets(plain, path):
         _refuse_alias(where, target, trust)
-    return _made({**plain, **extra}, path)
+    return _made({**plain, **extra}, path, trust)
 
 
-def _made(value: Any, path: str) -> Any:
+def _made(value: Any, path: str, trust: Sequence[str]) -> Any:
     """What a value of a config stands for: an object for a node, else itself with those inside."""
     if isinstance(value, list):
-        return [_made(entry, f"{path}[{index}]") for index, entry in enumerate(value)]
+        return [_made(entry, f"{path}[{index}]", trust) for index, entry in enumerate(value)]
     if not isinstance(value, dict):
         return value
     inner = {
-        key: child if key in HYDRA_KEYS and key != "_args_" else _made(child, _at(path, str(key)))
+        key: child
+        if key in HYDRA_KEYS and key != "_args_"
+        else _made(child, _at(path, str(key)), trust)
         for key, child in value.items()
     }
-    return _called(inner, path) if "_target_" in inner else inner
+    return _called(inner, path, trust) if "_target_" in inner else inner
 
 
-def _called(node: dict[str, Any], path: str) -> Any:
+def _called(node: dict[str, Any], path: str, trust: Sequence[str]) -> Any:
     """Call the target of a node whose nodes are built."""
     from hydra.utils import instantiate as build
 
     # Handed to Hydra, objects would be copied; so it makes the call alone.
     call = build({"_target_": node["_target_"], "_partial_": True})
     arguments = {str(key): value for key, value in node.items() if key not in HYDRA_KEYS}
+    if getattr(call.func, "takes_trust", False):
+        arguments["trust"] = tuple(trust)
     call = functools.partial(call, *node.get("_args_", ()), **arguments)
     if node.get("_partial_"):
         return call

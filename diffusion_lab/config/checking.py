@@ -148,7 +148,7 @@ def _missing(plain: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _foreign(plain: dict[str, Any], trust: Sequence[str]) -> list[tuple[str, str]]:
-    return [(text.split("=")[0], text) for text in untrusted(plain, trust)]
+    return list(untrusted(plain, trust).items())
 
 
 def _named_and_typed(plain: dict[str, Any]) -> list[tuple[str, str]]:

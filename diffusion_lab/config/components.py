@@ -123,6 +123,8 @@ def _errors(node: Any, path: str, role: str, trust: Sequence[str]) -> Iterator[s
                 else "only classes that conf/ names may stand there"
             )
             yield f"{path}._target_={target} is no known {role} of a stored configuration: {remedy}"
+        elif "_target_" in node and (text := _no_class(str(target), role)):
+            yield f"{path}._target_={target} {text}"
         for key, value in node.items():
             if not _is_key(key):
                 yield f"{path}.{key} may not stand in a stored configuration"
@@ -183,19 +185,33 @@ def _built(node: Any, role: str, trust: Sequence[str]) -> Any:
     arguments = {k: _built(value, role, trust) for k, value in node.items() if k not in _KEYS}
     if "_target_" not in node:
         return arguments
-    made = _found(node["_target_"], role)
+    try:
+        made = _found(node["_target_"])
+    except (ImportError, AttributeError, ValueError) as error:
+        target = node["_target_"]
+        raise ConfigError(f"{role}._target_={target} cannot be imported: {error}") from None
+    if getattr(made, "takes_trust", False):
+        arguments["trust"] = tuple(trust)
     return partial(made, **arguments) if node.get("_partial_") else made(**arguments)
 
 
-def _found(target: str, role: str) -> Any:
-    """The class (or, named in `conf/` itself, the function) behind a dotted name."""
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{role}._target_={target} cannot be imported: {error}") from None
+def _no_class(target: str, role: str) -> str | None:
+    """Why a name of a trusted package is none that a file may have called; None if it is a class.
+
+    What `conf/` itself names, functions among them, is looked at only when it is built.
+    """
     if target in known_targets(role):
-        return found
-    if not inspect.isclass(found) or found.__module__.split(".")[0] != target.split(".")[0]:
-        raise ConfigError(f"{role}._target_={target} is no class of {target.split('.')[0]}")
-    return found
+        return None
+    try:
+        found = _found(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        return f"cannot be imported: {error}"
+    root = target.split(".")[0]
+    is_class = inspect.isclass(found) and found.__module__.split(".")[0] == root
+    return None if is_class else f"is no class of {root}"
+
+
+def _found(target: str) -> Any:
+    """What a dotted name stands for."""
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffusion_lab.errors import ConfigError
+
 PATH_KEYS = frozenset(
     {"ckpt", "resume", "init_from", "run", "run_dir", "out", "paths.data_dir", "study.rows.ckpt"}
 )
@@ -77,9 +79,15 @@ def value_of(key: str, overrides: Sequence[str]) -> str | None:
 
 
 def quoted(key: str, value: str | Path) -> str:
-    """`key=value` with the quotes that Hydra's grammar needs around a path."""
+    """`key=value` with the quotes that Hydra's grammar needs around a path.
+
+    Raises:
+        ConfigError: The value would be resolved, which only what is typed may be.
+    """
     text = str(value)
-    if re.fullmatch(r"(\$\{[\w.]+\}|[\w./~@:+-])*", text):
+    if "${" in text:
+        raise ConfigError(f"{key}={text}: ${{ in a name would be resolved; rename the file")
+    if re.fullmatch(r"[\w./~@:+-]*", text):
         return f"{key}={text}"
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"

@@ -117,7 +117,7 @@ def evaluator_of(request: EvaluationRequest) -> Evaluator:
             "samples with"
         )
     source = request.stored.get("data") or {}
-    if source.get("fallback") and source["name"] == "digits":
+    if source.get("fallback") and source.get("name") == "digits":
         print("This model was trained on the embedded digits and is compared with those.")
         data = Digits(shape=data.shape, num_classes=data.num_classes)
     beside = Path(str(cfg.paths.data_dir)).expanduser()

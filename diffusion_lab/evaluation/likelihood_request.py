@@ -187,7 +187,7 @@ def conditional(cfg: DictConfig, module: TrainedModel) -> bool:
 def data_modules(cfg: DictConfig, stored: dict[str, Any]) -> dict[str, Any]:
     """The data modules that are scored, by name: that of the run, then the foreign one."""
     data = instantiate(cfg.data, trust=cfg.trust)
-    if (stored.get("data") or {}).get("fallback") and stored["data"]["name"] == "digits":
+    if (stored.get("data") or {}).get("fallback") and stored["data"].get("name") == "digits":
         from diffusion_lab.data.digits import Digits
 
         print("This model was trained on the embedded digits, which are what is scored.")

@@ -21,6 +21,7 @@ from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.gaussian import Level
 from diffusion_lab.diffusion.model import DenoiseFn, GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
+from diffusion_lab.sampling.adaptive import TooManyCallsError
 from diffusion_lab.sampling.likelihood import (
     GREY_OFFSET,
     ExactDivergence,
@@ -191,9 +192,7 @@ def terms_of(score: Score, x0: Tensor, labels: Tensor | None, seed: int, batch_s
         label = None if labels is None else labels[first : first + batch_size].to(x.device)
         try:
             found = score(x, label, SampleNoise(seed, first, len(x)))
-        except RuntimeError as error:
-            if "max_calls" not in str(error):
-                raise
+        except TooManyCallsError:
             raise ValueError("the solver gave up: take more steps or a larger tolerance") from None
         parts.append(found.detach().cpu().double())
     terms = torch.cat(parts)

@@ -31,7 +31,7 @@ def read_image(path: str | Path, shape: Sequence[int], key: str = "image") -> Te
     Raises:
         ValueError: no such file, no picture, or another size.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     channels, height, width = shape
     try:
@@ -39,7 +39,7 @@ def read_image(path: str | Path, shape: Sequence[int], key: str = "image") -> Te
             pixels = picture.convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise ValueError(f"{key}={path}: there is no such file") from None
-    except UnidentifiedImageError:
+    except OSError:  # UnidentifiedImageError is one
         raise ValueError(f"{key}={path} is no picture that can be read") from None
     if pixels.size != (width, height):
         raise ValueError(
@@ -83,7 +83,7 @@ def known_mask(known: str, shape: Sequence[int]) -> Tensor:
         mask += 1
         mask[:, height // 4 : height - height // 4, width // 4 : width - width // 4] = 0
     elif Path(known).expanduser().exists():
-        return (read_image(known, (1, height, width)) > 0).float()
+        return (read_image(known, (1, height, width), "known") > 0).float()
     else:
         raise ValueError(f"known={known} must be one of {', '.join(PARTS)}, or a picture file")
     return mask

@@ -46,7 +46,7 @@ class Drawn(NamedTuple):
 class Request(NamedTuple):
     """Which images are drawn, see `Generates.sample`; `given` has a row for each."""
 
-    count: int  # type: ignore[assignment]
+    number: int
     given: Condition
     seed: int
     batch_size: int
@@ -90,7 +90,7 @@ def draw(
         ProcessRaisedException: What went wrong in another process.
     """
     refuse_devices(model.device, devices)
-    share = -(-request.count // devices)
+    share = -(-request.number // devices)
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         others = None
@@ -111,6 +111,8 @@ def draw(
                 pass
         finally:
             torch.set_num_threads(threads)
+            for process in others.processes if others is not None else ():
+                process.terminate()  # of nothing left to do where all went well
         for rank in range(1, devices):
             parts.append(Drawn(*torch.load(Path(folder) / f"{rank}.pt", weights_only=True)))
     samples, asked, seconds = zip(*parts, strict=True)
@@ -155,7 +157,7 @@ def _share_of(
 ) -> Drawn:
     """The images of one device; the last one may have fewer, or none."""
     first = rank * share
-    count = min(share, request.count - first)
+    count = min(share, request.number - first)
     if count <= 0:
         return Drawn(torch.empty(0, *model.shape), 0, 0.0)
     began = time.perf_counter()

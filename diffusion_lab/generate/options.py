@@ -134,6 +134,8 @@ class SampleOptions(NamedTuple):
         """What is wrong with the images to start from."""
         found = []
         images = 0 if self.image is None else len(_listed(self.image))
+        if self.image is not None and not images:
+            return ["image=[] names no image: give at least one, or leave it out"]
         for name, value in (("start", self.start), ("known", self.known)):
             if value is not None and not images:
                 found.append(f"{name}={value} needs an image: image=FILE or image=test:7")
@@ -171,6 +173,8 @@ class SampleOptions(NamedTuple):
             for (key, value), part in zip(conditions.items(), takes or (True, True), strict=True)
             if value is not None and not part
         ]
+        if self.condition_image is not None and not _listed(self.condition_image):
+            found.append("condition_image=[] names no image: give at least one, or leave it out")
         if self.vector is not None and not found:
             try:
                 typed_vector(self.vector, takes[0] if takes else None)

@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL.Image import Image
-from torch import Tensor
 
 from diffusion_lab.files import write_atomically
-from diffusion_lab.reporting.grids import image_grid
 
 FORMATS = {".gif": "GIF", ".webp": "WEBP"}
-
-
-def save_animation(
-    path: str | Path,
-    frames: Iterable[Tensor],
-    columns: int = 10,
-    scale: int = 2,
-    labels: Sequence[object] | Tensor | None = None,
-    frame_ms: int = 80,
-    hold_ms: int = 1600,
-) -> Path:
-    """Write sheets of images as a film that plays for ever; see `save_film`.
-
-    Args:
-        path: ends in .gif or .webp.
-        frames: each (N, C, H, W) in [-1, 1], drawn by ``image_grid``.
-        columns: images a row.
-        scale: side of the square that one image pixel becomes.
-        labels: N captions, or None.
-        frame_ms: how long a frame stays, in milliseconds.
-        hold_ms: how long the last one stays.
-    """
-    pictures = (image_grid(frame, columns, scale, labels) for frame in frames)
-    return save_film(path, pictures, frame_ms, hold_ms)
 
 
 def save_film(

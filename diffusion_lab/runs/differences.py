@@ -26,7 +26,7 @@ def differences(cfg: DictConfig, choices: Mapping[str, str]) -> list[Difference]
 
     Args:
         cfg: The config of the run.
-        choices: Its choices of groups, as `runs.typed_now` tells them; {} where they are unknown.
+        choices: Its choices of groups, see `folder.typed_now`; {} where they are unknown.
 
     Returns:
         Groups chosen otherwise, then keys with another value. Places, and what only the default

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -229,21 +229,41 @@ def refuse_links(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         of_wandb = name.parts[0] == "wandb" and len(name.parts) > 2
-        if path.is_symlink() and not of_wandb and not path.resolve().is_relative_to(home):
+        if path.is_symlink() and not of_wandb and not _leads_into(home, path):
             raise ConfigError(
-                f"run_dir={folder}: {name} is a link to {path.resolve()}, out "
-                "of the folder, where the run would write; put what you know in its place"
+                f"run_dir={folder}: {name} is a link to {os.readlink(path)}, out of the folder, "
+                "where the run would write; put what you know in its place"
             )
 
 
-def open_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
+def refuse_link_below(home: Path, name: str) -> None:
+    """Refuse a folder inside a run folder that a link leads out of it to.
+
+    Raises:
+        ConfigError: Naming it.
+    """
+    if not _leads_into(home.resolve(), home / name):
+        raise ConfigError(f"{home / name} is a link out of {home}, where files would be written")
+
+
+def _leads_into(home: Path, link: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(home)
+    except (OSError, RuntimeError):  # a circle of links
+        return False
+
+
+def open_run(
+    cfg: DictConfig, overrides: Sequence[str] = (), choices: Mapping[str, str] | None = None
+) -> Path:
     """Make the run folder; sets `cfg.run_dir`.
 
-    In it: config.yaml, overrides.txt, and differs.json, see `defaults.differences`.
+    In it: config.yaml, overrides.txt, and differs.json, see `runs.differences`.
 
     Args:
         cfg: The config of the run; a null `run_dir` is given its default name.
         overrides: What was typed.
+        choices: Chosen options of the groups; None where they are unknown.
 
     Returns:
         The folder.
@@ -263,7 +283,7 @@ def open_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
         )
     words = [w for w in overrides if key_of(w) not in _OF_THE_COMMAND]
     words = [w for w in words if key_of(w).split(".")[0].split("/")[0] not in ("hydra", "sweep")]
-    differ = differences(cfg, typed_now()[1])
+    differ = differences(cfg, dict(choices or {}))
     refuse_links(folder)
     files = {
         "differs.json": json.dumps(differ, default=str),

@@ -22,6 +22,10 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
 """Of the step length: caution, smallest and largest factor from one step to the next."""
 
 
+class TooManyCallsError(RuntimeError):
+    """A solver that keeps its tolerance asked the network too often."""
+
+
 class Adaptive(FrameSampler):
     r"""Bogacki-Shampine 3(2) with a step length for each image (Shampine & Reichelt 1997, ode23).
 
@@ -65,7 +69,7 @@ class Adaptive(FrameSampler):
         """From t to s in as many steps of its own as each image needs.
 
         Raises:
-            RuntimeError: `max_calls` do not suffice; names the tolerance.
+            TooManyCallsError: `max_calls` do not suffice; names the tolerance.
         """
         (c_t, tau_t), (c_s, end) = self.frame(here.t), self.frame(s)
         tau = tau_t.expand(len(here.x)).clone()
@@ -77,7 +81,7 @@ class Adaptive(FrameSampler):
             nonlocal calls
             calls += 1
             if calls > self.max_calls:
-                raise RuntimeError(
+                raise TooManyCallsError(
                     f"max_calls={self.max_calls} network calls were not enough for "
                     f"rtol={self.rtol:g}, atol={self.atol:g}: raise one of them"
                 )

@@ -233,15 +233,12 @@ def trajectory(
     parameter = next(model.parameters(), None)
     like = torch.zeros(0) if parameter is None else parameter
     times = sampler.times(model.schedule, start)
-    if x is not None:
-        path = levels(model.schedule(times))
-    else:
-        if sampler.inverts:
-            raise ValueError(f"{type(sampler).__name__} starts from images: give x")
-        blank = torch.empty((num_samples, *shape), dtype=like.dtype, device=like.device)
-        eps = noise.normal(blank)
-        path = levels(model.schedule(times))
-        x = model.prior(path[0], eps)
+    if x is None and sampler.inverts:
+        raise ValueError(f"{type(sampler).__name__} starts from images: give x")
+    blank = torch.empty((num_samples, *shape), dtype=like.dtype, device=like.device)
+    first = noise.normal(blank) if x is None else x
+    path = levels(model.schedule(times))
+    x = model.prior(path[0], first) if x is None else x
     denoise = denoiser_of(model, guidance, given.to(x.device), x0_constraint)
     yield from sampler.trajectory(denoise, model.schedule, path, x, noise, constraint)
 

@@ -21,7 +21,7 @@ from diffusion_lab.evaluation.request import (
 from diffusion_lab.evaluation.share_done import Progress
 from diffusion_lab.files import read_record, write_atomically
 from diffusion_lab.reporting.status_line import clock
-from diffusion_lab.runs.folder import run_folder_of
+from diffusion_lab.runs.folder import refuse_link_below, run_folder_of
 from diffusion_lab.studies.runs import Training, checkpoint_of, training_of
 from diffusion_lab.studies.tables import Record, write_study
 
@@ -111,6 +111,8 @@ def _folder(study: Study, cfg: DictConfig, runs: Mapping[str, Path]) -> Path:
     home = Path(str(cfg.paths.output_dir))
     if len(runs) == 1:
         home = run_folder_of(next(iter(runs.values())))
+        for name in (f"studies/{study.name}", "studies/rows"):
+            refuse_link_below(home, name)
     return home / "studies" / study.name
 
 

@@ -1,4 +1,4 @@
-"""How Lightning's Trainer writes and reads files: by `training.checkpoint`, and nothing else."""
+"""How Lightning's Trainer writes and reads files: by `checkpoints.format`, and nothing else."""
 
 from __future__ import annotations
 

@@ -164,6 +164,12 @@ class DiffusionModule(Generates, pl.LightningModule):
             given: dict[str, Any]
             if isinstance(batch, Mapping):
                 x0, given = batch["x0"], {k: v for k, v in batch.items() if k != "x0"}
+                unknown = given.keys() - set(Condition._fields)
+                if unknown:
+                    raise ValueError(
+                        f"batch: {', '.join(sorted(unknown))} is no condition; a mapping has x0 "
+                        f"and some of {', '.join(Condition._fields)}"
+                    )
             else:
                 x0, given = batch[0], {"label": batch[1]}
             batch = Batch(x0, Condition(**given))

@@ -108,15 +108,21 @@ def test_faults_of_a_start_are_told(run):
     assert "exclude each other" in refused(run, "interpolate=2", "image=[test:1,test:2]", "start=1")
 
 
-def test_an_image_that_is_none_is_told(run, tmp_path):
+def test_what_cannot_be_drawn_is_told(run, tmp_path):
+    small = tmp_path / "small.png"
+    Image.new("L", (5, 5)).save(small)
     for words, wanted in (
         (["image=missing.png", "start=0.5"], "no such file"),
         (["image=test:99999", "start=0.5"], "test set has images"),
         ([f"image={run}/config.yaml", "start=0.5"], "no picture"),
         (["image=test:1", "known=middle"], "left, right"),
+        ([f"image={run}", "start=0.5"], "no picture"),
+        (["image=[]", "start=0.5"], "at least one"),
+        (["image=test:1", f"known={small}"], r"^known=.*5 x 5 pixels"),
     ):
-        with pytest.raises(ValueError, match=wanted):
-            drawn(run, tmp_path / "x.npz", *words)
+        with pytest.raises(ConfigError, match=wanted):
+            drawn(run, tmp_path / "new" / "x.npz", *words)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_weaker_model_guides(run, tmp_path):
@@ -145,3 +151,23 @@ def test_a_classifier_guides(run, classifier, tmp_path):
     unconditional = drawn(run, tmp_path / "c.npz", "num_samples=2", "label=null")
     assert np.allclose(none, unconditional, atol=1e-5)
     assert not np.allclose(strong, none, atol=1e-3)
+
+
+def test_a_second_model_of_the_wrong_kind_is_told(run, classifier, tmp_path):
+    for words, wanted in (
+        (["guidance=classifier", f"guidance.classifier.path={run}"], "is no classifier"),
+        (["guidance=auto", f"guidance.weak.path={classifier}"], "weak: .*is a classifier"),
+    ):
+        with pytest.raises(ConfigError, match=wanted):
+            drawn(run, tmp_path / "x.npz", "num_samples=1", "label=1", *words)
+
+
+def test_a_classifier_has_no_likelihood_and_no_scores(classifier):
+    from diffusion_lab.errors import CheckpointError
+    from diffusion_lab.evaluate import evaluate
+    from diffusion_lab.likelihood import likelihood
+
+    words = [f"ckpt={classifier}", "device=cpu"]
+    for task, name in ((likelihood, "likelihood"), (evaluate, "evaluate")):
+        with pytest.raises((CheckpointError, ConfigError), match="trained a classifier"):
+            task(compose(name, [*words, *(["num_samples=20"] if name == "evaluate" else [])]))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_resume import STATE, run, same
 
-from diffusion_lab.checkpoints.format import newest_good_checkpoint, read_checkpoint
+from diffusion_lab.checkpoints.format import read_checkpoint, read_newest
 
 SCRIPT = Path(__file__).with_name("run_tiny.py")
 
@@ -57,9 +57,9 @@ def test_signals_save_and_say_how_to_go_on(
 def test_killed_again_and_again(tmp_path: Path) -> None:
     folder = tmp_path / "cut"
     for step in (4, 16, 31):
-        resume = [newest_good_checkpoint(folder)] if folder.exists() else []
+        resume = [read_newest(folder)[0]] if folder.exists() else []
         hit(started(folder, *resume), signal.SIGKILL, step)
-    again = run(folder, ckpt=newest_good_checkpoint(folder))
+    again = run(folder, ckpt=read_newest(folder)[0])
     assert same(run(tmp_path / "whole"), again) == []
     assert all(key in again for key in STATE)
     assert not list(folder.rglob("*.part"))

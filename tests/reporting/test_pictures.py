@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageColor
 
 from diffusion_lab.files import write_atomically
-from diffusion_lab.reporting.animations import save_animation
+from diffusion_lab.reporting.animations import save_film
 from diffusion_lab.reporting.architecture import BLOCKS, MIDDLE, Part, Plan, diagram
 from diffusion_lab.reporting.grids import (
     BACKGROUND,
@@ -205,7 +205,9 @@ def test_strip_refuses_nothing_and_unequal_lists(steps):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_animation_keeps_frames_and_holds_the_last(tmp_path, ending, channels):
     frames = [ramp(4, channels) * level for level in (0.0, 0.5, 1.0)]
-    path = save_animation(tmp_path / f"film.{ending}", iter(frames), columns=2, scale=1)
+    path = save_film(
+        tmp_path / f"film.{ending}", (image_grid(frame, columns=2, scale=1) for frame in frames)
+    )
     with Image.open(path) as film:
         assert film.n_frames == 3
         film.seek(2)
@@ -216,9 +218,9 @@ def test_animation_keeps_frames_and_holds_the_last(tmp_path, ending, channels):
 
 def test_animation_refuses_other_endings_and_no_frames(tmp_path):
     with pytest.raises(ValueError, match=r"\.gif or \.webp"):
-        save_animation(tmp_path / "film.mp4", [ramp(1)])
+        save_film(tmp_path / "film.mp4", [image_grid(ramp(1))])
     with pytest.raises(ValueError, match="frames"):
-        save_animation(tmp_path / "film.gif", [])
+        save_film(tmp_path / "film.gif", [])
 
 
 def test_scatter_draws_points_where_they_are():

@@ -12,7 +12,7 @@ RECIPES = ["seed_000", "seed_001", "seed_002", "seed_003", "seed_003_moons", "se
 OTHERWISE = {
     "as it is": [],
     "other parts": ["optimizer.lr=1e-5", "callbacks.ema=null", "sampler=heun", "data.seed=3"],
-    "a class of no group": ["+callbacks.ours._target_=ours.Callback", "trust=[ours]"],
+    "a class of no group": ["+callbacks.ours._target_=collections.Counter", "trust=[collections]"],
 }
 
 

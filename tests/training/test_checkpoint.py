@@ -15,8 +15,8 @@ from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import (
     description,
     differences,
-    newest_good_checkpoint,
     read_checkpoint,
+    read_newest,
     refuse_other_weights,
     weights_of,
     write_checkpoint,
@@ -126,12 +126,12 @@ def test_newer_format_and_hand_built(file: Path) -> None:
 
 def test_damaged_ones_are_passed_over(file: Path) -> None:
     write_checkpoint(content(2.0), file.with_name("best.ckpt"))
-    assert newest_good_checkpoint(file.parent.parent) == file
+    assert read_newest(file.parent.parent)[0] == file
     file.write_bytes(file.read_bytes()[:-7])
     with pytest.warns(UserWarning, match="passed over"):
-        assert newest_good_checkpoint(file.parent.parent).name == "best.ckpt"
+        assert read_newest(file.parent.parent)[0].name == "best.ckpt"
     with pytest.warns(UserWarning), pytest.raises(CheckpointError, match="cut short"):
-        newest_good_checkpoint(file)
+        read_newest(file)[0]
 
 
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])

@@ -59,9 +59,11 @@ class AutoGuidance:
         """A guided denoiser.
 
         Raises:
-            ValueError: the two models have different schedules.
+            ValueError: The two models have different schedules, or the weaker is none.
         """
         weak = self.weak()
+        if not weak.denoises:
+            raise ValueError("weak: this second model is a classifier, which denoises nothing")
         refuse_other_schedule(model, weak, "weak")
 
         def guided(query: Query) -> Denoised:
@@ -106,9 +108,14 @@ class ClassifierGuidance:
         """A guided denoiser; without a label it is the model without guidance.
 
         Raises:
-            ValueError: the two models have different schedules.
+            ValueError: The two models have different schedules, or the second is no classifier.
         """
         classifier = self.classifier()
+        if classifier.denoises:
+            raise ValueError(
+                "classifier: this second model is no classifier of noisy images; train one by "
+                "experiment=noisy_classifier"
+            )
         refuse_other_schedule(model, classifier, "classifier")
 
         def guided(query: Query) -> Denoised:
