@@ -26,8 +26,10 @@ ALLOWED = {
     "config": {"checkpoints"},
     "generate": {"sampling", "diffusion"},
     "runs": {"config", "checkpoints"},
-    "reporting": {"runs"},
-    "training": {"generate", "reporting", "runs", "checkpoints", "sampling", "diffusion"},
+    "reporting": {"runs", "metrics"},
+    "training": {
+        *("generate", "reporting", "runs", "metrics", "checkpoints", "sampling", "diffusion"),
+    },
     "loading": {"training", "generate", "config", "checkpoints", "sampling", "diffusion"},
     "evaluation": {
         *("loading", "reporting", "runs", "config", "checkpoints", "generate"),

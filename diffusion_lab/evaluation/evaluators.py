@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluation.share_done import Progress
+from diffusion_lab.metrics.catalog import COST, METRICS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,42 +28,6 @@ if TYPE_CHECKING:
 
 Line = tuple[str, str, str]
 """Name, value and meaning of a figure; the meaning begins with interval and perfect value."""
-
-Row = tuple[str, str, str, str]
-"""Title, name among the figures, format and meaning of a line."""
-
-IMAGE_ROWS: tuple[Row, ...] = (
-    ("class agreement", "agreement", ".2%", "read as the class asked for"),
-    ("... second classifier", "agreement2", ".2%", "the same, read by another one"),
-    ("FD-CNN", "fd", ".3f", "Fréchet distance to the training set, in its features"),
-    ("... endless samples", "fd_unbiased", ".3f", "without the bias of few samples"),
-    ("FD-CNN2", "fd2", ".3f", "in the second classifier's features"),
-    ("FD ratio", "fd_ratio", ".2f", "FD-CNN over that of the first {fd_count} test images"),
-    ("KD-CNN", "kd", ".4f", "kernel distance; unbiased, 0 is ideal"),
-    ("FID", "fid", ".3f", "Fréchet distance in Inception's features"),
-    ("KID", "kid", ".5f", "kernel distance in Inception's features; 0 is ideal"),
-    ("precision", "precision", ".3f", "samples among real images"),
-    ("recall", "recall", ".3f", "real images among samples"),
-    ("density", "density", ".3f", "real images around a sample; above 1: crowded"),
-    ("coverage", "coverage", ".3f", "real images with a sample nearby"),
-    ("Vendi score", "vendi", ".2f", "effective number of different samples"),
-    ("remaining variance", "remaining_variance", ".3f", "of pixels{within}; 0 is one image"),
-    ("pairwise distance", "pairwise_distance", ".2f", "of two samples, in pixels"),
-    ("class entropy", "class_entropy", ".3f", "of the classes read, in nats"),
-    ("class variation", "class_variation", ".3f", "share of samples of too frequent classes"),
-    ("nearest ratio", "nearest_ratio", ".3f", "median distance to the nearest training image"),
-    ("copied share", "copied_share", ".2%", "nearer to one than 99 % of test images"),
-    ("P(closer)", "closer_probability", ".3f", "nearer to one than a test image; 1 copies"),
-)
-"""Lines of images, see `metrics.scores`."""
-
-POINT_ROWS: tuple[Row, ...] = (
-    ("sliced Wasserstein", "sw", ".4f", "distance to test points"),
-    ("SW ratio", "sw_ratio", ".2f", "over that of training points; 1 is ideal"),
-    ("kernel distance", "mmd", ".5f", "squared MMD to test points; 0 is ideal"),
-    ("remaining variance", "remaining_variance", ".3f", "over that of test points; 0 is one point"),
-)
-"""Lines of points, see `metrics.point_scores`."""
 
 
 class Evaluator(Protocol):
@@ -148,8 +113,7 @@ class ImageEvaluator:
 
     def lines(self, figures: dict[str, Any]) -> list[Line]:
         """The figures, to be read."""
-        within = "" if figures["agreement"] is None else ", within classes"
-        lines = _lines(figures, IMAGE_ROWS, within=within)
+        lines = _lines(figures)
         for end, title in (("", "classifier"), ("2", "second classifier")):
             if f"classifier{end}_sha256" in figures:
                 space = figures[f"feature_space{end}"]
@@ -267,7 +231,7 @@ class PointEvaluator:
 
     def lines(self, figures: dict[str, Any]) -> list[Line]:
         """The figures, to be read."""
-        return _lines(figures, POINT_ROWS)
+        return _lines(figures)
 
     def page(self, names: Sequence[str], samples: Sequence[Tensor]) -> Image.Image:
         """A scatter plot a row, side by side, over test points in grey."""
@@ -286,19 +250,20 @@ class PointEvaluator:
         return {}
 
 
-def _lines(figures: dict[str, Any], rows: Sequence[Row], **words: str) -> list[Line]:
-    """A line for each figure that there is: value; interval, perfect sampler's value, meaning."""
+def _lines(figures: dict[str, Any]) -> list[Line]:
+    """A line for each metric that there is: value; interval, that of real data, meaning."""
     lines = []
-    for title, name, spec, meaning in rows:
-        if figures.get(name) is None:
+    for name, row in METRICS.items():
+        if row.group == COST or figures.get(name) is None:
             continue
+        spec = row.spec
         low, high, real = (
             _text(figures.get(name + end), spec) for end in ("_low", "_high", "_real")
         )
         known = figures.get(f"{name}_low") is not None
         interval, perfect = f"{low} to {high}" if known else "", f"real {real}"
-        text = meaning.format(**words, **figures)
-        lines.append((title, _text(figures[name], spec), f"{interval:<19} {perfect:<12} {text}"))
+        text = f"{interval:<19} {perfect:<12} {row.meaning}"
+        lines.append((row.title, _text(figures[name], spec), text))
     return lines
 
 

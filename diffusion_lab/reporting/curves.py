@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from diffusion_lab.metrics.catalog import LOGGED
 from diffusion_lab.reporting.axes import Axis, Box, Tick
 from diffusion_lab.runs.records import Point
 from diffusion_lab.spread import spread
@@ -25,10 +26,7 @@ TITLES = {
     "lr": "learning rate",
     "grad_norm": "gradient norm",
     "images_per_second": "images a second",
-    "fd_cnn": "FD-CNN of samples",
-    "fd_ratio": "FD ratio of samples",
-    "sw_ratio": "SW ratio of samples",
-    "agreement": "class agreement of samples",
+    **{name.rsplit("/", 1)[-1]: f"{row.title} of samples" for name, row in LOGGED.items()},
 }
 """What a metric's last name is called."""
 _LEVEL = re.compile(r"(.+)_by_level/(\d+)-(\d+)")

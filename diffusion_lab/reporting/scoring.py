@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from diffusion_lab.metrics.catalog import GROUPS, METRICS, Metric
 from diffusion_lab.reporting.axes import Axis, Box
 
 STRIP = Box(width=150, height=18, left=6, right=6, top=0, bottom=0)
@@ -18,54 +19,8 @@ STRIP = Box(width=150, height=18, left=6, right=6, top=0, bottom=0)
 SHADES = 9
 """Steps of colour of a confusion matrix, beside none."""
 
-Known = tuple[str, str, str, str]
-"""Title, name in metrics.json, format and meaning of a figure."""
-
-GROUPS: dict[str, tuple[Known, ...]] = {
-    "Classes": (
-        ("class agreement", "agreement", ".2%", "read as the class asked for"),
-        ("… second classifier", "agreement2", ".2%", "the same, read by another one"),
-        ("class entropy", "class_entropy", ".3f", "of the classes read, in nats"),
-        ("class variation", "class_variation", ".3f", "share of samples of too frequent classes"),
-    ),
-    "Distance to the training data": (
-        ("FD-CNN", "fd", ".3f", "Fréchet distance, in the classifier's features"),
-        ("… endless samples", "fd_unbiased", ".3f", "without the bias of few samples"),
-        ("FD-CNN2", "fd2", ".3f", "in the second classifier's features"),
-        ("… endless samples", "fd_unbiased2", ".3f", "without the bias of few samples"),
-        ("FD ratio", "fd_ratio", ".2f", "over that of the first test images"),
-        ("KD-CNN", "kd", ".4f", "kernel distance; 0 is ideal"),
-        ("KD-CNN2", "kd2", ".4f", "in the second classifier's features"),
-        ("FID", "fid", ".3f", "Fréchet distance in Inception's features"),
-        ("KID", "kid", ".5f", "kernel distance in Inception's features; 0 is ideal"),
-        ("sliced Wasserstein", "sw", ".4f", "distance to test points"),
-        ("SW ratio", "sw_ratio", ".2f", "over that of training points; 1 is ideal"),
-        ("kernel distance", "mmd", ".5f", "squared MMD to test points; 0 is ideal"),
-    ),
-    "Samples among real images": (
-        ("precision", "precision", ".3f", "samples among real images"),
-        ("density", "density", ".3f", "real images around a sample; above 1: crowded"),
-    ),
-    "Real images among samples": (
-        ("recall", "recall", ".3f", "real images among samples"),
-        ("coverage", "coverage", ".3f", "real images with a sample nearby"),
-    ),
-    "Variety": (
-        ("Vendi score", "vendi", ".2f", "effective number of different samples"),
-        ("pairwise distance", "pairwise_distance", ".2f", "of two samples, in pixels"),
-        ("remaining variance", "remaining_variance", ".3f", "0 is one sample again and again"),
-    ),
-    "Copies of training images": (
-        ("nearest ratio", "nearest_ratio", ".3f", "median distance to the nearest training image"),
-        ("copied share", "copied_share", ".2%", "nearer to one than 99 % of test images"),
-        ("P(closer)", "closer_probability", ".3f", "nearer to one than a test image; 1 copies"),
-    ),
-}
-"""The groups of the README, "Scoring samples"."""
-
 _SECOND = frozenset({"precision2", "recall2", "density2", "coverage2", "vendi2"})
 """The second classifier's view of these is left to metrics.json."""
-_KNOWN = {row[1] for rows in GROUPS.values() for row in rows} | _SECOND
 
 
 @dataclass(frozen=True)
@@ -93,11 +48,12 @@ class Cell:
 def groups_of(figures: Mapping[str, Any]) -> list[tuple[str, list[Figure]]]:
     """The figures of metrics.json, grouped; groups without any are left out."""
     found = []
-    for title, rows in GROUPS.items():
-        lines = [_figure(figures, row) for row in rows if number(figures.get(row[1])) is not None]
+    for title in GROUPS:
+        rows = [row for row in METRICS.values() if row.group == title]
+        lines = [_figure(figures, row) for row in rows if number(figures.get(row.name)) is not None]
         if lines:
             found.append((title, lines))
-    others = [_figure(figures, (name, name, ".5g", "")) for name in _unknown(figures)]
+    others = [_figure(figures, Metric(name, name, ".5g", "")) for name in _unknown(figures)]
     return [*found, ("Others", others)] if others else found
 
 
@@ -112,23 +68,23 @@ def _unknown(figures: Mapping[str, Any]) -> Iterator[str]:
     """Further figures that have an interval."""
     for name, value in figures.items():
         has = number(value) is not None and number(figures.get(f"{name}_low")) is not None
-        if has and name not in _KNOWN:
+        if has and name not in METRICS and name not in _SECOND:
             yield name
 
 
-def _figure(figures: Mapping[str, Any], row: Known) -> Figure:
-    title, name, spec, meaning = row
+def _figure(figures: Mapping[str, Any], row: Metric) -> Figure:
+    name, spec = row.name, row.spec
     value, low, high, real = (
         number(figures.get(name + end)) for end in ("", "_low", "_high", "_real")
     )
     assert value is not None, name  # the caller has looked
     inside = low is not None and high is not None
     return Figure(
-        title=title,
+        title=row.title,
         value=format(value, spec),
         interval=f"{format(low, spec)} to {format(high, spec)}" if inside else "",
         real="" if real is None else format(real, spec),
-        meaning=meaning,
+        meaning=row.meaning,
         strip=_strip(low, value, high, real),
     )
 

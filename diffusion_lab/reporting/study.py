@@ -6,11 +6,12 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from diffusion_lab.metrics.catalog import METRICS, metric
 from diffusion_lab.reporting.grids import BACKGROUND, INK, image_grid
 from diffusion_lab.reporting.points import scatter_image
 
@@ -19,68 +20,6 @@ CAPTION = 22
 
 Figures = Mapping[str, Any]
 """The figures of one row by name, and its name as `row`."""
-
-
-class Column(NamedTuple):
-    """How a figure is shown.
-
-    Attributes:
-        title: heading and axis label.
-        spec: format of a value.
-        ideal: what real data would have, where a row does not say it (as `NAME_real`).
-        share: of a whole, so that an axis of it starts at 0 and is never logarithmic.
-        better: "low" or "high", which values are better; "" where that depends.
-    """
-
-    title: str
-    spec: str
-    ideal: float | None = None
-    share: bool = False
-    better: str = ""
-
-
-COLUMNS = {
-    "step": Column("optimizer steps", ",d"),
-    "network_calls": Column("network calls per sample", ",.6g", better="low"),
-    "seconds": Column("seconds", ",.1f", better="low"),
-    "speedup": Column("times faster", ",.1f"),
-    "agreement": Column("class agreement", ".1%", share=True, better="high"),
-    "agreement2": Column("class agreement (2nd classifier)", ".1%", share=True, better="high"),
-    "fd": Column("FD-CNN", ",.3f", better="low"),
-    "fd2": Column("FD-CNN2", ",.3f", better="low"),
-    "fd_unbiased": Column("FD-CNN, endless samples", ",.3f", better="low"),
-    "fd_ratio": Column("FD ratio", ",.2f", better="low"),
-    "kd": Column("KD-CNN", ".4f", 0.0, better="low"),
-    "fid": Column("FID", ",.3f", better="low"),
-    "kid": Column("KID", ".5f", 0.0, better="low"),
-    "precision": Column("precision", ".3f", share=True, better="high"),
-    "recall": Column("recall", ".3f", share=True, better="high"),
-    "density": Column("density", ".3f", 1.0),
-    "coverage": Column("coverage", ".3f", share=True, better="high"),
-    "vendi": Column("Vendi score", ".2f", better="high"),
-    "pairwise_distance": Column("pairwise distance", ".2f"),
-    "class_entropy": Column("class entropy", ".3f", better="high"),
-    "class_variation": Column("class variation", ".3f", better="low"),
-    "nearest_ratio": Column("nearest ratio", ".3f", 1.0),
-    "copied_share": Column("copied share", ".2%", 0.01),
-    "closer_probability": Column("P(closer)", ".3f", 0.5),
-    "sw": Column("sliced Wasserstein", ".4f", better="low"),
-    "sw_ratio": Column("SW ratio", ",.2f", 1.0, better="low"),
-    "mmd": Column("kernel distance", ".5f", 0.0, better="low"),
-    "remaining_variance": Column("remaining variance", ".3f", 1.0, share=True),
-}
-"""Figures that a table or a picture can show, by their name in `study.json`."""
-
-
-def column(name: str) -> Column:
-    """How a figure is shown.
-
-    Raises:
-        ValueError: no such figure; the message names all.
-    """
-    if name not in COLUMNS:
-        raise ValueError(f"column {name!r} is unknown; there are {', '.join(COLUMNS)}")
-    return COLUMNS[name]
 
 
 def with_speedup(rows: Sequence[Figures]) -> list[dict[str, Any]]:
@@ -96,7 +35,7 @@ def known(rows: Sequence[Figures], names: Sequence[str]) -> list[str]:
 
 def value_of(row: Figures, name: str) -> float | None:
     """A row's figure; None where it has none, or one that is not finite."""
-    column(name)
+    metric(name)
     value = row.get(name)
     return value if value is not None and math.isfinite(value) else None
 
@@ -109,7 +48,7 @@ def on_front(rows: Sequence[Figures], x: str, y: str) -> list[bool]:
         x: one figure.
         y: the other; a row without a value of both is not on the front.
     """
-    signs = [-1.0 if column(name).better == "high" else 1.0 for name in (x, y)]
+    signs = [-1.0 if metric(name).better == "high" else 1.0 for name in (x, y)]
     values = [(value_of(row, x), value_of(row, y)) for row in rows]
     points = [None if a is None or b is None else (signs[0] * a, signs[1] * b) for a, b in values]
 
@@ -130,7 +69,7 @@ def markdown(rows: Sequence[Figures], names: Sequence[str]) -> str:
         names: columns; those that no row has are left out.
     """
     names = known(rows, names)
-    lines = [["row", *(column(name).title for name in names)]]
+    lines = [["row", *(metric(name).title for name in names)]]
     stars = [" *" if row.get("front") else "" for row in rows]
     lines += [
         [f"{row['row']}{star}", *(_cell(row, name) for name in names)]
@@ -156,16 +95,16 @@ def difference_table(differences: Mapping[str, Mapping[str, float]], name: str, 
     """A Markdown table of paired differences, with what each of them says.
 
     Args:
-        differences: for each figure of `COLUMNS` `value` (this row's less the first's), `low` and
+        differences: for each figure of the catalog `value` (this row's less the first's), `low` and
             `high`; others are left out.
         name: the row.
         first: the row it is compared with.
     """
     lines = [["figure", "difference", "95 % interval", ""]]
     for key, found in differences.items():
-        if key not in COLUMNS:
+        if key not in METRICS:
             continue
-        shown = COLUMNS[key]
+        shown = METRICS[key]
         spec = f"+{shown.spec}"
         value, low, high = (found[part] for part in ("value", "low", "high"))
         verdict = "no difference shown"
@@ -244,7 +183,7 @@ def _cell(row: Figures, name: str) -> str:
     value = value_of(row, name)
     if value is None:
         return "–"
-    spec = column(name).spec
+    spec = metric(name).spec
     text = format(round(value) if spec.endswith("d") else value, spec)
     ends = [row.get(f"{name}_{end}") for end in ("low", "high")]
     if None in ends:

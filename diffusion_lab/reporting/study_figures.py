@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from diffusion_lab.reporting.study import Figures, column, known, on_front, value_of
+from diffusion_lab.metrics.catalog import metric
+from diffusion_lab.reporting.study import Figures, known, on_front, value_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -41,7 +42,7 @@ class StudyFigure(ABC):
 
     def __init__(self, y: Sequence[str]) -> None:
         for name in y:
-            column(name)
+            metric(name)
         self.y = list(y)
 
     def marked(self, rows: Sequence[Figures]) -> list[Figures]:
@@ -93,14 +94,14 @@ class Bars(StudyFigure):
             axes.set_xlim(0, high * 1.35)
         axes.barh(range(len(rows)), [v or 0.0 for v in values], height=0.62, color=COLOUR)
         for k, value in enumerate(values):
-            text = "–" if value is None else format(value, column(name).spec)
+            text = "–" if value is None else format(value, metric(name).spec)
             axes.annotate(
                 text, (value or 0.0, k), xytext=(4, 0), textcoords="offset points", va="center",
                 fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )  # fmt: skip
         axes.set_yticks(range(len(rows)), [str(row["row"]) for row in rows] if first else [])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel(column(name).title)
+        axes.set_xlabel(metric(name).title)
         _ideal(axes, rows, name, axes.axvline)
 
 
@@ -114,7 +115,7 @@ class Curve(StudyFigure):
 
     def __init__(self, x: str, y: Sequence[str]) -> None:
         super().__init__(y)
-        column(x)
+        metric(x)
         self.x = x
 
     def draw(self, axes: Axes, rows: Sequence[Figures], name: str, first: bool) -> None:
@@ -173,7 +174,7 @@ class Frontier(Curve):
         axes.plot(across, up, "o-", ms=12, color=GREY, lw=7, alpha=0.25, zorder=0.6,
                   markeredgewidth=0, label="best for its cost")  # fmt: skip
         places = [row[self.x] for members in curves.values() for row in members]
-        axes.set(xscale="log", xlabel=column(self.x).title, ylabel=column(name).title)
+        axes.set(xscale="log", xlabel=metric(self.x).title, ylabel=metric(name).title)
         _plain_numbers(axes.xaxis, _apart(places))
         axes.xaxis.set_major_locator(FixedLocator(_apart(places)))
         _ideal(axes, rows, name, axes.axhline)
@@ -210,7 +211,7 @@ def _points(rows: Sequence[Figures], x: str, y: str) -> list[tuple[float, float,
 def _scales(axes: Axes, x: Sequence[float], y: Sequence[float], x_name: str, name: str) -> None:
     from matplotlib.ticker import FixedLocator
 
-    axes.set(xlabel=column(x_name).title, ylabel=column(name).title)
+    axes.set(xlabel=metric(x_name).title, ylabel=metric(name).title)
     if _wide(x_name, x):
         axes.set_xscale("log")
         _plain_numbers(axes.xaxis, _apart(x))
@@ -219,7 +220,7 @@ def _scales(axes: Axes, x: Sequence[float], y: Sequence[float], x_name: str, nam
         axes.set_yscale("log")
         _plain_numbers(axes.yaxis, y)
     elif y:
-        axes.set_ylim(0, 1.1 * max([*y, column(name).ideal or 0.0]))
+        axes.set_ylim(0, 1.1 * max([*y, metric(name).ideal or 0.0]))
 
 
 def _plain_numbers(axis: Axis, values: Sequence[float]) -> None:
@@ -242,7 +243,7 @@ def _apart(values: Sequence[float]) -> list[float]:
 
 def _wide(name: str, values: Sequence[float]) -> bool:
     """Whether values of a figure need a logarithmic axis."""
-    if column(name).share or len(values) < 2 or min(values) <= 0:
+    if metric(name).share or len(values) < 2 or min(values) <= 0:
         return False
     return max(values) / min(values) > LOG_SPAN
 
@@ -257,4 +258,4 @@ def _ideal(axes: Axes, rows: Sequence[Figures], name: str, line: Callable[..., o
 def _real(rows: Sequence[Figures], name: str) -> float | None:
     """What held-out real data have, as the first row that knows it says; else the ideal."""
     found = [row[f"{name}_real"] for row in rows if row.get(f"{name}_real") is not None]
-    return float(found[0]) if found else column(name).ideal
+    return float(found[0]) if found else metric(name).ideal

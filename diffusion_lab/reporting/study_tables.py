@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffusion_lab.reporting.scoring import GROUPS, Cell, number
+from diffusion_lab.metrics.catalog import METRICS, Metric
+from diffusion_lab.reporting.scoring import Cell, number
 
-TITLES = {row[1]: (row[0], row[2]) for rows in GROUPS.values() for row in rows} | {
-    "step": ("step", ",.0f"),
-    "network_calls": ("network calls", ",.6g"),
-    "seconds": ("seconds", ",.1f"),
-    "speedup": ("times faster", ",.1f"),
-}
-"""Title and format of a figure in a table of a study."""
 COLUMNS = (
     *("step", "network_calls", "seconds", "agreement", "fd", "fd2", "precision", "recall"),
     *("sw", "mmd", "remaining_variance"),
@@ -27,11 +21,15 @@ def study_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
     if len({row.get("step") for row in rows}) == 1:
         columns = [name for name in columns if name != "step"]
     starred = any(row.get("front") for row in rows)
-    header = ["setting", *(["front"] if starred else []), *(TITLES[name][0] for name in columns)]
+    header = [
+        "setting",
+        *(["front"] if starred else []),
+        *(METRICS[name].title for name in columns),
+    ]
     return header, [
         [Cell(str(row.get("row", "")), str(row.get("row", "")))]
         + ([Cell("★" if row.get("front") else "", "1" if row.get("front") else "0")] * starred)
-        + [interval_cell(row, name, TITLES[name][1]) for name in columns]
+        + [interval_cell(row, name, METRICS[name].spec) for name in columns]
         for row in rows
     ]
 
@@ -59,7 +57,8 @@ def differences(found: object) -> list[tuple[str, list[tuple[str, str, str, bool
             )
             if value is None or low is None or high is None:
                 continue
-            title, spec = TITLES.get(name, (name, ".4g"))
+            row = METRICS.get(name, Metric(name, name, ".4g", ""))
+            title, spec = row.title, row.spec
             sure = low > 0 or high < 0
             texts = [format(v, f"+{spec}") for v in (value, low, high)]
             lines.append((title, texts[0], f"{texts[1]} to {texts[2]}", sure))

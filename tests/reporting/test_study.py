@@ -48,7 +48,7 @@ def test_csv_holds_all_numbers_unrounded():
 
 def test_an_unknown_figure_is_refused():
     for make in (lambda: Bars(["fad"]), lambda: Curve("epoch", ["fd_ratio"])):
-        with pytest.raises(ValueError, match="there are step, network_calls"):
+        with pytest.raises(ValueError, match="there are agreement, agreement2"):
             make()
     with pytest.raises(ValueError, match="'fad' is unknown"):
         markdown(ROWS, ["fad"])

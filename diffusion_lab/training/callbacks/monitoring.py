@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 
-from diffusion_lab.training.callbacks.sample_metrics import METRICS
+from diffusion_lab.metrics.catalog import LOGGED
 
-LARGER_IS_BETTER = ("val/agreement", "val/accuracy")
+LARGER_IS_BETTER = frozenset(
+    {name for name, row in LOGGED.items() if row.better == "high"} | {"val/accuracy"}
+)
 """Metrics of this package whose largest value is the best; of all others it is the smallest."""
 
 
@@ -28,7 +30,7 @@ class Best:
     def __init__(self, monitor: str, mode: Literal["min", "max"]) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"callbacks.checkpoints.mode={mode!r} must be min or max")
-        own = monitor in METRICS or monitor in LARGER_IS_BETTER or monitor.startswith("val/loss")
+        own = monitor in LOGGED or monitor in LARGER_IS_BETTER or monitor.startswith("val/loss")
         wanted = "max" if monitor in LARGER_IS_BETTER else "min"
         if own and mode != wanted:
             from diffusion_lab.errors import ConfigError
@@ -82,7 +84,7 @@ def refuse_never_logged(monitor: str, trainer: pl.Trainer) -> None:
     Raises:
         ConfigError: saying what switches it on.
     """
-    if monitor in METRICS and monitor not in _promised(trainer):
+    if monitor in LOGGED and monitor not in _promised(trainer):
         from diffusion_lab.errors import ConfigError
 
         raise ConfigError(

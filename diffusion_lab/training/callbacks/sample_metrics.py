@@ -14,19 +14,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from diffusion_lab.generate.labels import expand_labels
+from diffusion_lab.metrics.catalog import LOGGED
 from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler
 from diffusion_lab.training.callbacks.fixed_samples import every_class, fixed_samples
 from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.module import DiffusionModule
-
-METRICS = {
-    "val/agreement": "agreement",
-    "val/fd_cnn": "fd",
-    "val/fd_ratio": "fd_ratio",
-    "val/sw_ratio": "sw_ratio",
-}
-"""Logged name -> figure of the scorer; images have the first three, points the last."""
 
 Scorer = Callable[[Tensor, Tensor | None], Mapping[str, Any]]
 
@@ -81,7 +74,7 @@ class SampleMetrics(Callback):
         """Metrics that are logged, or may be once the first samples are scored."""
         if self.every_n_epochs is None:
             return frozenset()
-        return frozenset(METRICS) if self._logged is None else self._logged
+        return frozenset(LOGGED) if self._logged is None else self._logged
 
     def setup(self, trainer: pl.Trainer, pl_module: DiffusionModule, stage: str) -> None:
         """Refuse samples that cannot be drawn, before any training."""
@@ -163,7 +156,7 @@ class SampleMetrics(Callback):
         if not bool(torch.isfinite(samples).all()):
             return "samples hold values that are not finite, so the model has diverged"
         scored = self._score(samples.cpu(), labels)
-        found = {name: scored.get(key) for name, key in METRICS.items()}
+        found = {name: scored.get(row.name) for name, row in LOGGED.items()}
         return {name: float(value) for name, value in found.items() if value is not None}
 
 
