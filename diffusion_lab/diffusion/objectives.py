@@ -1,9 +1,10 @@
 r"""Training objectives: the loss of each image of a batch.
 
 `Objective` is all that a training loop knows, and what a new kind of training writes: a loss of two
-times, of a teacher, with parameters of its own. Those here noise each image once: its time t is
-drawn by the time law (`times`), eps ~ N(0, I) is paired with x0 by the coupling (`couplings`),
-x_t = alpha x0 + sigma eps, and the loss is a function of the model's answer (`terms`).
+times, of a teacher, with parameters of its own. Those here noise each image once: its time t comes
+from a timestep distribution (`times`), eps ~ N(0, I) is paired with x0 by the coupling
+(`couplings`), x_t = alpha x0 + sigma eps, and the loss is a function of the model's answer
+(`terms`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.diffusion.terms import BoundTerm, Error, Noised, RegressionTerm, Sum, Term
-from diffusion_lab.diffusion.times import TimeLaw
+from diffusion_lab.diffusion.times import TimestepDistribution
 from diffusion_lab.diffusion.weights import Weight
 from diffusion_lab.errors import ArgumentError
 
@@ -89,29 +90,29 @@ class AtOneTime(Objective):
         time: Which times are trained.
     """
 
-    def __init__(self, time: TimeLaw) -> None:
+    def __init__(self, time: TimestepDistribution) -> None:
         super().__init__()
         self.time = time
 
     def weighed(
         self, model: GaussianDiffusion, schedule: Schedule, t: Tensor, loss: Tensor
     ) -> Tensor:
-        """The loss over the density of its time, where a law draws some too often; it may learn."""
+        """The loss over the density of its time, where some are drawn too often."""
         importance = self.time.importance(schedule, t)
         if model.training:
             self.time.observe(schedule, t, loss)
         return loss if importance is None else combine((importance, loss))
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse what the time law does (ValueError)."""
+        """Refuse what the timestep distribution does (ValueError)."""
         self.time.check(schedule)
 
     def learned_state(self) -> dict[str, Any]:
-        """What the time law learned."""
+        """What the timestep distribution learned."""
         return self.time.state_dict()
 
     def load_learned_state(self, state: dict[str, Any]) -> None:
-        """Hand the time law its own."""
+        """Hand the timestep distribution its own."""
         self.time.load_state_dict(state)
 
 
@@ -119,7 +120,7 @@ class Classification(AtOneTime):
     """Cross-entropy -log p(label | x_t) in nats (Dhariwal & Nichol, arXiv 2105.05233, section 4.1).
 
     The network maps (x_t (B, *), c_noise (B,), None) to logits (B, K) and denoises nothing;
-    schedule and time law are those of the diffusion model that it will guide.
+    schedule and timestep distribution are those of the diffusion model that it will guide.
     """
 
     def forward(self, model: GaussianDiffusion, batch: Batch, ctx: TrainContext) -> Tensor:
@@ -158,7 +159,7 @@ class Denoising(AtOneTime):
 
     def __init__(
         self,
-        time: TimeLaw,
+        time: TimestepDistribution,
         term: Term,
         coupling: Coupling | None = None,
         estimate_share: float = 0.5,
@@ -182,7 +183,7 @@ class Denoising(AtOneTime):
         return self.weighed(model, schedule, t, loss)
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse what the term or the time law does (ValueError)."""
+        """Refuse what the term or the timestep distribution does (ValueError)."""
         self.term.check(schedule)
         super().check(schedule)
 
@@ -206,7 +207,7 @@ class Regression(Denoising):
 
     def __init__(
         self,
-        time: TimeLaw,
+        time: TimestepDistribution,
         weight: Weight,
         error: Error,
         coupling: Coupling | None = None,
@@ -236,7 +237,7 @@ class VariationalBound(Denoising):
 
     def __init__(
         self,
-        time: TimeLaw,
+        time: TimestepDistribution,
         variance_fraction: float | None = 1.0,
         coupling: Coupling | None = None,
         estimate_share: float = 0.5,

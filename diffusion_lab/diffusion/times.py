@@ -1,4 +1,4 @@
-r"""Time laws: which noise levels are trained, and how often."""
+r"""Timestep distributions: which noise levels are trained, and how often."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import ArgumentError
 
 
-class TimeLaw(ABC):
+class TimestepDistribution(ABC):
     """The distribution of training times."""
 
     @abstractmethod
@@ -36,10 +36,10 @@ class TimeLaw(ABC):
         """Factor on the loss that makes up for visiting t more often; None is 1."""
         return None
 
-    def check(self, schedule: Schedule) -> None:  # noqa: B027 (most laws fit all)
+    def check(self, schedule: Schedule) -> None:  # noqa: B027 (most fit all)
         """Refuse a schedule that does not fit (ValueError)."""
 
-    def observe(  # noqa: B027 (most laws learn nothing)
+    def observe(  # noqa: B027 (most learn nothing)
         self, schedule: Schedule, t: Tensor, loss: Tensor
     ) -> None:
         """Learn from the losses (B,) of a training step at times t (B,)."""
@@ -52,7 +52,7 @@ class TimeLaw(ABC):
         """Go on from what was learned."""
 
 
-class UniformTime(TimeLaw):
+class UniformTime(TimestepDistribution):
     """t ~ U(0, 1); on a discrete schedule every step is equally likely (Ho et al., algorithm 1)."""
 
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
@@ -60,7 +60,7 @@ class UniformTime(TimeLaw):
         return u
 
 
-class LogitNormalTime(TimeLaw):
+class LogitNormalTime(TimestepDistribution):
     """logit(t) ~ N(mean, std^2) (Esser et al., arXiv 2403.03206, eq. 19).
 
     Args:
@@ -79,7 +79,7 @@ class LogitNormalTime(TimeLaw):
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
 
 
-class LogNormalSigma(TimeLaw):
+class LogNormalSigma(TimestepDistribution):
     """ln(sigma / alpha) ~ N(mean, std^2) (Karras et al., arXiv 2206.00364, table 1).
 
     Levels outside the schedule's trained range are moved to its ends.
@@ -104,7 +104,7 @@ class LogNormalSigma(TimeLaw):
         return schedule.snap(self.quantile(u, schedule))
 
 
-class StratifiedTime(TimeLaw):
+class StratifiedTime(TimestepDistribution):
     """Another law, its n times drawn one from each n-th of the probability.
 
     Every batch then covers all noise levels, and its mean loss varies less (Kingma et al.,
@@ -115,7 +115,7 @@ class StratifiedTime(TimeLaw):
         law: The law of one time.
     """
 
-    def __init__(self, law: TimeLaw) -> None:
+    def __init__(self, law: TimestepDistribution) -> None:
         self.law = law
 
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
@@ -148,7 +148,7 @@ class StratifiedTime(TimeLaw):
         self.law.load_state_dict(state)
 
 
-class ImportanceTime(TimeLaw):
+class ImportanceTime(TimestepDistribution):
     r"""p(t) in proportion to sqrt(E[loss^2 | t]) (Nichol & Dhariwal, arXiv 2102.09672, eq. 18).
 
     The loss is divided by p(t), so that its expectation is that of uniform times, and its variance

@@ -95,7 +95,8 @@ class SigmoidWeight(Weight):
     """sigmoid(bias - log_snr) on eps (Kingma & Gao, arXiv 2303.00848, section 4).
 
     It falls with the SNR, so that fine details count less. Their integral runs over log_snr; where
-    times are not drawn evenly in it, the density of the time law multiplies this weight.
+    times are not drawn evenly in it, the density of the timestep distribution multiplies this
+    weight.
 
     Args:
         bias: log_snr at which the weight is one half; the paper tries -1 to 5, mostly 2.

@@ -168,24 +168,24 @@ class ImageEvaluator:
         from diffusion_lab.metrics.features import (
             FIRST,
             SECOND,
+            feature_space,
             held_out_distances,
             recipe_for,
             second_recipe_for,
-            yardstick,
         )
         from diffusion_lab.metrics.keeping import places
         from diffusion_lab.metrics.scores import Scorer
 
         real, folders = self._real, places(self.beside)
         made = [(FIRST, recipe_for), (SECOND, second_recipe_for)][: 2 if self.second else 1]
-        sticks = []
+        spaces = []
         for name, recipe in made:
             show = _Training(f"{name}, a classifier of {self.data.held.name}")
-            sticks.append(yardstick(real, folders, recipe(len(real.images)), show, name))
+            spaces.append(feature_space(real, folders, recipe(len(real.images)), show, name))
             show.end()
         text = "Measuring how near test images are to training images, once."
         held_out = held_out_distances(real, folders, lambda: print(text, flush=True))
-        return Scorer(sticks, real, held_out)
+        return Scorer(spaces, real, held_out)
 
 
 class _Training:

@@ -1,4 +1,4 @@
-"""A small convolutional classifier: the yardstick of the samples.
+"""A small convolutional classifier: the feature space of the samples.
 
 Metrics on small images need features that know the images; an Inception network trained on large
 photographs does not. This one is trained on the data set at hand in one to two minutes on two CPU

@@ -22,14 +22,14 @@ def compare(one: Scored, two: Scored) -> dict[str, float | None]:
 
     Args:
         one: scored samples.
-        two: those it is compared with: from the same noise, the same classes, the same yardsticks.
+        two: those it is compared with: of the same noise, classes and feature spaces.
 
     Returns:
         For each figure X of `metrics.scores`: ``X_difference``, that of `one` less that of `two`,
         and the ends ``X_difference_low`` and ``X_difference_high``; None for no value.
 
     Raises:
-        ValueError: other numbers, other classes asked for, or other yardsticks.
+        ValueError: other numbers, other classes asked for, or other feature spaces.
     """
     counts = one.figures["num_samples"], two.figures["num_samples"]
     if counts[0] != counts[1]:

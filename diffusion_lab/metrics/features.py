@@ -1,4 +1,4 @@
-"""The yardstick: a classifier of the data set at hand, trained once and kept on disk.
+"""The feature space: a classifier of the data set at hand, trained once and kept on disk.
 
 What is kept: the classifier's weights, its accuracy on the test images, and the features of the
 real images that samples are compared with (see `keeping` for how).
@@ -41,9 +41,9 @@ Progress = Callable[[int, int, float], None]
 
 
 class RealImages(NamedTuple):
-    """The real images that a yardstick is made of: uint8 ``(N, C, H, W)`` and int64 ``(N,)``.
+    """The real images that a feature space is made of: uint8 ``(N, C, H, W)`` and int64 ``(N,)``.
 
-    With fewer than two classes, the yardstick tells quarter turns apart.
+    With fewer than two classes, the feature space tells quarter turns apart.
     """
 
     images: Tensor
@@ -53,7 +53,7 @@ class RealImages(NamedTuple):
     num_classes: int
 
 
-class Yardstick(NamedTuple):
+class FeatureSpace(NamedTuple):
     """What samples are measured with.
 
     Attributes:
@@ -104,14 +104,14 @@ def suited(recipe: Recipe, real: RealImages) -> Recipe:
     return replace(recipe, turned=real.num_classes < 2)
 
 
-def yardstick(
+def feature_space(
     real: RealImages,
     folders: Sequence[Path],
     recipe: Recipe | None = None,
     progress: Progress | None = None,
     name: str = FIRST,
-) -> Yardstick:
-    """The yardstick of a data set: read from the first folder that has it, else made and kept.
+) -> FeatureSpace:
+    """The feature space of a data set: read from the first folder that has it, else made and kept.
 
     Args:
         real: training and test images.
@@ -141,7 +141,7 @@ def yardstick(
 
 
 def kept_classifier(real: RealImages, folders: Sequence[Path]) -> Classifier | None:
-    """The classifier of `yardstick(real, folders)` if it is kept already; None if not.
+    """The classifier of `feature_space(real, folders)` if it is kept already; None if not.
 
     None as well where the images have no classes, so that there is nothing it could tell.
     """
@@ -215,7 +215,7 @@ def _unpack(
     folders: Sequence[Path],
     name: str,
     path: Path | None,
-) -> Yardstick:
+) -> FeatureSpace:
     net = _network(stored, real)
     sha256 = digest_of(list(stored["weights"]), list(stored["weights"].values()))
 
@@ -226,7 +226,7 @@ def _unpack(
 
     key = digest_of([FORMAT, REFERENCE, sha256], [real.images])
     reference, _ = kept(f"reference-{key[:16]}.pt", folders, made)
-    return Yardstick(
+    return FeatureSpace(
         net=net,
         reference=Gaussian(stored["mean"].numpy(), stored["covariance"].numpy()),
         kernel_reference=Reference(reference["features"].double(), cubic, reference["within"]),

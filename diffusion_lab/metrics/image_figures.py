@@ -18,7 +18,7 @@ from diffusion_lab.metrics.diversity import (
     remaining_variance_jackknife,
     vendi,
 )
-from diffusion_lab.metrics.features import RealImages, Yardstick
+from diffusion_lab.metrics.features import FeatureSpace, RealImages
 from diffusion_lab.metrics.intervals import GROUPS, Estimate, Jackknife, PerSample, deal
 from diffusion_lab.metrics.kernels import squared_mmd
 from diffusion_lab.metrics.matching import weights_like
@@ -53,36 +53,36 @@ class InFeatures(NamedTuple):
 
 @torch.no_grad()
 def in_features(
-    yardstick: Yardstick, features: Tensor, labels: Tensor | None, most_groups: int = GROUPS
+    feature_space: FeatureSpace, features: Tensor, labels: Tensor | None, most_groups: int = GROUPS
 ) -> InFeatures:
     """Figures in one classifier's features.
 
     Args:
-        yardstick: the classifier, and real images' features.
+        feature_space: the classifier, and real images' features.
         features: of the images ``(N, D)``, N of at least 10.
         labels: int64 ``(N,)``, the classes asked for; None for samples without a class.
         most_groups: of the jackknife; few will do where no interval is wanted.
     """
     groups = deal(len(features), labels, most_groups)
-    fd = frechet_jackknife(features, yardstick.reference, groups)
+    fd = frechet_jackknife(features, feature_space.reference, groups)
     found: Estimates = {
         "fd": fd,
         "fd_unbiased": fd.unbiased(),
-        "kd": squared_mmd(features, yardstick.kernel_reference, groups),
+        "kd": squared_mmd(features, feature_space.kernel_reference, groups),
         "vendi": vendi(features, groups),
     }
     count = min(len(features), MOST_NEIGHBOURS)
     near = neighbours(
         features[:count],
-        yardstick.kernel_reference.points[:count].float(),
+        feature_space.kernel_reference.points[:count].float(),
         deal(count, None if labels is None else labels[:count], most_groups),
     )
     found |= near._asdict()
-    if not yardstick.reads_classes:
+    if not feature_space.reads_classes:
         return InFeatures(found, fd, None, None)
-    scores = yardstick.net.head(features)
+    scores = feature_space.net.head(features)
     read = scores.argmax(1)
-    of_classes = classes(read, yardstick.train_classes, groups)
+    of_classes = classes(read, feature_space.train_classes, groups)
     if labels is None:
         found |= {"class_entropy": of_classes.entropy, "class_variation": of_classes.variation}
         return InFeatures(found, fd, None, of_classes.shares)

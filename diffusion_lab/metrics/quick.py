@@ -33,13 +33,13 @@ def quick_scorer(
     data.prepare_data()
     if hasattr(type(data), "points"):
         return partial(_score_points, data)
-    from diffusion_lab.metrics.features import RealImages, yardstick
+    from diffusion_lab.metrics.features import RealImages, feature_space
     from diffusion_lab.metrics.keeping import places
     from diffusion_lab.metrics.scores import score
 
     real = RealImages(*data.images[:4], num_classes=len(data.class_names))
     folders = places(Path(beside).expanduser())
-    return partial(score, yardstick(real, folders, progress=progress))
+    return partial(score, feature_space(real, folders, progress=progress))
 
 
 Reader = Callable[[Tensor], Tensor]

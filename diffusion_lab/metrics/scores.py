@@ -2,7 +2,7 @@
 
 A figure X comes with ``X_low`` and ``X_high``, the ends of its 95 % interval (see `intervals` for
 what that is), and ``X_real``: the mean of X over sets of as many test images of the same classes
-(see `perfect`). The figures, by name (those of the second classifier end in 2, as ``fd2``):
+(see `real_baseline`). The figures, by name (those of the second classifier end in 2, as ``fd2``):
 
 * ``agreement``: share of samples read as the class asked for (`agreement`);
 * ``fd``, ``fd_unbiased``: Fréchet distance to the training images, and its limit of endlessly many
@@ -25,11 +25,11 @@ from torch import Tensor
 from diffusion_lab.metrics.agreement import agreement
 from diffusion_lab.metrics.distances import frechet
 from diffusion_lab.metrics.diversity import pairwise_distance
-from diffusion_lab.metrics.features import RealImages, Yardstick, as_seen, features
+from diffusion_lab.metrics.features import FeatureSpace, RealImages, as_seen, features
 from diffusion_lab.metrics.image_figures import Estimates, in_features, in_pixels, of_copies
 from diffusion_lab.metrics.intervals import FEWEST, Estimate, share
 from diffusion_lab.metrics.memorisation import Nearest
-from diffusion_lab.metrics.perfect import PerfectSampler, end_of
+from diffusion_lab.metrics.real_baseline import RealDataBaseline, end_of
 from diffusion_lab.pixels import from_bytes
 
 
@@ -55,7 +55,7 @@ class Scorer:
     """Scores sets of samples of one data set; what real images get is computed once a number.
 
     Args:
-        yardsticks: the first decides the figures without a number at the end of their name.
+        feature_spaces: the first decides the figures without a number at the end of their name.
         real: the data set, for the figures in pixels and of classes; None leaves these out.
         held_out: distances of the test images, see `features.held_out_distances`; None leaves
             memorisation out.
@@ -63,12 +63,12 @@ class Scorer:
 
     def __init__(
         self,
-        yardsticks: Sequence[Yardstick],
+        feature_spaces: Sequence[FeatureSpace],
         real: RealImages | None = None,
         held_out: Tensor | None = None,
     ) -> None:
-        self.yardsticks, self.real, self.held_out = yardsticks, real, held_out
-        self._perfect = PerfectSampler(yardsticks, real)
+        self.feature_spaces, self.real, self.held_out = feature_spaces, real, held_out
+        self._baseline = RealDataBaseline(feature_spaces, real)
 
     def __call__(self, samples: Tensor, labels: Tensor | None) -> Scored:
         """Score samples ``(N, C, H, W)``, nominally in [-1, 1], of the classes asked for ``(N,)``.
@@ -81,17 +81,17 @@ class Scorer:
         Raises:
             ValueError: fewer than 10 samples, or samples that are not finite.
         """
-        figures = score(self.yardsticks[0], samples, labels)  # refuses what cannot be scored
+        figures = score(self.feature_spaces[0], samples, labels)  # refuses what cannot be scored
         if len(samples) < FEWEST:
             raise ValueError(
                 f"num_samples={len(samples)}: figures with intervals need at least {FEWEST}, "
                 "better 1000"
             )
         seen, labels = as_seen(samples), None if labels is None else labels.cpu()
-        found = [in_features(one, features(one.net, seen), labels) for one in self.yardsticks]
+        found = [in_features(one, features(one.net, seen), labels) for one in self.feature_spaces]
         estimates: Estimates = {}
         for number, one in enumerate(found):
-            figures |= _identity(self.yardsticks[number], end_of(number))
+            figures |= _identity(self.feature_spaces[number], end_of(number))
             estimates |= {name + end_of(number): e for name, e in one.estimates.items()}
         if figures["fd_count"] == len(seen):
             estimates["fd_ratio"] = found[0].fd.over(figures["fd_test"])
@@ -103,7 +103,7 @@ class Scorer:
             if self.held_out is not None:
                 copies, near = of_copies(seen, labels, self.real, self.held_out)
                 estimates |= copies
-        figures |= flat(estimates, self._perfect(labels, len(seen)))
+        figures |= flat(estimates, self._baseline(labels, len(seen)))
         confusion = found[0].confusion
         shares = found[0].shares
         if shares is not None:
@@ -113,11 +113,11 @@ class Scorer:
 
 
 @torch.no_grad()
-def score(yardstick: Yardstick, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
+def score(feature_space: FeatureSpace, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
     """The few figures that cost next to nothing and need no interval, as while a model trains.
 
     Args:
-        yardstick: the classifier and the real images' features.
+        feature_space: the classifier and the real images' features.
         samples: float ``(N, C, H, W)``, nominally in [-1, 1], N of at least 2.
         labels: int64 ``(N,)``, the classes asked for; None for samples without a class.
 
@@ -136,21 +136,21 @@ def score(yardstick: Yardstick, samples: Tensor, labels: Tensor | None) -> dict[
         raise ValueError(f"num_samples={len(samples)}: a distance needs at least 2, better 1000")
     if not torch.isfinite(samples).all():
         raise ValueError("the samples hold values that are not finite: the model has diverged")
-    found = features(yardstick.net, as_seen(samples))
-    count = min(len(samples), len(yardstick.test_features))
-    fd_test = frechet(yardstick.test_features[:count], yardstick.reference)
+    found = features(feature_space.net, as_seen(samples))
+    count = min(len(samples), len(feature_space.test_features))
+    fd_test = frechet(feature_space.test_features[:count], feature_space.reference)
     result: dict[str, Any] = {
         "num_samples": len(samples),
         "agreement": None,
         "per_class": None,
-        "fd": frechet(found, yardstick.reference),
+        "fd": frechet(found, feature_space.reference),
         "fd_test": fd_test,
         "fd_count": count,
-        "fd_ratio": frechet(found[:count], yardstick.reference) / fd_test,
-        "classifier_test_accuracy": yardstick.test_accuracy,
+        "fd_ratio": frechet(found[:count], feature_space.reference) / fd_test,
+        "classifier_test_accuracy": feature_space.test_accuracy,
     }
-    if labels is not None and yardstick.reads_classes:
-        outcome = agreement(yardstick.net.head(found), labels)
+    if labels is not None and feature_space.reads_classes:
+        outcome = agreement(feature_space.net.head(found), labels)
         result |= {"agreement": outcome.overall}
         result |= {"per_class": _per_class(outcome.confusion)["per_class"]}
     return result
@@ -166,11 +166,11 @@ def flat(estimates: Mapping[str, Estimate], real: Mapping[str, float]) -> dict[s
     return result
 
 
-def _identity(stick: Yardstick, end: str) -> dict[str, Any]:
+def _identity(space: FeatureSpace, end: str) -> dict[str, Any]:
     return {
-        f"feature_space{end}": f"FD-{stick.name}",
-        f"classifier{end}_sha256": stick.sha256,
-        f"classifier{end}_test_accuracy": stick.test_accuracy,
+        f"feature_space{end}": f"FD-{space.name}",
+        f"classifier{end}_sha256": space.sha256,
+        f"classifier{end}_test_accuracy": space.test_accuracy,
     }
 
 

@@ -184,7 +184,7 @@ def _cell(row: Figures, name: str) -> str:
     if value is None:
         return "–"
     spec = metric(name).spec
-    text = format(round(value) if spec.endswith("d") else value, spec)
+    text = format(value, spec)
     ends = [row.get(f"{name}_{end}") for end in ("low", "high")]
     if None in ends:
         return text

@@ -57,11 +57,10 @@ def differences(found: object) -> list[tuple[str, list[tuple[str, str, str, bool
             )
             if value is None or low is None or high is None:
                 continue
-            row = METRICS.get(name, Metric(name, name, ".4g", ""))
-            title, spec = row.title, row.spec
+            shown = METRICS.get(name, Metric(name, name, ".4g", ""))
             sure = low > 0 or high < 0
-            texts = [format(v, f"+{spec}") for v in (value, low, high)]
-            lines.append((title, texts[0], f"{texts[1]} to {texts[2]}", sure))
+            texts = [format(v, f"+{shown.spec}") for v in (value, low, high)]
+            lines.append((shown.title, texts[0], f"{texts[1]} to {texts[2]}", sure))
         if lines:
             tables.append((str(row), lines))
     return tables

@@ -49,7 +49,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         denoiser: The network; see `GaussianDiffusion` for its contract.
         schedule: t -> (alpha, sigma).
         parameterization: What the network predicts.
-        objective: Time law, weight and error.
+        objective: Timestep distribution, weight and error.
         optimizer: Parameters -> optimizer. None: the module can sample, but not be trained.
         lr_scheduler: (optimizer, total_steps=number) -> scheduler, stepped once an optimizer
             step; None keeps the rate.

@@ -1,10 +1,10 @@
 r"""Validation loss by noise level, at times and noise that belong to each image.
 
-One number hides where a model fails: a change of the time law or of the weight moves `val/loss`
-because it is measured differently. Here the measure is always the same: the unweighted squared
-error of the network's target F, mean over pixels, in each tenth of the noise levels. So runs that
-differ in time law, weight, network or optimizer compare level by level; with another
-parameterization or schedule F itself is another thing.
+One number hides where a model fails: a change of the timestep distribution or of the weight moves
+`val/loss` because it is measured differently. Here the measure is always the same: the unweighted
+squared error of the network's target F, mean over pixels, in each tenth of the noise levels. So
+runs that differ in timestep distribution, weight, network or optimizer compare level by level; with
+another parameterization or schedule F itself is another thing.
 
 Levels are counted as the network is told of them (`Schedule.conditioning`): that is t itself, but
 for EDM's schedule ln sigma, whose t = sigma / sigma_max would put all that matters into the first

@@ -19,7 +19,7 @@ def teacher_words(run):
 
 
 def objective(name):
-    """An objective of one's own, with the time law of the ordinary ones and nothing else."""
+    """An objective of one's own, with nothing but the timestep distribution of the others."""
     words = ["objective=bound", "objective/time=uniform", f"objective._target_=toy_data.{name}"]
     return [*words, "~objective.coupling", "~objective.variance_fraction"]
 

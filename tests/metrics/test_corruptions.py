@@ -38,8 +38,8 @@ from diffusion_lab.metrics.comparison import compare
 from diffusion_lab.metrics.features import (
     SECOND,
     RealImages,
+    feature_space,
     held_out_distances,
-    yardstick,
 )
 from diffusion_lab.metrics.scores import Scorer
 from diffusion_lab.pixels import from_bytes
@@ -55,9 +55,9 @@ def real():
 
 @pytest.fixture(scope="module")
 def scorer(real, tmp_path_factory):
-    folder = [tmp_path_factory.mktemp("yardsticks")]
-    one = yardstick(real, folder, Recipe(steps=80, batch_size=32))
-    two = yardstick(real, folder, Recipe(steps=80, batch_size=32, seed=1), name=SECOND)
+    folder = [tmp_path_factory.mktemp("feature_spaces")]
+    one = feature_space(real, folder, Recipe(steps=80, batch_size=32))
+    two = feature_space(real, folder, Recipe(steps=80, batch_size=32, seed=1), name=SECOND)
     return Scorer([one, two], real, held_out_distances(real, folder))
 
 
@@ -137,7 +137,7 @@ def test_only_pairs_are_compared(real, scorer):
     for other, named in [
         (scorer(x[:90], labels[:90]), "num_samples=100 and 90"),
         (scorer(x[:100], None), "labels"),
-        (Scorer(scorer.yardsticks[1:])(x[:100], labels[:100]), "classifier_sha256"),
+        (Scorer(scorer.feature_spaces[1:])(x[:100], labels[:100]), "classifier_sha256"),
     ]:
         with pytest.raises(ValueError, match=named):
             compare(one, other)

@@ -1,4 +1,4 @@
-"""The yardstick: trained once, kept, never used when stale or damaged."""
+"""The feature space: trained once, kept, never used when stale or damaged."""
 
 import pytest
 import torch
@@ -9,10 +9,10 @@ from diffusion_lab.metrics.classifier import Recipe, accuracy, augment, turned
 from diffusion_lab.metrics.features import (
     RealImages,
     as_seen,
+    feature_space,
     recipe_for,
     second_recipe_for,
     suited,
-    yardstick,
 )
 from diffusion_lab.metrics.scores import score
 from diffusion_lab.pixels import from_bytes
@@ -27,12 +27,12 @@ def real():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("yardstick")
+    return tmp_path_factory.mktemp("feature_space")
 
 
 @pytest.fixture(scope="module")
 def measure(real, folder):
-    return yardstick(real, [folder], QUICK)
+    return feature_space(real, [folder], QUICK)
 
 
 def test_reads_digits_it_has_not_seen(real, measure):
@@ -47,15 +47,15 @@ def no_training(*args):
 
 def test_is_trained_once(real, folder, measure, monkeypatch):
     monkeypatch.setattr(features_module, "train", no_training)
-    again = yardstick(real, [folder / "elsewhere", folder], QUICK)
+    again = feature_space(real, [folder / "elsewhere", folder], QUICK)
     assert again.path == measure.path
     assert torch.equal(again.test_features, measure.test_features)
     with pytest.raises(AssertionError, match="trained again"):
-        yardstick(real, [folder], Recipe(steps=61, batch_size=64))
+        feature_space(real, [folder], Recipe(steps=61, batch_size=64))
     changed = real.images.clone()
     changed[0, 0, 0, 0] += 1
     with pytest.raises(AssertionError, match="trained again"):
-        yardstick(real._replace(images=changed), [folder], QUICK)
+        feature_space(real._replace(images=changed), [folder], QUICK)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b"x" + b[1:]])
@@ -65,7 +65,7 @@ def test_a_damaged_file_is_not_used(real, folder, measure, monkeypatch, damage):
     measure.path.write_bytes(damage(content))
     try:
         with pytest.raises(AssertionError, match="trained again"):
-            yardstick(real, [folder], QUICK)
+            feature_space(real, [folder], QUICK)
     finally:
         measure.path.write_bytes(content)
 
@@ -75,10 +75,10 @@ def test_training_is_reproducible_and_leaves_the_callers_randomness(real, tmp_pa
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    one = yardstick(real, [tmp_path / "file"], Recipe(steps=2, batch_size=16))
+    one = feature_space(real, [tmp_path / "file"], Recipe(steps=2, batch_size=16))
     assert one.path is None, "a folder that cannot be made is no reason to fail"
     assert torch.equal(torch.rand(3), expected)
-    two = yardstick(real, [tmp_path / "new"], Recipe(steps=2, batch_size=16))
+    two = feature_space(real, [tmp_path / "new"], Recipe(steps=2, batch_size=16))
     assert torch.allclose(one.test_features, two.test_features)
     assert two.path is not None
 
@@ -169,13 +169,13 @@ def test_the_recipe_suits_the_images(real):
 def test_images_without_classes_have_features_by_their_turns(real, tmp_path):
     bare = real._replace(labels=torch.zeros_like(real.labels), num_classes=0)
     bare = bare._replace(test_labels=torch.zeros_like(real.test_labels))
-    stick = yardstick(bare, [tmp_path], QUICK)
-    assert not stick.reads_classes and stick.net.num_classes == 4
-    assert stick.test_accuracy > 0.5, "a guess is right in 25 % of cases"
+    space = feature_space(bare, [tmp_path], QUICK)
+    assert not space.reads_classes and space.net.num_classes == 4
+    assert space.test_accuracy > 0.5, "a guess is right in 25 % of cases"
     x = from_bytes(real.test_images)
-    figures = score(stick, x, None)
+    figures = score(space, x, None)
     assert figures["fd_ratio"] == pytest.approx(1.0) and figures["agreement"] is None
-    assert score(stick, x.flip(-2), None)["fd"] > 2 * figures["fd"]
+    assert score(space, x.flip(-2), None)["fd"] > 2 * figures["fd"]
 
 
 @pytest.mark.slow
@@ -189,5 +189,5 @@ def test_mnist_classifier_is_good_enough(tmp_path, recipe):
     data = MNIST(os.environ.get("DIFFUSION_LAB_DATA", "data"), download=False)
     if data.missing():
         pytest.skip(f"MNIST is not in {data.folder}")
-    made = yardstick(RealImages(*data.images[:4], 10), [tmp_path], recipe(60_000))
+    made = feature_space(RealImages(*data.images[:4], 10), [tmp_path], recipe(60_000))
     assert made.test_accuracy >= 0.994

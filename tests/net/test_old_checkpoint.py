@@ -5,7 +5,8 @@ Each was written after step 6 of a run of 12 steps, in the middle of an epoch of
 disks, with the names of classes of its time in its configuration:
 
 * `format_1`: class-conditional, with guidance and averaged weights;
-* `format_1_learned`: with a learned variance, self-conditioning, and a time law that learns;
+* `format_1_learned`: with a learned variance, self-conditioning, and a timestep distribution that
+  learns;
 * `format_1_classifier`: a classifier of noisy images; it steers the samples of the first.
 
 The losses of steps 6 to 11, samples, and weights as stored and at the end are held against

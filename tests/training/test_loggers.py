@@ -21,7 +21,7 @@ from diffusion_lab.training.loggers import (
     log_images,
     log_table,
 )
-from diffusion_lab.training.loggers.courier import Courier
+from diffusion_lab.training.loggers.background_writer import BackgroundWriter
 
 
 class Noting:
@@ -107,7 +107,7 @@ def test_a_logger_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         event.set()
         for thread in threading.enumerate():
-            if thread.name == "Guarded courier":
+            if thread.name == "Guarded writer":
                 thread.join(30)
     assert sink.seen[-1] == ("close", "success")  # late, but whole
 
@@ -115,16 +115,16 @@ def test_a_logger_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
 def test_a_full_queue_drops_and_says_so_once() -> None:
     event = threading.Event()
     sink = Noting(wait=event)
-    courier = Courier("Slow", lambda: sink, capacity=3)
-    courier.post(lambda s: s.values({}, 0))
-    while courier._waiting.qsize():  # until the thread has taken the first, where it is stuck
+    writer = BackgroundWriter("Slow", lambda: sink, capacity=3)
+    writer.post(lambda s: s.values({}, 0))
+    while writer._waiting.qsize():  # until the thread has taken the first, where it is stuck
         pass
     with pytest.warns(UserWarning, match="Slow does not keep up") as caught:
         for step in range(1, 7):
-            courier.post(lambda s, step=step: s.values({}, step))
+            writer.post(lambda s, step=step: s.values({}, step))
     assert len(caught) == 1
     event.set()
-    assert courier.close("success", 30.0)
+    assert writer.close("success", 30.0)
     assert [entry[1] for entry in sink.seen] == [0, 1, 2, 3, "success"]
 
 

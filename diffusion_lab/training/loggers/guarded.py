@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL.Image import Image
 
 from diffusion_lab.ranges import NonNegative, checked
-from diffusion_lab.training.loggers.courier import Courier, Sink
+from diffusion_lab.training.loggers.background_writer import BackgroundWriter, Sink
 
 __all__ = ["GuardedLogger", "Sink", "log_images", "log_table", "takes_tables"]
 
@@ -78,11 +78,11 @@ class GuardedLogger(Logger):
         self.patience = patience
         self.paused = False
         self._config: dict[str, Any] = {}
-        self._courier: Courier | None = None
+        self._writer: BackgroundWriter | None = None
 
     @abstractmethod
     def open(self, config: dict[str, Any]) -> Sink:
-        """Start what the values go to, in the courier's thread; `config` is the run's, resolved."""
+        """Start what the values go to, in the writer's thread; `config` is the run's, resolved."""
 
     def abandon(self) -> None:
         """Give up what was not closed in time, so that the process can end."""
@@ -125,14 +125,14 @@ class GuardedLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close, if it was opened, so that the next run in this process starts its own."""
-        courier, self._courier = self._courier, None
-        if courier is not None and not courier.close(status, self.patience):
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.close(status, self.patience):
             self.abandon()
 
     def _post(self, action: Callable[[Any], None]) -> None:
         if self.paused:
             return
-        if self._courier is None:
+        if self._writer is None:
             config = self._config
-            self._courier = Courier(self.name, lambda: self.open(config))
-        self._courier.post(action)
+            self._writer = BackgroundWriter(self.name, lambda: self.open(config))
+        self._writer.post(action)

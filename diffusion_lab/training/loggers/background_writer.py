@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 
 class Sink(Protocol):
-    """What values are carried to; everything is called in the courier's thread, one by one."""
+    """What values are carried to; everything is called in the writer's thread, one by one."""
 
     def values(self, values: dict[str, float], step: int) -> None:
         """Take numbers by name at a step."""
@@ -37,7 +37,7 @@ class Sink(Protocol):
         ...
 
 
-class Courier:
+class BackgroundWriter:
     """Opens a sink, hands it what is posted, in order, and closes it, all in one daemon thread.
 
     Whoever posts never waits. Where the sink hangs so long that `capacity` things are waiting, what
@@ -55,7 +55,7 @@ class Courier:
         self._waiting: queue.Queue[Callable[[Sink], None] | None] = queue.Queue(capacity)
         self._status = "success"
         self._failed = self._full = self._left = False
-        self._thread = threading.Thread(target=self._work, name=f"{name} courier", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"{name} writer", daemon=True)
         self._thread.start()
 
     def post(self, action: Callable[[Sink], None]) -> None:

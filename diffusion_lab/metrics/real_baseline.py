@@ -14,7 +14,7 @@ from statistics import fmean
 from torch import Tensor
 
 from diffusion_lab.metrics.distances import frechet
-from diffusion_lab.metrics.features import RealImages, Yardstick
+from diffusion_lab.metrics.features import FeatureSpace, RealImages
 from diffusion_lab.metrics.image_figures import in_features, in_pixels
 from diffusion_lab.metrics.matching import matched_sets
 from diffusion_lab.metrics.memorisation import NEAR
@@ -29,16 +29,16 @@ FEW = 10
 Figures = dict[str, float]
 
 
-class PerfectSampler:
+class RealDataBaseline:
     """The figures of a perfect sampler; each number and mixture of classes is computed once.
 
     Args:
-        yardsticks: as those of `Scorer`.
+        feature_spaces: as those of `Scorer`.
         real: the data set, for the figures in pixels; None leaves these out.
     """
 
-    def __init__(self, yardsticks: Sequence[Yardstick], real: RealImages | None) -> None:
-        self.yardsticks, self.real = yardsticks, real
+    def __init__(self, feature_spaces: Sequence[FeatureSpace], real: RealImages | None) -> None:
+        self.feature_spaces, self.real = feature_spaces, real
         self._known: dict[object, Figures] = {}
 
     def __call__(self, labels: Tensor | None, count: int) -> Figures:
@@ -54,7 +54,7 @@ class PerfectSampler:
         return self._known[key]
 
     def _means(self, labels: Tensor | None, count: int) -> Figures:
-        first = self.yardsticks[0]
+        first = self.feature_spaces[0]
         sets = matched_sets(labels, first.test_labels, count)
         found = [self._of_set(chosen, labels is not None) for chosen in sets]
         means = (
@@ -66,9 +66,9 @@ class PerfectSampler:
 
     def _of_set(self, chosen: Tensor, with_classes: bool) -> Figures:
         found: Figures = {}
-        labels = self.yardsticks[0].test_labels[chosen] if with_classes else None
-        for number, stick in enumerate(self.yardsticks):
-            estimates = in_features(stick, stick.test_features[chosen], labels, FEW).estimates
+        labels = self.feature_spaces[0].test_labels[chosen] if with_classes else None
+        for number, space in enumerate(self.feature_spaces):
+            estimates = in_features(space, space.test_features[chosen], labels, FEW).estimates
             found |= {name + end_of(number): one.value for name, one in estimates.items()}
         if self.real is not None:
             images = from_bytes(self.real.test_images[chosen])
