@@ -36,7 +36,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: the config cannot run; the message holds every fault.
     """
-    refuse(faults(cfg))
+    refuse(bench_faults(cfg))
     from diffusion_lab.files import write_atomically
     from diffusion_lab.training.speed import TakingTurns
 
@@ -51,7 +51,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     return record
 
 
-def faults(cfg: DictConfig) -> list[str]:
+def bench_faults(cfg: DictConfig) -> list[str]:
     """Every fault of the config, those of the node ``bench`` included."""
     counts = [
         f"bench.{name}={cfg.bench[name]} must be an integer of at least 1"

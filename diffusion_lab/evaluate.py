@@ -59,12 +59,12 @@ def evaluate(
     refuse(request.faults())
     from diffusion_lab.evaluation.evaluators import evaluator_of
     from diffusion_lab.evaluation.measuring import measure
-    from diffusion_lab.evaluation.share_done import Progress
+    from diffusion_lab.evaluation.share_done import ProgressLine
 
     calls = request.network_calls()
     evaluator = evaluator_of(request)
     print(f"{cfg.num_samples:,} {evaluator.unit}, {calls:,.6g} network calls for each", flush=True)
-    progress = Progress(calls * cfg.num_samples)
+    progress = ProgressLine(calls * cfg.num_samples)
     progress.begin(f"drawing {cfg.num_samples:,} {evaluator.unit}")
     try:
         measured = measure(request, evaluator, progress)

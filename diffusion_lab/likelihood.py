@@ -24,9 +24,9 @@ from diffusion_lab.evaluation.likelihood_request import (
     Samples,
     conditional,
     data_modules,
-    faults,
-    samples_of,
+    request_faults,
     score_of,
+    test_samples,
 )
 from diffusion_lab.evaluation.request import plain
 from diffusion_lab.runs.folder import run_folder_of
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from diffusion_lab.config.composing import DictConfig
     from diffusion_lab.evaluation.likelihoods import Score
-    from diffusion_lab.evaluation.share_done import Progress
+    from diffusion_lab.evaluation.share_done import ProgressLine
     from diffusion_lab.generate.model import TrainedModel
 
 
@@ -63,15 +63,15 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
     checkpoint = checkpoint or read_checkpoint(cfg.ckpt)
     stored = checkpoint["diffusion_lab"]
     refuse_stored(stored["config"], OF_A_MODEL, cfg.trust, cfg.ckpt)
-    refuse(faults(cfg, stored["config"]))
+    refuse(request_faults(cfg, stored["config"]))
     from diffusion_lab.evaluation.likelihood_figures import lines
     from diffusion_lab.evaluation.measuring import counting
-    from diffusion_lab.evaluation.share_done import Progress
+    from diffusion_lab.evaluation.share_done import ProgressLine
 
     module = restored(checkpoint, cfg.weights, device_of(cfg.device), cfg.trust)
     refuse_classifier(module.diffusion)
     module.requires_grad_(False)
-    sets = {k: samples_of(cfg, data, module) for k, data in data_modules(cfg, stored).items()}
+    sets = {k: test_samples(cfg, data, module) for k, data in data_modules(cfg, stored).items()}
     if cfg.method == "bound" and cfg.end == "auto":
         print(f"choosing on {TUNING} training samples where the bound ends", flush=True)
     try:
@@ -79,7 +79,7 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
         count = sum(len(samples.x0) for samples in sets.values())
         count += len(sets[OWN].x0) * int(module.num_classes or 0) * int(cfg.classify)
         print(_cost(cfg, score, count), flush=True)
-        progress = Progress(score.calls * count)
+        progress = ProgressLine(score.calls * count)
         with counting(module.diffusion.denoiser, progress):
             found = _measured(cfg, module, score, sets, progress)
         progress.end()
@@ -95,10 +95,10 @@ def _measured(
     module: TrainedModel,
     score: Score,
     sets: Mapping[str, Samples],
-    progress: Progress,
+    progress: ProgressLine,
 ) -> dict[str, Any]:
     """All figures; see `likelihood`."""
-    from diffusion_lab.evaluation.likelihood_figures import accuracy, separation, summary
+    from diffusion_lab.evaluation.likelihood_figures import classifier_accuracy, separation, summary
     from diffusion_lab.evaluation.likelihoods import class_scores, terms_of, totals
 
     found: dict[str, Any] = {}
@@ -116,7 +116,7 @@ def _measured(
         progress.begin(f"{cfg.method} of every class")
         x0, labels = sets[OWN][:2]
         scores = class_scores(score, x0, int(module.num_classes or 0), cfg.seed, cfg.batch_size)
-        found["classifier"] = accuracy(scores, labels)
+        found["classifier"] = classifier_accuracy(scores, labels)
     return found
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from diffusion_lab.checkpoints.finding import find_checkpoint, missing_checkpoint
-from diffusion_lab.config.checking import checked, refuse
+from diffusion_lab.config.checking import checked_parts, refuse
 from diffusion_lab.config.components import build, refuse_stored
 from diffusion_lab.config.running import run
 from diffusion_lab.config.stored import OF_A_MODEL
@@ -121,7 +121,7 @@ def validated(
         str(key): cfg._get_node(key) for key in cfg if key not in ("hydra", "ckpt", "label")
     }
     trained = {key: stored[key] for key in _TRAINED if key in stored}
-    found, objects = checked(OmegaConf.create({**trained, **own}))
+    found, objects = checked_parts(OmegaConf.create({**trained, **own}))
     from diffusion_lab.generate.options import SampleOptions
 
     typed: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(SampleOptions._fields)))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lightning import LightningDataModule, Trainer
     from omegaconf import DictConfig
 
-    from diffusion_lab.checkpoints.starting import Start
+    from diffusion_lab.checkpoints.starting import WarmStart
     from diffusion_lab.runs.leaderboard import Goal, Job
 
 
@@ -101,7 +101,7 @@ def _resumed(cfg: DictConfig) -> tuple[Path | None, int]:
     return file, int(stored["global_step"])
 
 
-def _start(cfg: DictConfig) -> Start | None:
+def _start(cfg: DictConfig) -> WarmStart | None:
     """The weights of `init_from`, found to fit; sets the key to the file that it means.
 
     Raises:

@@ -191,14 +191,14 @@ def weights_of(checkpoint: Mapping[str, Any], weights: str = "ema") -> dict[str,
     return checkpoint[named[weights]]
 
 
-def differences(stored: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
+def changed_values(stored: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
     """One line "key: stored -> now" for every leaf in which two configurations differ."""
     lines = []
     for key in [*stored, *(key for key in now if key not in stored)]:
         old, new = stored.get(key), now.get(key)
         where = f"{path}{key}"
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            lines += differences(old, new, f"{where}.")
+            lines += changed_values(old, new, f"{where}.")
         elif old != new:
             lines.append(f"{where}: {old} -> {new}")
     return lines
@@ -218,7 +218,7 @@ def refuse_other_weights(
         return
     then = checkpoint.get("diffusion_lab", {}).get("config", {})
     parts = ("denoiser", "model", "data", "schedule", "parameterization")
-    differing = differences({k: then.get(k) for k in parts}, {k: config.get(k) for k in parts})
+    differing = changed_values({k: then.get(k) for k in parts}, {k: config.get(k) for k in parts})
     detail = "\n  ".join(differing) or "the configurations do not say where"
     raise CheckpointError(
         "the checkpoint's network is not the one configured; differing keys (checkpoint -> now):"

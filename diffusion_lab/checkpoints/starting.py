@@ -31,7 +31,7 @@ from diffusion_lab.files import sha256
 
 
 @dataclass(frozen=True)
-class Start:
+class WarmStart:
     """The weights that a training starts from, and where they are from.
 
     Attributes:
@@ -52,7 +52,7 @@ class Start:
         return {"path": str(self.path), "sha256": self.sha256, "step": self.step}
 
 
-def read_start(path: str | Path, output: Path = Path("outputs")) -> Start:
+def read_start(path: str | Path, output: Path = Path("outputs")) -> WarmStart:
     """The start that a path means, see `find_checkpoint`.
 
     Raises:
@@ -61,10 +61,10 @@ def read_start(path: str | Path, output: Path = Path("outputs")) -> Start:
     file = find_checkpoint(path, output)
     checkpoint = read_checkpoint(file)
     weights = renamed_weights(weights_of(checkpoint))
-    return Start(file, sha256(file), int(checkpoint.get("global_step", 0)), weights)
+    return WarmStart(file, sha256(file), int(checkpoint.get("global_step", 0)), weights)
 
 
-def load_start(start: Start, module: nn.Module) -> None:
+def load_start(start: WarmStart, module: nn.Module) -> None:
     """Give a freshly built module the weights of a start; all of it or an error.
 
     Raises:

@@ -55,10 +55,10 @@ def check(cfg: DictConfig | dict[str, Any], *, build: bool = True) -> list[str]:
         cfg: A composed config, or a plain dict.
         build: Also build the torch-only components (imports torch, a few seconds when cold).
     """
-    return checked(cfg, build=build)[0]
+    return checked_parts(cfg, build=build)[0]
 
 
-def checked(
+def checked_parts(
     cfg: DictConfig | dict[str, Any], *, build: bool = True
 ) -> tuple[list[str], dict[str, Any]]:
     """`check`, and what it built: node -> object, for whom it is fit to be used (no network is)."""

@@ -69,7 +69,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchShare:
     """A number of things (integer >= 0) or a share of them (float in [0, 1]).
 
     Attributes:
@@ -130,7 +130,7 @@ _COUNT = Number(1, whole=True)
 _PRECISIONS = ("auto", "32-true", "32", 32, "bf16-mixed", "16-mixed")
 """Images and losses are float32, so weights of another type (`bf16-true`) do not fit them."""
 
-Rule = Number | Choice | Share | Each | Devices
+Rule = Number | Choice | BatchShare | Each | Devices
 
 RULES: dict[str, Rule] = {
     "seed": Number(0, 2**32 - 1, whole=True),
@@ -152,13 +152,13 @@ RULES: dict[str, Rule] = {
     "trainer.max_steps": Number(-1, whole=True),
     "trainer.accumulate_grad_batches": _COUNT,
     "trainer.check_val_every_n_epoch": Number(1, whole=True, null=True),
-    "trainer.val_check_interval": Share(above_zero=True),
+    "trainer.val_check_interval": BatchShare(above_zero=True),
     "trainer.log_every_n_steps": Number(0, whole=True, null=True),
     "trainer.gradient_clip_val": Number(0, null=True),
-    "trainer.limit_train_batches": Share(above_zero=True),
-    "trainer.limit_*_batches": Share(),
+    "trainer.limit_train_batches": BatchShare(above_zero=True),
+    "trainer.limit_*_batches": BatchShare(),
     "trainer.devices": Devices(),
-    "trainer.overfit_batches": Share(),
+    "trainer.overfit_batches": BatchShare(),
     "trainer.num_nodes": _COUNT,
     "trainer.num_sanity_val_steps": Number(-1, whole=True, null=True),
     "trainer.precision": Choice(_PRECISIONS),

@@ -48,7 +48,7 @@ def decoded(files: Sequence[Path], shape: Sequence[int], crop: int | None, kept:
     Args:
         files: pictures of any format that Pillow reads.
         shape: ``(C, H, W)``, C = 1 (grey) or 3 (colour).
-        crop: see `picture`.
+        crop: see `decoded_picture`.
         kept: where the pixels are kept; its name must tell all that they depend on. A folder that
             cannot be written only costs decoding again.
 
@@ -59,7 +59,7 @@ def decoded(files: Sequence[Path], shape: Sequence[int], crop: int | None, kept:
     if known is not None:
         return known
     pixels = np.empty((len(files), *shape), np.uint8)
-    faults = _fill(pixels, files, partial(picture, shape=shape, crop=crop))
+    faults = _fill(pixels, files, partial(decoded_picture, shape=shape, crop=crop))
     if faults:
         first = "; ".join(f"{path}: {reason}" for path, reason in faults[:TOLD])
         more = f" (and {len(faults) - TOLD} more)" if len(faults) > TOLD else ""
@@ -72,7 +72,7 @@ def decoded(files: Sequence[Path], shape: Sequence[int], crop: int | None, kept:
     return Pixels(torch.from_numpy(pixels), digest.hex())
 
 
-def picture(path: Path, shape: Sequence[int], crop: int | None = None) -> np.ndarray:
+def decoded_picture(path: Path, shape: Sequence[int], crop: int | None = None) -> np.ndarray:
     """One file as bytes ``(C, H, W)``.
 
     The picture is turned as its EXIF says, laid on black where it is transparent, cut about its

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from diffusion_lab.data.toy import PointsDataModule
 
-Drawn = tuple[NDArray[np.floating], NDArray[np.integer]]
+DrawnShapes = tuple[NDArray[np.floating], NDArray[np.integer]]
 """Points ``(N, 2)`` and their labels ``(N,)``."""
 
 
@@ -26,7 +26,7 @@ class Circles(PointsDataModule):
     # E |x|^2 = (1 + 1/4) / 2 + 2 * 0.04^2, over two coordinates
     scale = math.sqrt(0.3141)
 
-    def draw(self, count: int, seed: int) -> Drawn:
+    def draw(self, count: int, seed: int) -> DrawnShapes:
         """Points at an even angle on one circle or the other."""
         rng = np.random.default_rng(seed)
         label = rng.integers(2, size=count)
@@ -42,7 +42,7 @@ class Spirals(PointsDataModule):
     # The radius is the square root of an even number: E |x|^2 = 1/2 + 2 * 0.02^2
     scale = math.sqrt(0.2504)
 
-    def draw(self, count: int, seed: int) -> Drawn:
+    def draw(self, count: int, seed: int) -> DrawnShapes:
         """Points that lie about evenly along an arm, whose angle is proportional to the radius."""
         rng = np.random.default_rng(seed)
         label = rng.integers(2, size=count)
@@ -58,7 +58,7 @@ class Checkerboard(PointsDataModule):
     # Even on [-2, 2] along each axis: a variance of 4^2 / 12
     scale = math.sqrt(4 / 3)
 
-    def draw(self, count: int, seed: int) -> Drawn:
+    def draw(self, count: int, seed: int) -> DrawnShapes:
         """A square and a place in it; rows are filled alternately."""
         rng = np.random.default_rng(seed)
         label = rng.integers(8, size=count)
@@ -84,7 +84,7 @@ class EightGaussians(PointsDataModule):
     # E |x|^2 = 1 + 2 * 0.1^2
     scale = math.sqrt(0.51)
 
-    def draw(self, count: int, seed: int) -> Drawn:
+    def draw(self, count: int, seed: int) -> DrawnShapes:
         """A Gaussian, and a point of it."""
         rng = np.random.default_rng(seed)
         label = rng.integers(8, size=count)
@@ -100,7 +100,7 @@ class Pinwheel(PointsDataModule):
     # The twist keeps lengths: E |x|^2 = 1 + 0.3^2 + 0.1^2
     scale = math.sqrt(0.55)
 
-    def draw(self, count: int, seed: int) -> Drawn:
+    def draw(self, count: int, seed: int) -> DrawnShapes:
         """A point of a Gaussian at (1, 0), turned to its blade and by more the farther out."""
         rng = np.random.default_rng(seed)
         label = rng.integers(5, size=count)
@@ -119,7 +119,7 @@ class SwissRoll(PointsDataModule):
     # root mean square about them, noise included
     centre, scale = (2.0, 2 / (3 * math.pi)), 6.807
 
-    def draw(self, count: int, seed: int) -> Drawn:
+    def draw(self, count: int, seed: int) -> DrawnShapes:
         """Points at an even angle, so denser near the middle; all of one class."""
         rng = np.random.default_rng(seed)
         angle = 1.5 * math.pi * (1 + 2 * rng.uniform(size=count))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.evaluation.share_done import Progress
+from diffusion_lab.evaluation.share_done import ProgressLine
 from diffusion_lab.metrics.catalog import COST, METRICS
 
 if TYPE_CHECKING:
@@ -193,11 +193,11 @@ class _Training:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._bar: Progress | None = None
+        self._bar: ProgressLine | None = None
 
     def __call__(self, step: int, steps: int, loss: float) -> None:
         if self._bar is None:
-            self._bar = Progress(steps)
+            self._bar = ProgressLine(steps)
             self._bar.begin(f"training {self._name}, once")
         self._bar(1)
 

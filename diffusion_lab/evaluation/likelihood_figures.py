@@ -76,7 +76,7 @@ def separation(own: Tensor, foreign: Tensor) -> dict[str, float]:
     return {"auroc": area, "low": max(0.0, area - reach), "high": min(1.0, area + reach)}
 
 
-def accuracy(scores: Tensor, labels: Tensor) -> dict[str, float]:
+def classifier_accuracy(scores: Tensor, labels: Tensor) -> dict[str, float]:
     """Share of images whose own class has the lowest score (N, K), and its 95 % Wilson interval."""
     from scipy.stats import binomtest
 

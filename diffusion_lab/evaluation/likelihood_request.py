@@ -67,7 +67,7 @@ class Samples(NamedTuple):
     train_labels: Tensor
 
 
-def faults(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
+def request_faults(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
     """Everything wrong with a request, against the training config of its checkpoint."""
     if "schedule" not in config or "parameterization" not in config:
         return [f"ckpt={cfg.ckpt} is no diffusion model: it has no likelihood"]
@@ -199,7 +199,7 @@ def data_modules(cfg: DictConfig, stored: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def samples_of(cfg: DictConfig, data: Any, module: TrainedModel) -> Samples:
+def test_samples(cfg: DictConfig, data: Any, module: TrainedModel) -> Samples:
     """Samples of a data module.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.config.arguments import compose
-from diffusion_lab.config.checking import check, checked
+from diffusion_lab.config.checking import check, checked_parts
 from diffusion_lab.config.components import refuse_stored
 from diffusion_lab.config.rules import shown
 from diffusion_lab.config.stored import OF_A_MODEL
@@ -113,7 +113,7 @@ class EvaluationRequest:
         config = {key: self.stored["config"].get(key) for key in trained}
         own = {key: plain(self.cfg.get(key)) for key in (*SETTINGS, "devices", "trust")}
         own.pop("label")
-        return checked({**{key: value for key, value in config.items() if value}, **own})
+        return checked_parts({**{key: value for key, value in config.items() if value}, **own})
 
     @property
     def parts(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from diffusion_lab.reporting.status_line import StatusLine, clock
 
 
-class Progress:
+class ProgressLine:
     """One line with the share done and the time left, told from what was done so far.
 
     On a terminal the line is redrawn; elsewhere (a log file) one is printed now and then.

@@ -13,7 +13,7 @@ from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.errors import CheckpointError
 from diffusion_lab.generate.given import expand_given
-from diffusion_lab.generate.initial_state import Start
+from diffusion_lab.generate.initial_state import InitialState
 from diffusion_lab.generate.labels import Label
 from diffusion_lab.sampling import sampler as sampling
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
@@ -65,7 +65,7 @@ class Drawing:
         given: Condition,
         seed: int,
         batch_size: int,
-        start: Start | None = None,
+        start: InitialState | None = None,
         first: int = 0,
     ) -> Tensor:
         """Samples first .. first + count - 1 in batches; see `Generates.sample`.
@@ -96,7 +96,7 @@ class Drawing:
         given: Condition,
         seed: int,
         first: int = 0,
-        start: Start | None = None,
+        start: InitialState | None = None,
     ) -> Iterator[Step]:
         """Every step of images first .. first + count - 1; `given` counts from image 0."""
         arguments = self._arguments(model, count, given, seed, first, start)
@@ -110,7 +110,7 @@ class Drawing:
         seed: int,
         first: int,
         size: int,
-        start: Start | None,
+        start: InitialState | None,
     ) -> Tensor:
         arguments = self._arguments(model, size, given, seed, first, start)
         with evaluating(model):
@@ -124,7 +124,7 @@ class Drawing:
         given: Condition,
         seed: int,
         first: int,
-        start: Start | None,
+        start: InitialState | None,
     ) -> dict[str, Any]:
         """What `sampling.trajectory` is given for images first .. first + count - 1."""
         refuse_classifier(model)

@@ -1,4 +1,4 @@
-"""From what a user types for sampling from images to a `Start`."""
+"""From what a user types for sampling from images to a `InitialState`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from diffusion_lab.diffusion.conditions import Condition
-from diffusion_lab.generate.initial_state import Start, between_inverted, between_noises
+from diffusion_lab.generate.initial_state import InitialState, between_inverted, between_noises
 from diffusion_lab.pixels import from_bytes
 from diffusion_lab.sampling.ancestral import DDIMInversion
 
@@ -130,7 +130,7 @@ def typed_start(
     time: float | None,
     known: str | None,
     interpolate: int,
-) -> Start | None:
+) -> InitialState | None:
     """Where `count` samples start, or None for noise.
 
     Args:
@@ -149,7 +149,9 @@ def typed_start(
         return None
     if not interpolate:
         repeated = images[torch.arange(count) % len(images)]
-        return Start(repeated, time, None if known is None else known_mask(known, model.shape))
+        return InitialState(
+            repeated, time, None if known is None else known_mask(known, model.shape)
+        )
     own = model.drawing.sampler
     up = DDIMInversion(None if own is None else own.steps, None if own is None else own.grid)
     inverted = model.sample(
@@ -157,6 +159,6 @@ def typed_start(
         given=given.rows(torch.tensor([0, -1])),
         sampler=up,
         seed=seed,
-        start=Start(x=images),
+        start=InitialState(x=images),
     )
     return between_inverted(inverted, interpolate)

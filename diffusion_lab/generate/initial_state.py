@@ -17,7 +17,7 @@ from diffusion_lab.sampling.noise import SampleNoise
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialState:
     """What samples start from, sample by sample.
 
     Attributes:
@@ -53,10 +53,10 @@ class Start:
 
 def between_noises(
     model: GaussianDiffusion, shape: tuple[int, ...], rows: int, frames: int, seed: int
-) -> Start:
+) -> InitialState:
     """`rows` ways of `frames` noises each, from noise 2k to noise 2k + 1 of the seed."""
     ends = SampleNoise(seed, 0, 2 * rows).normal(torch.empty(2 * rows, *shape))
-    return Start(x=_ways(model.prior(model.schedule(model.schedule.t_max), ends), frames))
+    return InitialState(x=_ways(model.prior(model.schedule(model.schedule.t_max), ends), frames))
 
 
 def _ways(ends: Tensor, frames: int) -> Tensor:
@@ -66,6 +66,6 @@ def _ways(ends: Tensor, frames: int) -> Tensor:
     return rearrange(ways, "frames rows ... -> (rows frames) ...")
 
 
-def between_inverted(ends: Tensor, frames: int) -> Start:
+def between_inverted(ends: Tensor, frames: int) -> InitialState:
     """Ways between states (2 rows, *shape) that inversion ended in."""
-    return Start(x=_ways(ends, frames))
+    return InitialState(x=_ways(ends, frames))

@@ -13,7 +13,7 @@ from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.errors import CheckpointError
 from diffusion_lab.generate.generation import Drawing
 from diffusion_lab.generate.given import expand_given
-from diffusion_lab.generate.initial_state import Start
+from diffusion_lab.generate.initial_state import InitialState
 from diffusion_lab.generate.labels import Label
 from diffusion_lab.sampling.sampler import Guidance, Sampler, Step
 
@@ -49,7 +49,7 @@ class Generates:
         guidance: Guidance | None = None,
         seed: int = 0,
         batch_size: int = 256,
-        start: Start | None = None,
+        start: InitialState | None = None,
         first: int = 0,
     ) -> Tensor:
         """Draw samples; image k depends on (seed, k) alone, whatever the batch size.
@@ -89,7 +89,7 @@ class Generates:
         guidance: Guidance | None = None,
         seed: int = 0,
         first: int = 0,
-        start: Start | None = None,
+        start: InitialState | None = None,
     ) -> Iterator[Step]:
         """Every step of sampling images first .. first + N - 1 in one batch; see `sample`."""
         told = expand_given(label, given, first + num_samples, self.num_classes)

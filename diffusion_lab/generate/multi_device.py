@@ -20,7 +20,7 @@ from torch import Tensor
 from diffusion_lab.diffusion.conditions import Condition
 
 if TYPE_CHECKING:
-    from diffusion_lab.generate.initial_state import Start
+    from diffusion_lab.generate.initial_state import InitialState
     from diffusion_lab.generate.model import TrainedModel
 
 Source = Callable[[str], "TrainedModel"]
@@ -29,7 +29,7 @@ Counting = Callable[[torch.nn.Module], AbstractContextManager[list[int]]]
 """A context of a network that gives the growing list of its calls' images."""
 
 
-class Drawn(NamedTuple):
+class DrawnSamples(NamedTuple):
     """Samples and what they cost.
 
     Attributes:
@@ -50,7 +50,7 @@ class Request(NamedTuple):
     given: Condition
     seed: int
     batch_size: int
-    start: Start | None = None
+    start: InitialState | None = None
 
 
 def refuse_devices(device: torch.device, devices: int) -> None:
@@ -74,7 +74,7 @@ def draw(
     devices: int,
     request: Request,
     counting: Counting | None = None,
-) -> Drawn:
+) -> DrawnSamples:
     """Draw all images of a request.
 
     Args:
@@ -114,9 +114,9 @@ def draw(
             for process in others.processes if others is not None else ():
                 process.terminate()  # of nothing left to do where all went well
         for rank in range(1, devices):
-            parts.append(Drawn(*torch.load(Path(folder) / f"{rank}.pt", weights_only=True)))
+            parts.append(DrawnSamples(*torch.load(Path(folder) / f"{rank}.pt", weights_only=True)))
     samples, asked, seconds = zip(*parts, strict=True)
-    return Drawn(torch.cat(samples), sum(asked), max(seconds))
+    return DrawnSamples(torch.cat(samples), sum(asked), max(seconds))
 
 
 def _draw_share(
@@ -154,12 +154,12 @@ def _share_of(
     rank: int,
     request: Request,
     counting: Counting | None,
-) -> Drawn:
+) -> DrawnSamples:
     """The images of one device; the last one may have fewer, or none."""
     first = rank * share
     count = min(share, request.number - first)
     if count <= 0:
-        return Drawn(torch.empty(0, *model.shape), 0, 0.0)
+        return DrawnSamples(torch.empty(0, *model.shape), 0, 0.0)
     began = time.perf_counter()
     with counting(model.diffusion.denoiser) if counting else nullcontext([]) as calls:
         samples = model.drawing.samples(
@@ -171,4 +171,4 @@ def _share_of(
             request.start,
             first,
         ).cpu()  # waits for an accelerator
-    return Drawn(samples, sum(calls), time.perf_counter() - began)
+    return DrawnSamples(samples, sum(calls), time.perf_counter() - began)

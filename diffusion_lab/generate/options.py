@@ -17,7 +17,7 @@ from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.objectives import Batch
 from diffusion_lab.generate.given import repeated
 from diffusion_lab.generate.image_inputs import typed_images, typed_start
-from diffusion_lab.generate.initial_state import Start
+from diffusion_lab.generate.initial_state import InitialState
 from diffusion_lab.generate.labels import expand_labels, typed_label
 from diffusion_lab.generate.model import Generates
 
@@ -78,7 +78,7 @@ class SampleOptions(NamedTuple):
         labels: Tensor | None,
         denoiser: Mapping[str, Any],
         data: Callable[[], Any],
-    ) -> tuple[Condition, Start | None]:
+    ) -> tuple[Condition, InitialState | None]:
         """The conditions of the samples, and where they start; None for noise.
 
         Args:

@@ -25,7 +25,7 @@ from diffusion_lab.metrics.classifier import train_classifier as train
 from diffusion_lab.metrics.distances import Gaussian, fit_gaussian
 from diffusion_lab.metrics.keeping import digest_of, found, kept
 from diffusion_lab.metrics.kernels import Reference, cubic, reference_of
-from diffusion_lab.metrics.memorisation import nearest
+from diffusion_lab.metrics.memorisation import nearest_training_images
 from diffusion_lab.pixels import from_bytes, to_grey
 from diffusion_lab.random import permutation
 
@@ -37,7 +37,7 @@ SECOND_SEED = 1
 REFERENCE = 5000
 """Training images whose features are kept one by one, for kernel distance and neighbours."""
 
-Progress = Callable[[int, int, float], None]
+OnStep = Callable[[int, int, float], None]
 
 
 class RealImages(NamedTuple):
@@ -97,7 +97,7 @@ def second_recipe_for(num_images: int) -> Recipe:
     return replace(recipe_for(num_images), seed=SECOND_SEED)
 
 
-def suited(recipe: Recipe, real: RealImages) -> Recipe:
+def recipe_suited_to(recipe: Recipe, real: RealImages) -> Recipe:
     """A recipe as these images need it: colour photographs are no digits on black."""
     if real.images.shape[1] == 3:
         recipe = replace(recipe, natural=True, max_angle=0.0)
@@ -108,7 +108,7 @@ def feature_space(
     real: RealImages,
     folders: Sequence[Path],
     recipe: Recipe | None = None,
-    progress: Progress | None = None,
+    progress: OnStep | None = None,
     name: str = FIRST,
 ) -> FeatureSpace:
     """The feature space of a data set: read from the first folder that has it, else made and kept.
@@ -120,7 +120,7 @@ def feature_space(
         progress: called with ``(step, steps, loss)`` while training.
         name: of its feature space.
     """
-    recipe = suited(recipe or recipe_for(len(real.images)), real)
+    recipe = recipe_suited_to(recipe or recipe_for(len(real.images)), real)
 
     def made() -> dict[str, Any]:
         outputs = turns(real.images) if recipe.turned else real.num_classes
@@ -145,7 +145,7 @@ def kept_classifier(real: RealImages, folders: Sequence[Path]) -> Classifier | N
 
     None as well where the images have no classes, so that there is nothing it could tell.
     """
-    recipe = suited(recipe_for(len(real.images)), real)
+    recipe = recipe_suited_to(recipe_for(len(real.images)), real)
     stored, _ = found(_file_of(real, recipe), folders)
     return None if stored is None or recipe.turned else _network(stored, real)
 
@@ -173,7 +173,10 @@ def held_out_distances(
     def made() -> dict[str, Any]:
         if starting is not None:
             starting()
-        parts = [nearest(part, real.images).distance for part in real.test_images.split(2000)]
+        parts = [
+            nearest_training_images(part, real.images).distance
+            for part in real.test_images.split(2000)
+        ]
         return {"distance": torch.cat(parts)}
 
     key = digest_of(FORMAT, [real.images, real.test_images])

@@ -22,7 +22,7 @@ from diffusion_lab.metrics.features import FeatureSpace, RealImages
 from diffusion_lab.metrics.intervals import GROUPS, Estimate, Jackknife, PerSample, deal
 from diffusion_lab.metrics.kernels import squared_mmd
 from diffusion_lab.metrics.matching import weights_like
-from diffusion_lab.metrics.memorisation import Nearest, memorisation, nearest
+from diffusion_lab.metrics.memorisation import Nearest, memorisation, nearest_training_images
 from diffusion_lab.metrics.neighbours import neighbours
 from diffusion_lab.pixels import from_bytes
 
@@ -123,7 +123,7 @@ def of_copies(
         real: the data set.
         held_out: distances of the test images ``(M,)``, see `features.held_out_distances`.
     """
-    near = nearest(images, real.images)
+    near = nearest_training_images(images, real.images)
     weights = weights_like(labels, real.test_labels)
     found = memorisation(near.distance, held_out, weights, deal(len(images), labels))
     return {

@@ -67,7 +67,7 @@ FEWEST = 10
 """Samples below which no interval is given."""
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A figure and the ends of its 95 % interval, in the figure's unit."""
 
     value: float
@@ -89,13 +89,13 @@ class PerSample(NamedTuple):
         """The mean."""
         return float(self.values.mean())
 
-    def interval(self) -> Interval:
+    def interval(self) -> ConfidenceInterval:
         """Wilson's for bools, the bootstrap's for numbers."""
         if self.values.dtype == bool:
             return share(int(self.values.sum()), len(self.values))
         return mean(self.values)
 
-    def minus(self, other: PerSample) -> Interval:
+    def minus(self, other: PerSample) -> ConfidenceInterval:
         """Difference of the means of two sets whose k-th samples belong together.
 
         Raises:
@@ -117,7 +117,7 @@ class Jackknife(NamedTuple):
     left_out: Array
     bounds: tuple[float, float] = (-np.inf, np.inf)
 
-    def interval(self) -> Interval:
+    def interval(self) -> ConfidenceInterval:
         """Value and interval, see the head of this file."""
         return _student(self.value, self.left_out, self.bounds)
 
@@ -132,7 +132,7 @@ class Jackknife(NamedTuple):
         low, high = self.bounds
         return Jackknife(self.value / scale, self.left_out / scale, (low / scale, high / scale))
 
-    def minus(self, other: Jackknife) -> Interval:
+    def minus(self, other: Jackknife) -> ConfidenceInterval:
         """Difference of two statistics whose k-th samples belong together, in the same groups.
 
         Raises:
@@ -154,16 +154,16 @@ class Estimate(Protocol):
         """The figure."""
         ...
 
-    def interval(self) -> Interval:
+    def interval(self) -> ConfidenceInterval:
         """With its interval."""
         ...
 
-    def minus(self, other: Any) -> Interval:
+    def minus(self, other: Any) -> ConfidenceInterval:
         """Difference to the same figure of samples that belong together with these."""
         ...
 
 
-def share(successes: int, count: int) -> Interval:
+def share(successes: int, count: int) -> ConfidenceInterval:
     """Wilson's interval of a share of `count` samples, within [0, 1].
 
     Raises:
@@ -172,10 +172,10 @@ def share(successes: int, count: int) -> Interval:
     if not 0 <= successes <= count or count < 1:
         raise ValueError(f"successes={successes} of count={count}: need 0 <= successes <= count")
     found = stats.binomtest(successes, count).proportion_ci(LEVEL, method="wilson")
-    return Interval(successes / count, float(found.low), float(found.high))
+    return ConfidenceInterval(successes / count, float(found.low), float(found.high))
 
 
-def mean(values: NDArray[np.generic], seed: int = 0) -> Interval:
+def mean(values: NDArray[np.generic], seed: int = 0) -> ConfidenceInterval:
     """Bootstrap (BCa) interval of the mean of ``values (N,)``; of no width where all are equal.
 
     Args:
@@ -190,7 +190,7 @@ def mean(values: NDArray[np.generic], seed: int = 0) -> Interval:
         raise ValueError(f"values has shape {values.shape}: need (N,), finite, N of at least 2")
     value = float(values.mean())
     if np.ptp(values) == 0:
-        return Interval(value, value, value)
+        return ConfidenceInterval(value, value, value)
     found = stats.bootstrap(
         (values,),
         np.mean,
@@ -201,10 +201,12 @@ def mean(values: NDArray[np.generic], seed: int = 0) -> Interval:
         method="BCa" if len(values) <= 2000 else "percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(value, float(found.low), float(found.high))
+    return ConfidenceInterval(value, float(found.low), float(found.high))
 
 
-def mean_difference(one: NDArray[np.generic], two: NDArray[np.generic], seed: int = 0) -> Interval:
+def mean_difference(
+    one: NDArray[np.generic], two: NDArray[np.generic], seed: int = 0
+) -> ConfidenceInterval:
     """Bootstrap interval of the mean of ``one - two``, both ``(N,)``, the k-th values paired.
 
     Raises:
@@ -275,8 +277,8 @@ def pair_mean(sums: Tensor, sizes: Tensor) -> tuple[float, Array]:
 
 def _student(
     value: float, left_out: Array, bounds: tuple[float, float] = (-np.inf, np.inf)
-) -> Interval:
+) -> ConfidenceInterval:
     groups = len(left_out)
     variance = (groups - 1) / groups * ((left_out - left_out.mean()) ** 2).sum()
     half = float(stats.t.ppf((1 + LEVEL) / 2, groups - 1) * np.sqrt(variance))
-    return Interval(value, max(value - half, bounds[0]), min(value + half, bounds[1]))
+    return ConfidenceInterval(value, max(value - half, bounds[0]), min(value + half, bounds[1]))

@@ -25,7 +25,7 @@ from torch import Tensor
 from diffusion_lab.metrics.intervals import (
     LEVEL,
     Array,
-    Interval,
+    ConfidenceInterval,
     Jackknife,
     PerSample,
     jackknife,
@@ -70,12 +70,14 @@ class Closer(NamedTuple):
         """The mean."""
         return float(self.values.mean())
 
-    def interval(self) -> Interval:
+    def interval(self) -> ConfidenceInterval:
         """Normal interval within [0, 1]."""
         half = float(stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(self.variance))
-        return Interval(self.value, max(self.value - half, 0.0), min(self.value + half, 1.0))
+        return ConfidenceInterval(
+            self.value, max(self.value - half, 0.0), min(self.value + half, 1.0)
+        )
 
-    def minus(self, other: Closer) -> Interval:
+    def minus(self, other: Closer) -> ConfidenceInterval:
         """Paired difference for the same test images, by the bootstrap."""
         return mean_difference(self.values, other.values)
 
@@ -94,7 +96,7 @@ class Memorisation(NamedTuple):
     closer: Closer
 
 
-def nearest(images: Tensor, train: Tensor) -> Nearest:
+def nearest_training_images(images: Tensor, train: Tensor) -> Nearest:
     """The nearest training image of each image.
 
     Args:

@@ -16,7 +16,7 @@ from diffusion_lab.metrics.image_figures import Estimates
 from diffusion_lab.metrics.intervals import FEWEST, Jackknife, deal
 from diffusion_lab.metrics.kernels import gaussian_kernel, reference_of, squared_mmd
 from diffusion_lab.metrics.points import score_points, sliced_wasserstein_jackknife
-from diffusion_lab.metrics.scores import Scored, flat
+from diffusion_lab.metrics.scores import Scored, flat_estimates
 from diffusion_lab.random import permutation
 
 MOST, SETS = 5000, 5
@@ -73,4 +73,4 @@ def scored_points(
     sets = [part for part in train_points[order].split(count)[:SETS] if len(part) == count]
     if sets:
         real["mmd"] = fmean(squared_mmd(part, reference, deal(count)).value for part in sets)
-    return Scored(figures | flat(estimates, real), estimates, None, None, labels)
+    return Scored(figures | flat_estimates(estimates, real), estimates, None, None, labels)

@@ -103,7 +103,7 @@ class Scorer:
             if self.held_out is not None:
                 copies, near = of_copies(seen, labels, self.real, self.held_out)
                 estimates |= copies
-        figures |= flat(estimates, self._baseline(labels, len(seen)))
+        figures |= flat_estimates(estimates, self._baseline(labels, len(seen)))
         confusion = found[0].confusion
         shares = found[0].shares
         if shares is not None:
@@ -156,7 +156,9 @@ def score(feature_space: FeatureSpace, samples: Tensor, labels: Tensor | None) -
     return result
 
 
-def flat(estimates: Mapping[str, Estimate], real: Mapping[str, float]) -> dict[str, float | None]:
+def flat_estimates(
+    estimates: Mapping[str, Estimate], real: Mapping[str, float]
+) -> dict[str, float | None]:
     """Plain data of estimates: ``X``, ``X_low``, ``X_high`` and ``X_real``; None for no value."""
     result: dict[str, float | None] = {}
     for name, estimate in estimates.items():

@@ -8,7 +8,7 @@ from statistics import fmean, median
 
 from diffusion_lab.reporting.axes import Axis, Box, Tick
 from diffusion_lab.reporting.curves import LOG_SPAN
-from diffusion_lab.runs.sweep_records import SweepFolder, SweptJob, as_number
+from diffusion_lab.runs.sweep_records import SweepFolder, SweptJob, as_number, short
 
 BOX = Box(width=340, height=200, left=56, right=14, top=12, bottom=26)
 INSET = 34
@@ -103,14 +103,6 @@ class Values:
             return self._axis.ticks()
         shown = self.names[:: -(-len(self.names) // MOST_TICKS)]
         return tuple(Tick(self(name), short(name, 4 + 24 // len(shown))) for name in shown)
-
-
-def short(value: str, most: int = 14) -> str:
-    """A value as a label: long decimals with four digits, long names cut."""
-    number = as_number(value)
-    if number is not None and len(value) > 8:
-        return f"{number:.4g}"
-    return value if len(value) <= most else value[: most - 1] + "…"
 
 
 def effects(sweep: SweepFolder, metric: str) -> list[Effect]:

@@ -18,7 +18,7 @@ from diffusion_lab.reporting.scoring import (
     number,
     per_class,
 )
-from diffusion_lab.reporting.study_tables import differences, study_table
+from diffusion_lab.reporting.study_tables import paired_differences, study_table
 from diffusion_lab.runs.records import PageRecord, RunFolder, StudyRecord, caption, show
 from diffusion_lab.spread import spread
 
@@ -144,6 +144,6 @@ def _study(study: StudyRecord, album: Album) -> dict[str, Any]:
         "claim": study.claim,
         "header": header,
         "rows": rows,
-        "differences": differences(study.differences),
+        "differences": paired_differences(study.differences),
         "pictures": [(name, picture) for name, picture in found if picture is not None],
     }

@@ -37,7 +37,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One cell of a table: its text, what it is sorted by, and a class for its shade."""
 
     text: str
@@ -102,7 +102,7 @@ def _strip(
     return axis(low), axis(value), axis(high), None if real is None else axis(real)
 
 
-def confusion(figures: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]]] | None:
+def confusion(figures: Mapping[str, Any]) -> tuple[list[str], list[list[TableCell]]] | None:
     """The confusion matrix as names of classes and shaded cells; None where it is not kept.
 
     Args:
@@ -121,11 +121,11 @@ def confusion(figures: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]]] 
     return [str(name) for name in names], [_shaded(row) for row in values]
 
 
-def _shaded(row: Sequence[float]) -> list[Cell]:
+def _shaded(row: Sequence[float]) -> list[TableCell]:
     """Cells of one class asked for, each coloured by its share."""
     total = sum(row) or 1.0
     return [
-        Cell(
+        TableCell(
             f"{count:g}" if count else "·",
             f"{count:g}",
             f"shade{math.ceil(SHADES * count / total)}" if count else "",
@@ -134,7 +134,7 @@ def _shaded(row: Sequence[float]) -> list[Cell]:
     ]
 
 
-def per_class(figures: Mapping[str, Any]) -> list[list[Cell]]:
+def per_class(figures: Mapping[str, Any]) -> list[list[TableCell]]:
     """Class, share read as asked and interval, the worst first."""
     shares, lows, highs = (
         figures.get(name) or [] for name in ("per_class", "per_class_low", "per_class_high")
@@ -147,6 +147,10 @@ def per_class(figures: Mapping[str, Any]) -> list[list[Cell]]:
         name = str(names[k]) if k < len(names) else str(k)
         ends = [number(ends[k]) if k < len(ends) else None for ends in (lows, highs)]
         between = "" if None in ends else f"{ends[0]:.1%} to {ends[1]:.1%}"
-        cells = [Cell(name, name), Cell(f"{share:.1%}", repr(share)), Cell(between, between)]
+        cells = [
+            TableCell(name, name),
+            TableCell(f"{share:.1%}", repr(share)),
+            TableCell(between, between),
+        ]
         rows.append((share, cells))
     return [row for _, row in sorted(rows, key=lambda pair: pair[0])]

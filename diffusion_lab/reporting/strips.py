@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffusion_lab.reporting.grids import image_grid
 from diffusion_lab.reporting.margins import with_margins
-from diffusion_lab.reporting.points import scatter_image
+from diffusion_lab.reporting.points import scatter_image, window
 from diffusion_lab.spread import spread
 
 CLOUD = 150
@@ -98,13 +98,6 @@ def _clouds(rows: list[list[Tensor]]) -> Image.Image:
             tile = scatter_image(cloud, limit=limit, size=CLOUD)
             sheet.paste(tile, (across * (CLOUD + 2) + 1, down * (CLOUD + 2) + 1))
     return sheet
-
-
-def window(clouds: Sequence[Tensor]) -> float:
-    """Half the width of a window around 0 that holds all finite points of some clouds (N, 2)."""
-    values = torch.cat([cloud.detach().float().cpu() for cloud in clouds])
-    finite = values[values.isfinite().all(1)]
-    return 1.05 * float(finite.abs().max()) if len(finite) else 1.0
 
 
 def _both(steps: Frames) -> tuple[Sequence[Tensor], Sequence[Tensor]]:

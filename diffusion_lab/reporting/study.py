@@ -30,10 +30,10 @@ def with_speedup(rows: Sequence[Figures]) -> list[dict[str, Any]]:
 
 def known(rows: Sequence[Figures], names: Sequence[str]) -> list[str]:
     """Those of the names that at least one row has a finite value for."""
-    return [name for name in names if any(value_of(row, name) is not None for row in rows)]
+    return [name for name in names if any(finite_value(row, name) is not None for row in rows)]
 
 
-def value_of(row: Figures, name: str) -> float | None:
+def finite_value(row: Figures, name: str) -> float | None:
     """A row's figure; None where it has none, or one that is not finite."""
     metric(name)
     value = row.get(name)
@@ -49,7 +49,7 @@ def on_front(rows: Sequence[Figures], x: str, y: str) -> list[bool]:
         y: the other; a row without a value of both is not on the front.
     """
     signs = [-1.0 if metric(name).better == "high" else 1.0 for name in (x, y)]
-    values = [(value_of(row, x), value_of(row, y)) for row in rows]
+    values = [(finite_value(row, x), finite_value(row, y)) for row in rows]
     points = [None if a is None or b is None else (signs[0] * a, signs[1] * b) for a, b in values]
 
     def beaten(p: tuple[float, float]) -> bool:
@@ -180,7 +180,7 @@ def _caption(page: Image.Image, where: tuple[int, int], text: str, anchor: str) 
 
 
 def _cell(row: Figures, name: str) -> str:
-    value = value_of(row, name)
+    value = finite_value(row, name)
     if value is None:
         return "–"
     spec = metric(name).spec

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from diffusion_lab.metrics.catalog import metric
-from diffusion_lab.reporting.study import Figures, known, on_front, value_of
+from diffusion_lab.reporting.study import Figures, finite_value, known, on_front
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -84,7 +84,7 @@ class Bars(StudyFigure):
 
     def draw(self, axes: Axes, rows: Sequence[Figures], name: str, first: bool) -> None:
         """Horizontal bars, the first row on top."""
-        values = [value_of(row, name) for row in rows]
+        values = [finite_value(row, name) for row in rows]
         finite = [value for value in values if value is not None]
         high = max([*finite, _real(rows, name) or 0.0])
         if _wide(name, finite):
@@ -160,7 +160,7 @@ class Frontier(Curve):
 
         curves: dict[str, list[Figures]] = {}
         for row in rows:
-            if value_of(row, self.x) is not None and value_of(row, name) is not None:
+            if finite_value(row, self.x) is not None and finite_value(row, name) is not None:
                 curves.setdefault(str(row.get("curve", "")), []).append(row)
         for k, (text, members) in enumerate(curves.items()):
             members.sort(key=lambda row: row[self.x])
@@ -204,7 +204,7 @@ def _legend(figure: Figure) -> None:
 
 
 def _points(rows: Sequence[Figures], x: str, y: str) -> list[tuple[float, float, str]]:
-    found = [(value_of(row, x), value_of(row, y), str(row["row"])) for row in rows]
+    found = [(finite_value(row, x), finite_value(row, y), str(row["row"])) for row in rows]
     return [(a, b, name) for a, b, name in found if a is not None and b is not None]
 
 

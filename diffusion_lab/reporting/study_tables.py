@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusion_lab.metrics.catalog import METRICS, Metric
-from diffusion_lab.reporting.scoring import Cell, number
+from diffusion_lab.reporting.scoring import TableCell, number
 
 COLUMNS = (
     *("step", "network_calls", "seconds", "agreement", "fd", "fd2", "precision", "recall"),
@@ -15,7 +15,7 @@ COLUMNS = (
 """Figures shown of a study, where a row has them."""
 
 
-def study_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Cell]]]:
+def study_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[TableCell]]]:
     """Header and cells of study.json's table: figures with intervals, stars for its front."""
     columns = [name for name in COLUMNS if any(number(row.get(name)) is not None for row in rows)]
     if len({row.get("step") for row in rows}) == 1:
@@ -27,25 +27,25 @@ def study_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
         *(METRICS[name].title for name in columns),
     ]
     return header, [
-        [Cell(str(row.get("row", "")), str(row.get("row", "")))]
-        + ([Cell("★" if row.get("front") else "", "1" if row.get("front") else "0")] * starred)
+        [TableCell(str(row.get("row", "")), str(row.get("row", "")))]
+        + ([TableCell("★" if row.get("front") else "", "1" if row.get("front") else "0")] * starred)
         + [interval_cell(row, name, METRICS[name].spec) for name in columns]
         for row in rows
     ]
 
 
-def interval_cell(row: Mapping[str, Any], name: str, spec: str) -> Cell:
+def interval_cell(row: Mapping[str, Any], name: str, spec: str) -> TableCell:
     """`value (low to high)` of a figure, sorted by its value."""
     value, low, high = (number(row.get(name + end)) for end in ("", "_low", "_high"))
     if value is None:
-        return Cell("–", "")
+        return TableCell("–", "")
     text = format(value, spec)
     if low is not None and high is not None:
         text += f" ({format(low, spec)} to {format(high, spec)})"
-    return Cell(text, repr(value))
+    return TableCell(text, repr(value))
 
 
-def differences(found: object) -> list[tuple[str, list[tuple[str, str, str, bool]]]]:
+def paired_differences(found: object) -> list[tuple[str, list[tuple[str, str, str, bool]]]]:
     """Paired differences of a study: row -> (figure, difference, interval, whether it is one)."""
     tables = []
     for row, parts in found.items() if isinstance(found, dict) else ():

@@ -10,17 +10,18 @@ from typing import Any
 from urllib.parse import quote
 
 from diffusion_lab.reporting.curves import Chart, overlay
-from diffusion_lab.reporting.effects import effects, parallel, short
+from diffusion_lab.reporting.effects import effects, parallel
 from diffusion_lab.reporting.environment import duration
 from diffusion_lab.reporting.rendering import Album, Picture
-from diffusion_lab.reporting.scoring import Cell
-from diffusion_lab.runs.leaderboard import FINISHED, PRUNED, Estimate
+from diffusion_lab.reporting.scoring import TableCell
+from diffusion_lab.runs.leaderboard import FINISHED, PRUNED, SettingEstimate
 from diffusion_lab.runs.records import grids, read_metrics
 from diffusion_lab.runs.sweep_records import (
     SweepFolder,
     SweptJob,
     as_number,
     read_sweep,
+    short,
 )
 
 MOST_GRIDS = 60
@@ -75,7 +76,7 @@ def _best(sweep: SweepFolder) -> list[tuple[str, str]]:
     return [*ranked[0].varied.items(), (sweep.metric, f"{ranked[0].numbers[sweep.metric]:.5g}")]
 
 
-def _leaderboard(sweep: SweepFolder) -> tuple[list[str], list[list[Cell]]]:
+def _leaderboard(sweep: SweepFolder) -> tuple[list[str], list[list[TableCell]]]:
     """One row a setting: what varies, runs, and metrics with their intervals over seeds."""
     header, rows = sweep.leaderboard
     names = [name for name in sweep.parameters if name in header]
@@ -84,17 +85,17 @@ def _leaderboard(sweep: SweepFolder) -> tuple[list[str], list[list[Cell]]]:
     table = []
     for row in rows:
         cells = dict(zip(header, row, strict=True))
-        line = [Cell(short(cells[name], 40), cells[name]) for name in names]
+        line = [TableCell(short(cells[name], 40), cells[name]) for name in names]
         table.append(line + [_estimate(cells, name) for name in metrics])
     return [*names, *metrics], table
 
 
-def _estimate(row: dict[str, str], name: str) -> Cell:
+def _estimate(row: dict[str, str], name: str) -> TableCell:
     """A mean with its interval, if it has one."""
     value, low, high = (as_number(row.get(name + end, "")) for end in ("", "_low", "_high"))
     if value is None:
-        return Cell("–", "")
-    return Cell(str(Estimate(value, low, high)), repr(value))
+        return TableCell("–", "")
+    return TableCell(str(SettingEstimate(value, low, high)), repr(value))
 
 
 def _jobs(sweep: SweepFolder, target: Path) -> dict[str, Any]:
@@ -117,15 +118,21 @@ def _jobs(sweep: SweepFolder, target: Path) -> dict[str, Any]:
     }
 
 
-def _cells(job: SweptJob, parameters: Sequence[str], metrics: Sequence[str]) -> list[Cell]:
+def _cells(job: SweptJob, parameters: Sequence[str], metrics: Sequence[str]) -> list[TableCell]:
     seconds = job.numbers.get("seconds")
-    cells = [Cell(job.status, job.status, "status")]
-    cells += [Cell(short(job.varied.get(n, ""), 40), job.varied.get(n, "")) for n in parameters]
+    cells = [TableCell(job.status, job.status, "status")]
+    cells += [
+        TableCell(short(job.varied.get(n, ""), 40), job.varied.get(n, "")) for n in parameters
+    ]
     for name in metrics:
         value = job.numbers.get(name)
-        cells.append(Cell("–", "") if value is None else Cell(f"{value:.5g}", repr(value)))
-    cells.append(Cell("–", "") if seconds is None else Cell(duration(seconds), repr(seconds)))
-    return [*cells, Cell(job.error, job.error, "error")]
+        cells.append(
+            TableCell("–", "") if value is None else TableCell(f"{value:.5g}", repr(value))
+        )
+    cells.append(
+        TableCell("–", "") if seconds is None else TableCell(duration(seconds), repr(seconds))
+    )
+    return [*cells, TableCell(job.error, job.error, "error")]
 
 
 def _link(job: SweptJob, target: Path) -> str:

@@ -75,7 +75,7 @@ class Job:
         return self.status in DONE
 
 
-class Estimate(NamedTuple):
+class SettingEstimate(NamedTuple):
     """A mean over seeds with its 95 % interval (Student's t); no interval of a single run."""
 
     mean: float
@@ -100,18 +100,18 @@ class Setting:
     varied: Mapping[str, str]
     jobs: tuple[Job, ...]
 
-    def estimate(self, metric: str) -> Estimate | None:
+    def estimate(self, metric: str) -> SettingEstimate | None:
         """Mean and interval of a metric over the jobs that have it; None where none has."""
         values = [job.metrics[metric] for job in self.jobs if metric in job.metrics]
         if not values:
             return None
         mean, count = fmean(values), len(values)
         if count == 1:
-            return Estimate(mean)
+            return SettingEstimate(mean)
         from scipy.special import stdtrit  # its import is not needed for single runs
 
         half = float(stdtrit(count - 1, 0.5 + LEVEL / 2)) * stdev(values) / math.sqrt(count)
-        return Estimate(mean, mean - half, mean + half)
+        return SettingEstimate(mean, mean - half, mean + half)
 
 
 def jobs_of(sweep: Path) -> list[Job]:

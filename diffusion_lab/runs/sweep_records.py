@@ -134,3 +134,11 @@ def as_number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def short(value: str, most: int | None = None) -> str:
+    """A value of a parameter; long decimals to four digits, other texts cut to `most` letters."""
+    number = as_number(value)
+    if number is not None and len(value) > 8:
+        return f"{number:.4g}"
+    return value if most is None or len(value) <= most else value[: most - 1] + "…"

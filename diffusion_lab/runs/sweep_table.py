@@ -17,6 +17,7 @@ from diffusion_lab.runs.leaderboard import (
     parameters_of,
     settings,
 )
+from diffusion_lab.runs.sweep_records import short
 
 
 def show_sweep(jobs: Sequence[Job], goal: Goal) -> None:
@@ -83,11 +84,3 @@ def _not_logged(found: Sequence[Setting], goal: Goal) -> str:
         f"No job logged {goal.metric} (sweep.metric): {logged}. Validations come every "
         "trainer.check_val_every_n_epoch epochs; shorter runs have none."
     )
-
-
-def short(value: str) -> str:
-    """A value of a parameter; long decimals, as a search draws them, to four digits."""
-    try:
-        return f"{float(value):.4g}" if len(value) > 8 else value
-    except ValueError:
-        return value

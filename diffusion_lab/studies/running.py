@@ -18,7 +18,7 @@ from diffusion_lab.evaluation.request import (
     common_words,
     request_of,
 )
-from diffusion_lab.evaluation.share_done import Progress
+from diffusion_lab.evaluation.share_done import ProgressLine
 from diffusion_lab.files import read_record, write_atomically
 from diffusion_lab.reporting.status_line import clock
 from diffusion_lab.runs.folder import refuse_link_below, run_folder_of
@@ -134,7 +134,7 @@ def _measured(
     todo = [k for k, record in enumerate(records) if not record]
     total = sum(calls[k] for k in todo)
     print(_cost(study, requests, len(todo), total), flush=True)
-    progress = Progress(total)
+    progress = ProgressLine(total)
     for k in todo:
         progress.begin(f"row {k + 1} of {len(requests)}, {requests[k].name}")
         evaluator = _evaluator(requests[k], evaluators)
@@ -172,7 +172,7 @@ def _evaluator(request: EvaluationRequest, evaluators: dict[str, Evaluator]) -> 
 
 
 def _draw(
-    request: EvaluationRequest, evaluator: Evaluator, progress: Progress, file: Path
+    request: EvaluationRequest, evaluator: Evaluator, progress: ProgressLine, file: Path
 ) -> Record:
     """Measure a request, and keep its samples beside its record."""
     import numpy as np

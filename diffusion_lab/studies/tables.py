@@ -64,14 +64,14 @@ def write_study(
     write_atomically(out / "table.csv", comma_separated(rows).encode())
     write_atomically(out / "study.json", json.dumps(content, indent=1, default=str).encode())
     write_atomically(out / "figure.png", study.figure.png(rows))
-    shown = [samples_of(record)[: evaluator.shown] for record in records]
+    shown = [kept_samples(record)[: evaluator.shown] for record in records]
     save_picture(out / "samples.png", evaluator.page([r["row"] for r in records], shown))
     shown_text = "\n\n".join(parts[1:])
     print(f"\n{shown_text}\n\n{out}/ table.md table.csv study.json figure.png samples.png")
     return content
 
 
-def samples_of(record: Record) -> Tensor:
+def kept_samples(record: Record) -> Tensor:
     """The samples of a row, float32 (N, *shape)."""
     import numpy as np
     import torch
@@ -87,7 +87,7 @@ def _differences(
     from diffusion_lab.metrics.comparison import compare
 
     first, *others = (
-        evaluator.scored(samples_of(record), request.labels)
+        evaluator.scored(kept_samples(record), request.labels)
         for request, record in zip(requests, records, strict=True)
     )
     found: dict[str, dict[str, dict[str, float]]] = {}

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
-def suited(make: Callable[..., Optimizer], scaled: bool) -> Callable[..., Optimizer]:
+def optimizer_suited(make: Callable[..., Optimizer], scaled: bool) -> Callable[..., Optimizer]:
     """What makes the optimizer, without `fused` where a gradient scaler is at work."""
     fused = getattr(make, "keywords", {}).get("fused")
     return partial(make, fused=False) if scaled and fused else make

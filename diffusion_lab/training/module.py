@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from diffusion_lab.checkpoints.format import description, refuse_other_weights
-from diffusion_lab.checkpoints.starting import Start, load_start
+from diffusion_lab.checkpoints.starting import WarmStart, load_start
 from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
@@ -26,7 +26,7 @@ from diffusion_lab.generate.generation import Drawing
 from diffusion_lab.generate.model import Generates
 from diffusion_lab.ranges import Count, Natural, Positive, Seed, Share, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler, X0Constraint
-from diffusion_lab.training.clipping import clip, refuse_unscaling, suited
+from diffusion_lab.training.clipping import clip, optimizer_suited, refuse_unscaling
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.ending import validate_at_the_end
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
@@ -228,7 +228,7 @@ class DiffusionModule(Generates, pl.LightningModule):
                 "optimizer=None: give an optimizer, e.g. partial(torch.optim.AdamW, lr=2e-3)"
             )
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        optimizer = suited(self.make_optimizer, scaled)(self.parameters())
+        optimizer = optimizer_suited(self.make_optimizer, scaled)(self.parameters())
         if scaled:
             refuse_unscaling(optimizer)
         if self.make_lr_scheduler is None:
@@ -287,7 +287,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         """
         self.run_config, self.run_choices = config, choices
 
-    def start_from(self, start: Start) -> None:
+    def start_from(self, start: WarmStart) -> None:
         """Take the weights of another run; optimizer and steps begin anew.
 
         Raises:

@@ -16,7 +16,7 @@ from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.parameterizations import X0
 from diffusion_lab.diffusion.schedules import RectifiedFlow
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.evaluation.likelihood_figures import accuracy, separation, summary
+from diffusion_lab.evaluation.likelihood_figures import classifier_accuracy, separation, summary
 from diffusion_lab.evaluation.likelihoods import (
     BoundScore,
     FlowScore,
@@ -205,8 +205,8 @@ def test_the_model_is_a_classifier(clusters):
     score, x0, labels = clusters
     scores = class_scores(score, x0, 2, seed=0, batch_size=25)
     assert scores.shape == (60, 2)
-    assert accuracy(scores, labels)["accuracy"] == 1.0
-    assert accuracy(scores, 1 - labels)["accuracy"] == 0.0
+    assert classifier_accuracy(scores, labels)["accuracy"] == 1.0
+    assert classifier_accuracy(scores, 1 - labels)["accuracy"] == 0.0
     twins = class_scores(
         BoundScore(_Blind(score.model), score.path, 1.0, False), x0, 2, seed=0, batch_size=25
     )
@@ -296,6 +296,6 @@ def test_the_interval_of_separation_covers():
 def test_accuracy_has_wilsons_interval():
     labels = torch.zeros(10, dtype=torch.long)
     scores = torch.tensor([[0.0, 1.0]]).repeat(10, 1)
-    found = accuracy(scores, labels)
+    found = classifier_accuracy(scores, labels)
     assert found["accuracy"] == 1.0 and found["high"] == pytest.approx(1.0)
     assert found["low"] == pytest.approx(0.7225, abs=1e-4)

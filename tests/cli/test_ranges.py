@@ -21,7 +21,7 @@ from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
 from diffusion_lab.config.groups import CONF
-from diffusion_lab.config.rules import RULES, Each, Number, Share, leaves
+from diffusion_lab.config.rules import RULES, BatchShare, Each, Number, leaves
 from diffusion_lab.config.signatures import mismatch, signature
 from diffusion_lab.errors import UserError
 from diffusion_lab.evaluation.likelihood_request import END
@@ -122,7 +122,7 @@ def numbers(command, plain):
         rule = rule_of(command, path)
         entries = value if isinstance(value, list) and value else [value]
         empty = value is None and (
-            isinstance(rule, Number | Share | Each)
+            isinstance(rule, Number | BatchShare | Each)
             or (annotation and any(bounds_of(part) for part in alternatives(annotation)))
         )
         if path.rpartition(".")[2] not in FREE and (all(map(is_number, entries)) or empty):
@@ -149,7 +149,7 @@ def outside(command, plain, path):
     if isinstance(one, Number):
         low = (None, one.low) if one.above else (one.low, None)
         found += edges((*low, one.high, None))
-    if isinstance(rule, Share):
+    if isinstance(rule, BatchShare):
         found += [-1, -0.1, 1.5, *([0] if rule.above_zero else [])]
     if isinstance(rule, Each):
         found = [[value] for value in found if value is not WRONG[3]] + [1, "text"]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from diffusion_lab.data import decoding
-from diffusion_lab.data.decoding import picture
+from diffusion_lab.data.decoding import decoded_picture
 from diffusion_lab.data.image_folder import ImageFolder
 from diffusion_lab.data.listing import list_images
 from diffusion_lab.errors import DataError
@@ -141,20 +141,20 @@ def test_pictures_are_cut_about_the_centre_and_resized(tmp_path):
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 20:40] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    assert (picture(tmp_path / "wide.png", (3, 10, 10)) == 255).all()
-    whole = picture(tmp_path / "wide.png", (3, 20, 60))
+    assert (decoded_picture(tmp_path / "wide.png", (3, 10, 10)) == 255).all()
+    whole = decoded_picture(tmp_path / "wide.png", (3, 20, 60))
     assert np.array_equal(whole.transpose(1, 2, 0), wide), "no resampling where none is needed"
-    oblong = picture(tmp_path / "wide.png", (1, 10, 20))
+    oblong = decoded_picture(tmp_path / "wide.png", (1, 10, 20))
     assert oblong.shape == (1, 10, 20) and (oblong[0, :, 8:12] == 255).all()
     assert oblong[0, 0, 0] == 0 and oblong[0, 0, -1] == 0
-    assert (picture(tmp_path / "wide.png", (3, 4, 4), crop=12) == 255).all()
+    assert (decoded_picture(tmp_path / "wide.png", (3, 4, 4), crop=12) == 255).all()
 
 
 def test_resizing_does_not_alias(tmp_path):
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 255
     Image.fromarray(stripes).save(tmp_path / "stripes.png")
-    small = picture(tmp_path / "stripes.png", (1, 16, 16))
+    small = decoded_picture(tmp_path / "stripes.png", (1, 16, 16))
     assert np.abs(small.astype(float) - 127.5).max() < 20
 
 
@@ -164,18 +164,18 @@ def test_orientation_transparency_and_depth(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise by a quarter
     corner.save(tmp_path / "turned.png", exif=exif)
-    assert picture(tmp_path / "turned.png", (1, 4, 4))[0, 0, 3] == 255
+    assert decoded_picture(tmp_path / "turned.png", (1, 4, 4))[0, 0, 3] == 255
     Image.new("RGBA", (4, 4), (200, 200, 200, 0)).save(tmp_path / "clear.png")
-    assert (picture(tmp_path / "clear.png", (3, 4, 4)) == 0).all()
+    assert (decoded_picture(tmp_path / "clear.png", (3, 4, 4)) == 0).all()
     Image.new("LA", (4, 4), (200, 255)).save(tmp_path / "opaque.png")
-    assert (picture(tmp_path / "opaque.png", (3, 4, 4)) == 200).all()
+    assert (decoded_picture(tmp_path / "opaque.png", (3, 4, 4)) == 200).all()
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([0, 0, 0, 255, 0, 0])
     palette.save(tmp_path / "palette.gif", transparency=0)
-    assert (picture(tmp_path / "palette.gif", (3, 4, 4))[0] == 255).all()
+    assert (decoded_picture(tmp_path / "palette.gif", (3, 4, 4))[0] == 255).all()
     deep = np.full((4, 4), 128 * 257, np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    assert (picture(tmp_path / "deep.png", (1, 4, 4)) == 128).all()
+    assert (decoded_picture(tmp_path / "deep.png", (1, 4, 4)) == 128).all()
 
 
 def test_damaged_files_are_told_in_one_error(tmp_path):

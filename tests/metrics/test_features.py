@@ -11,8 +11,8 @@ from diffusion_lab.metrics.features import (
     as_seen,
     feature_space,
     recipe_for,
+    recipe_suited_to,
     second_recipe_for,
-    suited,
 )
 from diffusion_lab.metrics.scores import score
 from diffusion_lab.pixels import from_bytes
@@ -156,12 +156,12 @@ def test_natural_images_are_mirrored_and_have_no_black_border():
 
 def test_the_recipe_suits_the_images(real):
     recipe = recipe_for(1497)
-    assert suited(recipe, real) == recipe
+    assert recipe_suited_to(recipe, real) == recipe
     assert list(recipe.as_dict()) == [
         "steps", "batch_size", "lr", "seed", "max_shift", "max_angle", "max_scale",
     ], "kept classifiers of digits are found by it"  # fmt: skip
     colour = real._replace(images=real.images.expand(-1, 3, -1, -1), num_classes=0)
-    found = suited(recipe, colour)
+    found = recipe_suited_to(recipe, colour)
     assert found.natural and found.turned and found.max_angle == 0
     assert found.as_dict()["turned"] is True
 

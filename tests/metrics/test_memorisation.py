@@ -7,7 +7,7 @@ import torch
 from diffusion_lab.metrics import memorisation as module
 from diffusion_lab.metrics.intervals import deal
 from diffusion_lab.metrics.matching import matched_sets, weights_like
-from diffusion_lab.metrics.memorisation import memorisation, nearest
+from diffusion_lab.metrics.memorisation import memorisation, nearest_training_images
 from diffusion_lab.pixels import from_bytes
 
 
@@ -23,13 +23,13 @@ def even(n):
 def test_nearest_is_the_smallest_distance(monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 70)
     train, images = pictures(300), pictures(20, 1)
-    found = nearest(images, train)
+    found = nearest_training_images(images, train)
     expected = torch.cdist(
         from_bytes(images).flatten(1).double(), from_bytes(train).flatten(1).double()
     )
     assert found.distance.tolist() == pytest.approx(expected.min(1).values.tolist(), rel=1e-5)
     assert torch.equal(found.index, expected.argmin(1))
-    again = nearest(from_bytes(images), train)
+    again = nearest_training_images(from_bytes(images), train)
     assert torch.equal(again.distance, found.distance), "bytes and floats are the same greys"
 
 
@@ -38,11 +38,11 @@ def test_copies_are_exactly_0_away_and_of_equals_the_first_is_named():
     train[150] = train[20]
     near_copy = train[30].clone()
     near_copy[0, 5, 5] += 1 if near_copy[0, 5, 5] < 255 else -1
-    found = nearest(torch.stack([train[20], train[199], near_copy]), train)
+    found = nearest_training_images(torch.stack([train[20], train[199], near_copy]), train)
     assert found.distance[:2].tolist() == [0, 0] and found.index.tolist() == [20, 199, 30]
     assert float(found.distance[2]) == pytest.approx(2 / 255)
     with pytest.raises(ValueError, match="one size"):
-        nearest(train[:2], train[:, :, :14])
+        nearest_training_images(train[:2], train[:, :, :14])
 
 
 def test_the_probability_counts_pairs():

@@ -8,7 +8,7 @@ from page_tags import HOSTILE, Tags
 
 from diffusion_lab.reporting.report import write_report
 from diffusion_lab.reporting.scoring import STRIP, confusion, groups_of, per_class
-from diffusion_lab.reporting.study_tables import differences, study_table
+from diffusion_lab.reporting.study_tables import paired_differences, study_table
 
 FIGURES = {
     "num_samples": 1000,
@@ -79,7 +79,7 @@ def test_a_study_is_a_table_with_stars_sorted_by_values():
 
 def test_a_paired_difference_is_one_if_its_interval_leaves_out_zero():
     ends = {"value": -0.2, "low": -0.3, "high": -0.1}
-    found = differences({"other": {"fd": ends, "recall": ends | {"high": 0.1}, "kd": {}}})
+    found = paired_differences({"other": {"fd": ends, "recall": ends | {"high": 0.1}, "kd": {}}})
     assert found == [
         (
             "other",
@@ -89,7 +89,7 @@ def test_a_paired_difference_is_one_if_its_interval_leaves_out_zero():
             ],
         )
     ]
-    assert differences(None) == []
+    assert paired_differences(None) == []
 
 
 def test_the_page_finds_the_evaluation_and_the_studies_of_a_run(run_folder):

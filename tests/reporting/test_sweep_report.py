@@ -7,9 +7,9 @@ import shutil
 import pytest
 from page_tags import HOSTILE, Tags
 
-from diffusion_lab.reporting.effects import Values, effects, parallel, short
+from diffusion_lab.reporting.effects import Values, effects, parallel
 from diffusion_lab.reporting.report import write_report
-from diffusion_lab.runs.sweep_records import read_sweep
+from diffusion_lab.runs.sweep_records import read_sweep, short
 
 HEADER = ["job", "status", "optimizer.lr", "sampler", "seed", "val/agreement", "val/loss"]
 ROWS = [
@@ -141,7 +141,7 @@ def test_values_stand_where_they_belong():
     assert linear("2") == 0.5 and [tick.text for tick in linear.ticks()] == ["1", "2", "3"]
     many = Values([str(k) for k in range(1, 200)], (0.0, 1.0))
     assert 2 <= len(many.ticks()) <= 9
-    assert [short(v) for v in ("0.00012345678", "1e-4", "a" * 20)] == [
+    assert [short(v, 14) for v in ("0.00012345678", "1e-4", "a" * 20)] == [
         "0.0001235",
         "1e-4",
         "a" * 13 + "…",

@@ -13,8 +13,8 @@ import torch
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import (
+    changed_values,
     description,
-    differences,
     read_checkpoint,
     read_newest,
     refuse_other_weights,
@@ -176,7 +176,7 @@ def test_another_network_names_the_keys() -> None:
         now = {"denoiser": {"width": 64, "heads": 4}}
         refuse_other_weights(stored, {"w": torch.zeros(65)}, now)
     assert "heads" not in str(caught.value)
-    assert differences({"a": {"b": 1}}, {"a": {"b": 1}, "c": 2}) == ["c: None -> 2"]
+    assert changed_values({"a": {"b": 1}}, {"a": {"b": 1}, "c": 2}) == ["c: None -> 2"]
 
 
 def test_the_seal_survives_a_copy(file: Path) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from diffusion_lab.checkpoints import moved
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of, write_checkpoint
-from diffusion_lab.checkpoints.starting import Start, load_start, misfits, read_start
+from diffusion_lab.checkpoints.starting import WarmStart, load_start, misfits, read_start
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.words import Typed
 from diffusion_lab.errors import CheckpointError, ConfigError
@@ -38,7 +38,7 @@ class Told(TinyNet):
 
 
 def start_of(module):
-    return Start(path="parent.ckpt", sha256="0" * 64, step=7, weights=module.state_dict())
+    return WarmStart(path="parent.ckpt", sha256="0" * 64, step=7, weights=module.state_dict())
 
 
 def test_a_branch_that_says_nothing_yet_may_be_new():

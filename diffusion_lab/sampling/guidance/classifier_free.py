@@ -18,7 +18,7 @@ from diffusion_lab.sampling.sampler import Model
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class Rule(ABC):
+class CombinationRule(ABC):
     """What is made of the unconditional and the conditional x0-hat."""
 
     @abstractmethod
@@ -26,7 +26,7 @@ class Rule(ABC):
         """A function (u (B, *), c (B, *), scale (B,) or ()) -> x0-hat for one sampling call."""
 
 
-class Extrapolate(Rule):
+class Extrapolate(CombinationRule):
     """u + scale (c - u) (Ho & Salimans, arXiv 2207.12598, eq. 6, scale = 1 + w)."""
 
     def fresh(self) -> Combine:
@@ -34,7 +34,7 @@ class Extrapolate(Rule):
         return extrapolated
 
 
-class Rescaled(Rule):
+class Rescaled(CombinationRule):
     """Extrapolation, given back the standard deviation of c (Lin et al., arXiv 2305.08891, 3.4).
 
     Each image's extrapolated x0-hat is multiplied by std(c) / std(it), `share` of the way.
@@ -60,7 +60,7 @@ class Rescaled(Rule):
         return rescaled
 
 
-class Projected(Rule):
+class Projected(CombinationRule):
     r"""Adaptive projected guidance (Sadat et al., "APG", arXiv 2410.02416, algorithm 1).
 
     The difference d = c - u is averaged over the steps with negative momentum, shortened to
@@ -121,7 +121,10 @@ class ClassifierFree:
     """
 
     def __init__(
-        self, scale: float = 1.0, strength: Strength | None = None, rule: Rule | None = None
+        self,
+        scale: float = 1.0,
+        strength: Strength | None = None,
+        rule: CombinationRule | None = None,
     ) -> None:
         self.scale = checked_scale(scale)
         self.strength = strength

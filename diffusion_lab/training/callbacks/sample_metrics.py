@@ -21,7 +21,7 @@ from diffusion_lab.training.callbacks.fixed_samples import every_class, fixed_sa
 from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.module import DiffusionModule
 
-Scorer = Callable[[Tensor, Tensor | None], Mapping[str, Any]]
+QuickScorer = Callable[[Tensor, Tensor | None], Mapping[str, Any]]
 
 
 class SampleMetrics(Callback):
@@ -51,7 +51,7 @@ class SampleMetrics(Callback):
     @checked
     def __init__(
         self,
-        scorer: Callable[..., Scorer],
+        scorer: Callable[..., QuickScorer],
         every_n_epochs: Count | None = None,
         num_samples: Annotated[int, Ge(2)] = 500,
         seed: Seed = 0,
@@ -66,7 +66,7 @@ class SampleMetrics(Callback):
         self.batch_size = batch_size
         self.sampler = sampler
         self.guidance = guidance
-        self._score: Scorer | None = None
+        self._score: QuickScorer | None = None
         self._logged: frozenset[str] | None = None
 
     @property

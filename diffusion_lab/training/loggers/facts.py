@@ -9,7 +9,7 @@ from diffusion_lab.files import read_record
 from diffusion_lab.runs.environment import git_revision
 
 
-def facts(run_dir: Path) -> dict[str, Any]:
+def facts_of_run(run_dir: Path) -> dict[str, Any]:
     """Code, data and machine of a run, from its summary.json as it is now.
 
     Args:

@@ -37,11 +37,11 @@ class TensorBoardRun(GuardedLogger):
         """Open the event file."""
         from torch.utils.tensorboard import SummaryWriter
 
-        from diffusion_lab.training.loggers.facts import facts
+        from diffusion_lab.training.loggers.facts import facts_of_run
 
         sink = TensorBoardSink(SummaryWriter(str(self.run_dir / "tensorboard")))
         sink.text("config", _lines(config))
-        sink.text("run", _lines(facts(self.run_dir)))
+        sink.text("run", _lines(facts_of_run(self.run_dir)))
         return sink
 
 

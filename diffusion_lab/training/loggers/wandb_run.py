@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL.Image import Image
 
 from diffusion_lab.ranges import NonNegative, checked
-from diffusion_lab.training.loggers.facts import facts, outcome
+from diffusion_lab.training.loggers.facts import facts_of_run, outcome
 from diffusion_lab.training.loggers.guarded import GuardedLogger
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class WandbRun(GuardedLogger):
         import wandb
 
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        known = config | facts(self.run_dir)
+        known = config | facts_of_run(self.run_dir)
         if self.offline:
             return self._sink(self._start("offline", known))
         try:

@@ -158,7 +158,7 @@ class StepsPage(Drawn):
         """Sample once and draw the state at some of the steps."""
         from diffusion_lab.reporting.grids import save_picture
         from diffusion_lab.reporting.pictures import picture
-        from diffusion_lab.reporting.strips import window
+        from diffusion_lab.reporting.points import window
         from diffusion_lab.spread import spread
 
         taken = self.steps_taken(model)
