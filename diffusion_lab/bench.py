@@ -21,7 +21,7 @@ from diffusion_lab.errors import ConfigError
 from diffusion_lab.train import make_trainer, settle_precision
 
 if TYPE_CHECKING:
-    from diffusion_lab.training.speed import TakingTurns
+    from diffusion_lab.training.benchmark import TakingTurns
 
 
 def bench(cfg: DictConfig) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     """
     refuse(bench_faults(cfg))
     from diffusion_lab.files import write_atomically
-    from diffusion_lab.training.speed import TakingTurns
+    from diffusion_lab.training.benchmark import TakingTurns
 
     turns = TakingTurns(cfg.bench.steps, cfg.bench.warmup)
     settle_precision(cfg)
@@ -80,8 +80,8 @@ def _measured(cfg: DictConfig, turns: TakingTurns, folder: Path) -> dict[str, An
     """Train and sample, and say how fast."""
     from diffusion_lab.loading import build_training
     from diffusion_lab.runs.environment import hardware, versions
+    from diffusion_lab.training.benchmark import sampling_seconds
     from diffusion_lab.training.reproducibility import set_global_flags
-    from diffusion_lab.training.speed import sampling_seconds
 
     set_global_flags(cfg.seed)
     model = build_training(OmegaConf.to_container(cfg, resolve=True), trust=cfg.trust)

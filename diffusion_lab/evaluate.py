@@ -90,7 +90,7 @@ def _study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
     """All rows of a study."""
     node = plain(cfg.study)
     refuse(check({"study": node, "trust": plain(cfg.trust)}))
-    from diffusion_lab.studies.running import run_study
+    from diffusion_lab.studies.execution import run_study
 
     try:
         study = instantiate(node, trust=cfg.trust)
@@ -121,7 +121,7 @@ def _write(measured: Measurement, evaluator: Evaluator, request: EvaluationReque
 
 def _renew_report(folder: Path) -> None:
     """Let the run's page, where it has one, tell what was found."""
-    from diffusion_lab.reporting.report import write_report
+    from diffusion_lab.reporting.html import write_report
 
     if not (folder / "report.html").is_file():
         return

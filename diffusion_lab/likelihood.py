@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from diffusion_lab.config.composing import DictConfig
     from diffusion_lab.evaluation.likelihoods import Score
     from diffusion_lab.evaluation.share_done import ProgressLine
-    from diffusion_lab.generate.model import TrainedModel
+    from diffusion_lab.generate.trained_model import TrainedModel
 
 
 def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from diffusion_lab.config.components import build
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.errors import CheckpointError, ConfigError, UserError
 from diffusion_lab.generate.generation import Drawing
-from diffusion_lab.generate.model import TrainedModel
 from diffusion_lab.generate.multi_device import Source
+from diffusion_lab.generate.trained_model import TrainedModel
 
 if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule

@@ -39,7 +39,7 @@ def report(cfg: DictConfig) -> Path:
     """
     if cfg.get("run") in (None, "", "???"):
         raise ConfigError("run= is missing: give a run's or a sweep's folder, run=PATH")
-    from diffusion_lab.reporting.report import write_report
+    from diffusion_lab.reporting.html import write_report
 
     try:
         page = write_report(folder_of(cfg.run), cfg.out)

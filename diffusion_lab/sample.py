@@ -190,7 +190,7 @@ def _pictures(
 ) -> Callable[[Tensor], Image]:
     """How a set of samples becomes a picture; points of all frames share one window."""
     if frames[0].ndim == 2:
-        from diffusion_lab.reporting.points import scatter_image, window
+        from diffusion_lab.reporting.clouds import scatter_image, window
 
         return partial(scatter_image, labels=labels, limit=window(frames))
     from diffusion_lab.reporting.grids import class_columns, image_grid
@@ -207,7 +207,7 @@ def _pictures(
 def _strip(drawn: Moments, labels: Tensor | None) -> Image:
     times, states, estimates = drawn
     if states[0].ndim == 2:
-        from diffusion_lab.reporting.points import moments_image
+        from diffusion_lab.reporting.clouds import moments_image
 
         return moments_image(states, estimates, times, labels)
     from diffusion_lab.reporting.strips import strip_image

@@ -200,7 +200,7 @@ def _say(text: str) -> None:
 
 def _after_sweep(folder: Path, jobs: Sequence[Job], goal: Goal, logger: Mapping[str, Any]) -> None:
     """The report of a sweep, and its run at Weights & Biases where its jobs have theirs."""
-    from diffusion_lab.reporting.report import write_report
+    from diffusion_lab.reporting.html import write_report
 
     try:
         write_report(folder)

@@ -367,7 +367,7 @@ EVERYWHERE: dict[str, Plant] = {
     "sampler": at("sampler", INSTANTIATE_CLASS),
     "in sampler": at("sampler/grid", INSTANTIATE_CLASS),
     "data for a sampler": at("sampler", {"_target_": "diffusion_lab.data.digits.Digits"}),
-    "a grid for a sampler": at("sampler", {"_target_": "diffusion_lab.sampling.grids.Trailing"}),
+    "a grid for a sampler": at("sampler", {"_target_": "diffusion_lab.sampling.spacing.Trailing"}),
     "a norm for a denoiser": at("denoiser", {"_target_": "diffusion_lab.denoisers.layers.silu"}),
     "a callback for a sampler": at("sampler", {"_target_": RUN_RECORD, "run_dir": OUT}),
     "guidance": at("guidance", INSTANTIATE_CLASS),

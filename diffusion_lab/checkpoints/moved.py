@@ -7,15 +7,23 @@ from typing import Any
 
 from torch import Tensor
 
-_GUIDANCE = {
-    "strength": ("Interval", "PowerCosine"),
-    "classifier_free": ("ClassifierFree", "Extrapolate", "Rescaled", "Projected"),
-    "second_model": ("AutoGuidance", "ClassifierGuidance"),
+_FILES = {
+    ("sampling.guidance", "sampling.guidance.strength"): ("Interval", "PowerCosine"),
+    ("sampling.guidance", "sampling.guidance.classifier_free"): (
+        *("ClassifierFree", "Extrapolate", "Rescaled", "Projected"),
+    ),
+    ("sampling.guidance", "sampling.guidance.second_model"): ("AutoGuidance", "ClassifierGuidance"),
+    ("sampling.grids", "sampling.spacing"): (
+        *("Karras", "Leading", "Linspace", "Listed", "Quadratic", "RePaint", "Trailing"),
+        "UniformLogSNR",
+    ),
+    ("training.pages.progress", "training.pages.progress_page"): ("ProgressPage",),
 }
+"""(Old file, new file) -> classes."""
 MOVED = {
     **{
-        f"diffusion_lab.sampling.guidance.{name}": f"diffusion_lab.sampling.guidance.{file}.{name}"
-        for file, names in _GUIDANCE.items()
+        f"diffusion_lab.{old}.{name}": f"diffusion_lab.{new}.{name}"
+        for (old, new), names in _FILES.items()
         for name in names
     },
     "diffusion_lab.diffusion.objectives.Objective": "diffusion_lab.diffusion.objectives.Regression",

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.base import SubsetArguments
-from diffusion_lab.data.files import check_hash, download
-from diffusion_lab.data.module import ImageDataModule, Images
+from diffusion_lab.data.download import check_hash, download
+from diffusion_lab.data.image_module import ImageDataModule, Images
+from diffusion_lab.data.in_memory import SubsetArguments
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import sha256, write_atomically
 from diffusion_lab.ranges import Count, Positive, Seed, checked

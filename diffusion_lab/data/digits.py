@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion_lab.data.base import SubsetArguments
-from diffusion_lab.data.module import ImageDataModule, Images
+from diffusion_lab.data.image_module import ImageDataModule, Images
+from diffusion_lab.data.in_memory import SubsetArguments
 from diffusion_lab.random import permutation
 from diffusion_lab.ranges import Count, Positive, Seed, checked
 

@@ -14,10 +14,10 @@ from typing import Unpack
 
 import torch
 
-from diffusion_lab.data.base import SubsetArguments
-from diffusion_lab.data.files import check_hash, download, expand
+from diffusion_lab.data.download import check_hash, download, expand
 from diffusion_lab.data.idx import read_pair
-from diffusion_lab.data.module import ImageDataModule, Images
+from diffusion_lab.data.image_module import ImageDataModule, Images
+from diffusion_lab.data.in_memory import SubsetArguments
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import sha256
 from diffusion_lab.ranges import Count, Positive, Seed, checked

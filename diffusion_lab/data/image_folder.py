@@ -12,10 +12,10 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
-from diffusion_lab.data.base import SubsetArguments
 from diffusion_lab.data.decoding import decoded
+from diffusion_lab.data.image_module import ImageDataModule, Images
+from diffusion_lab.data.in_memory import SubsetArguments
 from diffusion_lab.data.listing import Listing, fingerprint, list_images
-from diffusion_lab.data.module import ImageDataModule, Images
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import user_cache_dir
 from diffusion_lab.random import permutation

@@ -10,11 +10,11 @@ from typing import Literal, Unpack
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from diffusion_lab.data.base import SubsetArguments
 from diffusion_lab.data.digits import embedded_digits
-from diffusion_lab.data.files import check_hash
+from diffusion_lab.data.download import check_hash
 from diffusion_lab.data.idx_images import IdxImages
-from diffusion_lab.data.module import Images
+from diffusion_lab.data.image_module import Images
+from diffusion_lab.data.in_memory import SubsetArguments
 from diffusion_lab.errors import DataError
 from diffusion_lab.ranges import Count, Positive, Seed, checked
 

@@ -17,7 +17,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion_lab.data.base import Held, MemoryDataModule, SubsetArguments
+from diffusion_lab.data.in_memory import Held, MemoryDataModule, SubsetArguments
 from diffusion_lab.errors import DataError
 from diffusion_lab.ranges import Count, NonNegative, Positive, Seed, checked
 

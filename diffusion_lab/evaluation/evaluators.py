@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from diffusion_lab.data.base import MemoryDataModule
+    from diffusion_lab.data.in_memory import MemoryDataModule
     from diffusion_lab.data.toy import PointsDataModule
     from diffusion_lab.evaluation.request import EvaluationRequest
     from diffusion_lab.metrics.features import RealImages
@@ -126,7 +126,7 @@ class ImageEvaluator:
 
     def page(self, names: Sequence[str], samples: Sequence[Tensor]) -> Image.Image:
         """A line of images a row, one above the other."""
-        from diffusion_lab.reporting.study import image_page
+        from diffusion_lab.reporting.study_page import image_page
 
         return image_page(names, samples)
 
@@ -235,7 +235,7 @@ class PointEvaluator:
 
     def page(self, names: Sequence[str], samples: Sequence[Tensor]) -> Image.Image:
         """A scatter plot a row, side by side, over test points in grey."""
-        from diffusion_lab.reporting.study import point_page
+        from diffusion_lab.reporting.study_page import point_page
 
         return point_page(names, samples, self.data.points.test[: self.shown])
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from diffusion_lab.config.composing import DictConfig
     from diffusion_lab.evaluation.likelihoods import Score
-    from diffusion_lab.generate.model import TrainedModel
+    from diffusion_lab.generate.trained_model import TrainedModel
 
 _COUNT = Number(1, whole=True)
 RULES: dict[str, Rule] = {
@@ -113,7 +113,7 @@ def _faults_of_classes(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
 
 def _faults_of_method(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
     """What does not fit the method, or the schedule."""
-    from diffusion_lab.sampling.likelihood import flow_path
+    from diffusion_lab.sampling.ode_likelihood import flow_path
 
     found = []
     learned = bool((config.get("denoiser") or {}).get("learned_variance"))
@@ -155,9 +155,9 @@ def score_of(cfg: DictConfig, module: TrainedModel, samples: Samples) -> Score:
     from diffusion_lab.diffusion.conditions import Query
     from diffusion_lab.evaluation.likelihoods import BoundScore, FlowScore
     from diffusion_lab.sampling.adaptive import Adaptive
-    from diffusion_lab.sampling.likelihood import flow_path
-    from diffusion_lab.sampling.noise import SampleNoise
     from diffusion_lab.sampling.ode import RK4
+    from diffusion_lab.sampling.ode_likelihood import flow_path
+    from diffusion_lab.sampling.sample_noise import SampleNoise
 
     model, grey = module.diffusion, samples.grey
     if cfg.method == "ode":

@@ -22,7 +22,8 @@ from diffusion_lab.diffusion.gaussian import Level
 from diffusion_lab.diffusion.model import DenoiseFn, GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.sampling.adaptive import TooManyCallsError
-from diffusion_lab.sampling.likelihood import (
+from diffusion_lab.sampling.ode import FrameSampler
+from diffusion_lab.sampling.ode_likelihood import (
     GREY_OFFSET,
     ExactDivergence,
     Hutchinson,
@@ -30,8 +31,7 @@ from diffusion_lab.sampling.likelihood import (
     flow_terms,
     prior_moments,
 )
-from diffusion_lab.sampling.noise import SampleNoise
-from diffusion_lab.sampling.ode import FrameSampler
+from diffusion_lab.sampling.sample_noise import SampleNoise
 
 
 class Score(Protocol):

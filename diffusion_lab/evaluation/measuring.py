@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from diffusion_lab.evaluation.evaluators import Evaluator
     from diffusion_lab.evaluation.request import EvaluationRequest
-    from diffusion_lab.generate.model import TrainedModel
+    from diffusion_lab.generate.trained_model import TrainedModel
     from diffusion_lab.metrics.scores import Scored
 
 

@@ -156,7 +156,7 @@ class EvaluationRequest:
 
         from diffusion_lab.diffusion.conditions import Condition
         from diffusion_lab.diffusion.model import GaussianDiffusion
-        from diffusion_lab.sampling.noise import SampleNoise
+        from diffusion_lab.sampling.sample_noise import SampleNoise
         from diffusion_lab.sampling.sampler import sample
 
         net, built = _zero(self.num_classes), self._checked[1]

@@ -17,7 +17,7 @@ from diffusion_lab.generate.initial_state import InitialState
 from diffusion_lab.generate.labels import Label
 from diffusion_lab.sampling import sampler as sampling
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
-from diffusion_lab.sampling.noise import SampleNoise
+from diffusion_lab.sampling.sample_noise import SampleNoise
 from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint, evaluating
 
 

@@ -17,7 +17,7 @@ from diffusion_lab.pixels import from_bytes
 from diffusion_lab.sampling.ancestral import DDIMInversion
 
 if TYPE_CHECKING:
-    from diffusion_lab.generate.model import Generates
+    from diffusion_lab.generate.trained_model import Generates
 
 PARTS = ("left", "right", "top", "bottom", "border")
 """Names of what may be known of an image: a half, or all but the middle."""

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_lab.generate.model import Generates
 from diffusion_lab.generate.multi_device import Request
+from diffusion_lab.generate.trained_model import Generates
 from diffusion_lab.spread import spread
 
 

@@ -21,7 +21,7 @@ from diffusion_lab.diffusion.conditions import Condition
 
 if TYPE_CHECKING:
     from diffusion_lab.generate.initial_state import InitialState
-    from diffusion_lab.generate.model import TrainedModel
+    from diffusion_lab.generate.trained_model import TrainedModel
 
 Source = Callable[[str], "TrainedModel"]
 """Device -> the model on it; to be pickled, since other processes call it."""

@@ -19,7 +19,7 @@ from diffusion_lab.generate.given import repeated
 from diffusion_lab.generate.image_inputs import typed_images, typed_start
 from diffusion_lab.generate.initial_state import InitialState
 from diffusion_lab.generate.labels import expand_labels, typed_label
-from diffusion_lab.generate.model import Generates
+from diffusion_lab.generate.trained_model import Generates
 
 
 class SampleOptions(NamedTuple):

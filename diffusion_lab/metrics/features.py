@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_lab.metrics.classifier import Classifier, Recipe, accuracy, turned, turns
-from diffusion_lab.metrics.classifier import train_classifier as train
 from diffusion_lab.metrics.distances import Gaussian, fit_gaussian
 from diffusion_lab.metrics.keeping import digest_of, found, kept
 from diffusion_lab.metrics.kernels import Reference, cubic, reference_of
 from diffusion_lab.metrics.memorisation import nearest_training_images
+from diffusion_lab.metrics.small_classifier import Classifier, Recipe, accuracy, turned, turns
+from diffusion_lab.metrics.small_classifier import train_classifier as train
 from diffusion_lab.pixels import from_bytes, to_grey
 from diffusion_lab.random import permutation
 

@@ -15,7 +15,7 @@ from diffusion_lab.metrics.diversity import remaining_variance_jackknife
 from diffusion_lab.metrics.image_figures import Estimates
 from diffusion_lab.metrics.intervals import FEWEST, Jackknife, deal
 from diffusion_lab.metrics.kernels import gaussian_kernel, reference_of, squared_mmd
-from diffusion_lab.metrics.points import score_points, sliced_wasserstein_jackknife
+from diffusion_lab.metrics.point_distances import score_points, sliced_wasserstein_jackknife
 from diffusion_lab.metrics.scores import Scored, flat_estimates
 from diffusion_lab.random import permutation
 

@@ -77,7 +77,7 @@ def _probabilities(net: Any, samples: Tensor) -> Tensor:
 
 
 def _score_points(data: Any, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
-    from diffusion_lab.metrics.points import score_points
+    from diffusion_lab.metrics.point_distances import score_points
 
     train, _, test, _ = data.points[:4]
     return score_points(samples, train, test)

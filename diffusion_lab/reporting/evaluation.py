@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffusion_lab.reporting.clouds import check_points, panels, rendered, window
 from diffusion_lab.reporting.grids import image_grid
-from diffusion_lab.reporting.points import check_points, panels, rendered, window
 
 PAIRS = 20
 """Nearest pairs that are shown."""

@@ -6,8 +6,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lab.pixels import refuse_shape
+from diffusion_lab.reporting.clouds import scatter_image
 from diffusion_lab.reporting.grids import TILES, image_grid
-from diffusion_lab.reporting.points import scatter_image
 
 
 def picture(

@@ -8,8 +8,8 @@ from typing import Any
 
 from diffusion_lab.reporting.commands import commands
 from diffusion_lab.reporting.curves import charts
-from diffusion_lab.reporting.environment import environment, facts
 from diffusion_lab.reporting.rendering import Album, Picture
+from diffusion_lab.reporting.run_facts import environment, facts
 from diffusion_lab.reporting.scoring import (
     STRIP,
     Figure,

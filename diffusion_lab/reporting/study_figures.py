@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from diffusion_lab.metrics.catalog import metric
-from diffusion_lab.reporting.study import Figures, finite_value, known, on_front
+from diffusion_lab.reporting.study_page import Figures, finite_value, known, on_front
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from diffusion_lab.reporting.curves import Chart, overlay
 from diffusion_lab.reporting.effects import effects, parallel
-from diffusion_lab.reporting.environment import duration
 from diffusion_lab.reporting.rendering import Album, Picture
+from diffusion_lab.reporting.run_facts import duration
 from diffusion_lab.reporting.scoring import TableCell
 from diffusion_lab.runs.leaderboard import FINISHED, PRUNED, SettingEstimate
 from diffusion_lab.runs.records import grids, read_metrics

@@ -12,9 +12,9 @@ from diffusion_lab.diffusion.gaussian import Level, combine
 from diffusion_lab.diffusion.model import DenoiseFn
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import ArgumentError
-from diffusion_lab.sampling.grids import Grid
 from diffusion_lab.sampling.ode import Frame, FrameSampler
 from diffusion_lab.sampling.sampler import Here, Step
+from diffusion_lab.sampling.spacing import Grid
 
 Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 

@@ -27,8 +27,8 @@ from diffusion_lab.diffusion.gaussian import (
 from diffusion_lab.diffusion.model import Denoised, DenoiseFn
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import ArgumentError
-from diffusion_lab.sampling.grids import Grid
 from diffusion_lab.sampling.sampler import Here, Sampler, Step
+from diffusion_lab.sampling.spacing import Grid
 
 
 class DDPM(Sampler):

@@ -25,8 +25,8 @@ from diffusion_lab.diffusion.gaussian import Level, combine, eps_from
 from diffusion_lab.diffusion.model import DenoiseFn
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import ArgumentError
-from diffusion_lab.sampling.grids import Grid
 from diffusion_lab.sampling.sampler import Here, Sampler, Step
+from diffusion_lab.sampling.spacing import Grid
 
 
 class Frame(ABC):

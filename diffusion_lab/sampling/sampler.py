@@ -30,7 +30,7 @@ from diffusion_lab.diffusion.model import Denoised, DenoiseFn, GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import ArgumentError
-from diffusion_lab.sampling.grids import Grid, Trailing
+from diffusion_lab.sampling.spacing import Grid, Trailing
 
 X0Constraint = Callable[[Tensor, Level], Tensor]
 StateConstraint = Callable[[Tensor, Level, Noise], Tensor]

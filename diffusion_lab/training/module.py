@@ -23,7 +23,7 @@ from diffusion_lab.diffusion.parameterizations import Parameterization
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import CheckpointError
 from diffusion_lab.generate.generation import Drawing
-from diffusion_lab.generate.model import Generates
+from diffusion_lab.generate.trained_model import Generates
 from diffusion_lab.ranges import Count, Natural, Positive, Seed, Share, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler, X0Constraint
 from diffusion_lab.training.clipping import clip, optimizer_suited, refuse_unscaling

@@ -25,10 +25,10 @@ from diffusion_lab.evaluation.likelihoods import (
     totals,
 )
 from diffusion_lab.likelihood import likelihood
-from diffusion_lab.sampling.grids import UniformLogSNR
-from diffusion_lab.sampling.likelihood import flow_path
-from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.ode import RK4
+from diffusion_lab.sampling.ode_likelihood import flow_path
+from diffusion_lab.sampling.sample_noise import SampleNoise
+from diffusion_lab.sampling.spacing import UniformLogSNR
 from diffusion_lab.train import train
 
 TINY = [

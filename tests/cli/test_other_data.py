@@ -13,7 +13,7 @@ from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluate import evaluate
 from diffusion_lab.likelihood import likelihood
 from diffusion_lab.metrics import features
-from diffusion_lab.metrics.classifier import Recipe
+from diffusion_lab.metrics.small_classifier import Recipe
 from diffusion_lab.report import report
 from diffusion_lab.sample import sample
 from diffusion_lab.train import train

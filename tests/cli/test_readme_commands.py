@@ -17,7 +17,7 @@ from PIL import Image
 from test_conf import cifar_files, idx_files
 
 from diffusion_lab.metrics import features
-from diffusion_lab.metrics.classifier import Recipe
+from diffusion_lab.metrics.small_classifier import Recipe
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")

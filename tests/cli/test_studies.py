@@ -16,7 +16,7 @@ from diffusion_lab.config.words import Typed
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluate import evaluate
 from diffusion_lab.metrics import features
-from diffusion_lab.metrics.classifier import Recipe
+from diffusion_lab.metrics.small_classifier import Recipe
 from diffusion_lab.train import train
 
 TINY = [

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from diffusion_lab import files
-from diffusion_lab.data.files import download
+from diffusion_lab.data.download import download
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import sha256
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion_lab.data.download import download
 from diffusion_lab.data.fashion_mnist import FashionMNIST
-from diffusion_lab.data.files import download
 from diffusion_lab.data.idx_images import IdxImages
 from diffusion_lab.data.kmnist import KMNIST
 from diffusion_lab.data.mnist import MNIST

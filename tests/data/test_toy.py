@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.data.base import MemoryDataModule
-from diffusion_lab.data.module import ImageDataModule
+from diffusion_lab.data.image_module import ImageDataModule
+from diffusion_lab.data.in_memory import MemoryDataModule
 from diffusion_lab.data.toy import Moons, PointsDataModule
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from diffusion_lab.data.module import ImageDataModule, Images
+from diffusion_lab.data.image_module import ImageDataModule, Images
 from diffusion_lab.data.toy import PointsDataModule
 from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import marginal

@@ -33,7 +33,6 @@ import torch
 from torch.nn import functional as F
 
 from diffusion_lab.data.digits import embedded_digits
-from diffusion_lab.metrics.classifier import Recipe
 from diffusion_lab.metrics.comparison import compare
 from diffusion_lab.metrics.features import (
     SECOND,
@@ -42,6 +41,7 @@ from diffusion_lab.metrics.features import (
     held_out_distances,
 )
 from diffusion_lab.metrics.scores import Scorer
+from diffusion_lab.metrics.small_classifier import Recipe
 from diffusion_lab.pixels import from_bytes
 
 ROWS = [line.split() for line in __doc__.split("copied\n", 1)[1].split("\n\n")[0].splitlines()]

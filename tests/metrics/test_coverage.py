@@ -16,7 +16,7 @@ from diffusion_lab.metrics.intervals import deal, mean
 from diffusion_lab.metrics.kernels import gaussian_kernel, reference_of, squared_mmd
 from diffusion_lab.metrics.memorisation import memorisation
 from diffusion_lab.metrics.neighbours import neighbours
-from diffusion_lab.metrics.points import sliced_wasserstein_jackknife
+from diffusion_lab.metrics.point_distances import sliced_wasserstein_jackknife
 
 N, D = 300, 16
 REAL = torch.randn(3000, D, generator=torch.Generator().manual_seed(99))

@@ -5,7 +5,6 @@ import torch
 
 from diffusion_lab.data.digits import embedded_digits
 from diffusion_lab.metrics import features as features_module
-from diffusion_lab.metrics.classifier import Recipe, accuracy, augment, turned
 from diffusion_lab.metrics.features import (
     RealImages,
     as_seen,
@@ -15,6 +14,7 @@ from diffusion_lab.metrics.features import (
     second_recipe_for,
 )
 from diffusion_lab.metrics.scores import score
+from diffusion_lab.metrics.small_classifier import Recipe, accuracy, augment, turned
 from diffusion_lab.pixels import from_bytes
 
 QUICK = Recipe(steps=80, batch_size=32)

@@ -46,8 +46,8 @@ from diffusion_lab.diffusion.weights import (
 )
 from diffusion_lab.random import seeded_generator
 from diffusion_lab.sampling.constraints import DynamicThreshold
-from diffusion_lab.sampling.grids import Karras
 from diffusion_lab.sampling.guidance.classifier_free import Rescaled
+from diffusion_lab.sampling.spacing import Karras
 
 TARGETS = [Eps(), X0(), V(), Velocity()]
 SCHEDULES = [LinearBetas(300), CosineBetas(50), ContinuousCosine(), RectifiedFlow()]

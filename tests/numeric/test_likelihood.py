@@ -21,8 +21,8 @@ from diffusion_lab.diffusion.schedules import (
     VarianceExploding,
 )
 from diffusion_lab.sampling.adaptive import Adaptive
-from diffusion_lab.sampling.grids import Trailing, UniformLogSNR
-from diffusion_lab.sampling.likelihood import (
+from diffusion_lab.sampling.ode import RK4, VE, Midpoint, Straight
+from diffusion_lab.sampling.ode_likelihood import (
     GREY_OFFSET,
     ExactDivergence,
     Hutchinson,
@@ -31,8 +31,8 @@ from diffusion_lab.sampling.likelihood import (
     flow_terms,
     prior_moments,
 )
-from diffusion_lab.sampling.noise import SampleNoise
-from diffusion_lab.sampling.ode import RK4, VE, Midpoint, Straight
+from diffusion_lab.sampling.sample_noise import SampleNoise
+from diffusion_lab.sampling.spacing import Trailing, UniformLogSNR
 
 SCHEDULES = [
     LinearBetas(1000), LinearBetas(300), ContinuousVP(), RectifiedFlow(), ContinuousCosine(),

@@ -69,22 +69,11 @@ from diffusion_lab.random import permutation, seeded_generator
 from diffusion_lab.sampling.adaptive import Adaptive
 from diffusion_lab.sampling.ancestral import DDIM, DDPM, DDIMInversion
 from diffusion_lab.sampling.constraints import Clip, DynamicThreshold, Inpaint
-from diffusion_lab.sampling.grids import (
-    Karras,
-    Leading,
-    Linspace,
-    Listed,
-    Quadratic,
-    RePaint,
-    Trailing,
-    UniformLogSNR,
-)
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree, Projected, Rescaled
 from diffusion_lab.sampling.guidance.second_model import AutoGuidance, ClassifierGuidance
 from diffusion_lab.sampling.guidance.strength import Interval, PowerCosine
 from diffusion_lab.sampling.interpolation import slerp
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
-from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.ode import (
     RK4,
     VE,
@@ -94,7 +83,18 @@ from diffusion_lab.sampling.ode import (
     Straight,
     _integrals,
 )
+from diffusion_lab.sampling.sample_noise import SampleNoise
 from diffusion_lab.sampling.sampler import Here, Step
+from diffusion_lab.sampling.spacing import (
+    Karras,
+    Leading,
+    Linspace,
+    Listed,
+    Quadratic,
+    RePaint,
+    Trailing,
+    UniformLogSNR,
+)
 
 EXAMPLES = settings(
     max_examples=200,

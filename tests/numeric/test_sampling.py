@@ -19,12 +19,12 @@ from diffusion_lab.diffusion.schedules import (
 from diffusion_lab.sampling.adaptive import Adaptive
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.constraints import Clip, Inpaint
-from diffusion_lab.sampling.grids import Leading, Linspace, Trailing, UniformLogSNR
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
-from diffusion_lab.sampling.noise import SampleNoise
 from diffusion_lab.sampling.ode import RK4, AdamsBashforth, Heun, Straight
+from diffusion_lab.sampling.sample_noise import SampleNoise
 from diffusion_lab.sampling.sampler import Here, denoiser_of, evaluating, sample, trajectory
+from diffusion_lab.sampling.spacing import Leading, Linspace, Trailing, UniformLogSNR
 
 GRIDS = [Trailing(), Leading(), Linspace(), UniformLogSNR()]
 SCHEDULES = [LinearBetas(1000), CosineBetas(300), ContinuousCosine(), RectifiedFlow()]

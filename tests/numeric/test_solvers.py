@@ -22,7 +22,10 @@ from diffusion_lab.diffusion.schedules import (
 )
 from diffusion_lab.sampling.adaptive import Adaptive
 from diffusion_lab.sampling.ancestral import DDIM, DDPM, DDIMInversion
-from diffusion_lab.sampling.grids import (
+from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
+from diffusion_lab.sampling.ode import RK4, VE, AdamsBashforth, Heun, Midpoint, Straight
+from diffusion_lab.sampling.sampler import Here, Step
+from diffusion_lab.sampling.spacing import (
     Karras,
     Leading,
     Linspace,
@@ -32,9 +35,6 @@ from diffusion_lab.sampling.grids import (
     Trailing,
     UniformLogSNR,
 )
-from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
-from diffusion_lab.sampling.ode import RK4, VE, AdamsBashforth, Heun, Midpoint, Straight
-from diffusion_lab.sampling.sampler import Here, Step
 
 DATA = GaussianData([0.4, -0.3, 0.1], [0.4, 0.8, 1.5])
 SCHEDULES = [

@@ -30,10 +30,10 @@ from diffusion_lab.diffusion.schedules import (
 )
 from diffusion_lab.sampling.ancestral import DDIM, DDPM, DDIMInversion
 from diffusion_lab.sampling.constraints import Clip, DynamicThreshold
-from diffusion_lab.sampling.grids import Karras, Leading, Linspace, Trailing
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree, Projected, Rescaled
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
 from diffusion_lab.sampling.ode import VE, Heun
+from diffusion_lab.sampling.spacing import Karras, Leading, Linspace, Trailing
 
 diffusers = pytest.importorskip("diffusers")
 DIFF = version("diffusers")

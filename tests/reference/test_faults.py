@@ -16,8 +16,8 @@ from diffusion_lab.diffusion.gaussian import eps_from, levels
 from diffusion_lab.diffusion.model import Denoised
 from diffusion_lab.diffusion.schedules import LinearBetas, RectifiedFlow, VarianceExploding
 from diffusion_lab.sampling.ancestral import DDIM
-from diffusion_lab.sampling.grids import Linspace, Trailing
 from diffusion_lab.sampling.multistep import DPMSolverMultistep, UniPC
+from diffusion_lab.sampling.spacing import Linspace, Trailing
 
 GAUSSIAN = GaussianData([1, -2, 0.5, 0, 0.3, -0.7], [0.3, 1, 2, 0.5, 0.1, 1.5])
 

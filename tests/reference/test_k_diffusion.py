@@ -23,9 +23,9 @@ from diffusion_lab.diffusion.parameterizations import EDM, V
 from diffusion_lab.diffusion.schedules import ContinuousCosine, ContinuousVP, VarianceExploding
 from diffusion_lab.diffusion.weights import EDMWeight
 from diffusion_lab.sampling.ancestral import DDIM
-from diffusion_lab.sampling.grids import Karras, Linspace, UniformLogSNR
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep
 from diffusion_lab.sampling.ode import VE, AdamsBashforth, Heun
+from diffusion_lab.sampling.spacing import Karras, Linspace, UniformLogSNR
 
 sampling, layers, external = load(
     "k_diffusion",

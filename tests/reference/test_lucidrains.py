@@ -21,10 +21,10 @@ from diffusion_lab.diffusion.schedules import (
 from diffusion_lab.diffusion.weights import EDMWeight, MinSNR
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.constraints import Clip
-from diffusion_lab.sampling.grids import Karras, Trailing
 from diffusion_lab.sampling.multistep import DPMSolverMultistep
 from diffusion_lab.sampling.ode import VE, Heun
 from diffusion_lab.sampling.sampler import Here, sample
+from diffusion_lab.sampling.spacing import Karras, Trailing
 
 ddpm, learned, edm, continuous, simple = load(
     "denoising_diffusion_pytorch",

@@ -10,7 +10,7 @@ from diffusion_lab.reporting.evaluation import (
     nearest_image,
 )
 from diffusion_lab.reporting.grids import tiles, to_pixels
-from diffusion_lab.reporting.study import difference_table, markdown, on_front
+from diffusion_lab.reporting.study_page import difference_table, markdown, on_front
 
 
 def test_nearest_pairs_come_first_each_above_its_training_image():

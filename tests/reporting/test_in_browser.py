@@ -10,7 +10,7 @@ from browser import CHROMIUM, Browser
 from page_tags import HOSTILE, write_pages
 
 from diffusion_lab.reporting.grids import save_grid
-from diffusion_lab.reporting.report import write_report
+from diffusion_lab.reporting.html import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 PHONE = 390

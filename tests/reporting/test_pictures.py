@@ -9,7 +9,7 @@ from PIL import Image, ImageColor
 
 from diffusion_lab.files import write_atomically
 from diffusion_lab.reporting.animations import save_film
-from diffusion_lab.reporting.architecture import BLOCKS, MIDDLE, Part, Plan, diagram
+from diffusion_lab.reporting.clouds import scatter_image
 from diffusion_lab.reporting.grids import (
     BACKGROUND,
     INK,
@@ -21,8 +21,8 @@ from diffusion_lab.reporting.grids import (
     to_pixels,
 )
 from diffusion_lab.reporting.margins import with_margins
+from diffusion_lab.reporting.network_diagram import BLOCKS, MIDDLE, Part, Plan, diagram
 from diffusion_lab.reporting.pictures import picture
-from diffusion_lab.reporting.points import scatter_image
 from diffusion_lab.reporting.strips import strip_image
 from diffusion_lab.spread import spread
 

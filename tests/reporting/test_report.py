@@ -11,9 +11,9 @@ import torch
 from page_tags import HOSTILE, Tags, write_pages
 
 from diffusion_lab.reporting.commands import commands
-from diffusion_lab.reporting.environment import duration, environment
 from diffusion_lab.reporting.grids import save_grid
-from diffusion_lab.reporting.report import write_report
+from diffusion_lab.reporting.html import write_report
+from diffusion_lab.reporting.run_facts import duration, environment
 from diffusion_lab.reporting.run_page import MOST_GRIDS, MOST_OF_A_PAGE
 from diffusion_lab.runs.records import read_run, show
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import interpolate
 
 from diffusion_lab.reporting.grids import save_grid
-from diffusion_lab.reporting.report import write_report
+from diffusion_lab.reporting.html import write_report
 
 EPOCHS, STEPS, MOMENTS = 20, 9000, 20
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from page_tags import HOSTILE, Tags
 
-from diffusion_lab.reporting.report import write_report
+from diffusion_lab.reporting.html import write_report
 from diffusion_lab.reporting.scoring import STRIP, confusion, groups_of, per_class
 from diffusion_lab.reporting.study_tables import paired_differences, study_table
 

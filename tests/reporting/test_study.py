@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_lab.reporting.study import (
+from diffusion_lab.reporting.study_figures import Bars, Curve, Scatter
+from diffusion_lab.reporting.study_page import (
     comma_separated,
     image_page,
     known,
@@ -16,7 +17,6 @@ from diffusion_lab.reporting.study import (
     point_page,
     with_speedup,
 )
-from diffusion_lab.reporting.study_figures import Bars, Curve, Scatter
 
 ROWS = [
     {"row": "DDPM", "network_calls": 300.0, "seconds": 60.0, "fd_ratio": 1.25, "agreement": None},

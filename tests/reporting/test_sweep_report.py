@@ -8,7 +8,7 @@ import pytest
 from page_tags import HOSTILE, Tags
 
 from diffusion_lab.reporting.effects import Values, effects, parallel
-from diffusion_lab.reporting.report import write_report
+from diffusion_lab.reporting.html import write_report
 from diffusion_lab.runs.sweep_records import read_sweep, short
 
 HEADER = ["job", "status", "optimizer.lr", "sampler", "seed", "val/agreement", "val/loss"]

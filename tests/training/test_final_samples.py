@@ -13,8 +13,8 @@ from tiny import CLASSES, TinyData, tiny_module, tiny_trainer
 
 from diffusion_lab.data.digits import Digits
 from diffusion_lab.metrics import features
-from diffusion_lab.metrics.classifier import Recipe
 from diffusion_lab.metrics.quick import kept_reader, quick_scorer
+from diffusion_lab.metrics.small_classifier import Recipe
 from diffusion_lab.training.callbacks import FinalSamples
 from diffusion_lab.training.loggers import GuardedLogger, MetricsFile, TensorBoardRun, WandbRun
 

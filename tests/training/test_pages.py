@@ -24,7 +24,7 @@ from diffusion_lab.errors import ConfigError
 from diffusion_lab.loading import load
 from diffusion_lab.reporting.grids import image_grid, save_grid, to_pixels
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
-from diffusion_lab.sampling.grids import Trailing
+from diffusion_lab.sampling.spacing import Trailing
 from diffusion_lab.training.callbacks import Artefacts, Interrupted, SampleGrid
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.module import DiffusionModule

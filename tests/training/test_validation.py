@@ -32,8 +32,8 @@ from diffusion_lab.diffusion.schedules import (
     VarianceExploding,
 )
 from diffusion_lab.metrics import features
-from diffusion_lab.metrics.classifier import Recipe
 from diffusion_lab.metrics.quick import quick_scorer
+from diffusion_lab.metrics.small_classifier import Recipe
 from diffusion_lab.train import train
 from diffusion_lab.training.validation import (
     LEVELS,
@@ -222,7 +222,7 @@ def test_the_exact_denoiser_has_the_posterior_variance(
 
 def test_metrics_file_and_report_show_the_levels(tmp_path: Path) -> None:
     from diffusion_lab.reporting.curves import charts
-    from diffusion_lab.reporting.report import write_report
+    from diffusion_lab.reporting.html import write_report
     from diffusion_lab.runs.records import read_run
 
     tiny_trainer(tmp_path, max_epochs=6).fit(tiny_module(), Data(57))

@@ -18,8 +18,8 @@ from diffusion_lab.diffusion.schedules import RectifiedFlow
 from diffusion_lab.diffusion.times import LogitNormalTime
 from diffusion_lab.diffusion.weights import ConstantWeight, SquaredError
 from diffusion_lab.sampling.ancestral import DDIM
-from diffusion_lab.sampling.grids import Trailing
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
+from diffusion_lab.sampling.spacing import Trailing
 from diffusion_lab.training.callbacks import Checkpoints, NonFiniteGuard
 from diffusion_lab.training.checkpoint_io import VerifiedCheckpoints
 from diffusion_lab.training.ema import EMA

@@ -1,12 +1,12 @@
 """Noise schedules; `base` says what one is."""
 
-from diffusion_lab.diffusion.schedules.base import CONTINUOUS_T_MIN, Schedule
 from diffusion_lab.diffusion.schedules.continuous import (
     ContinuousCosine,
     ContinuousVP,
     RectifiedFlow,
     VarianceExploding,
 )
+from diffusion_lab.diffusion.schedules.schedule import CONTINUOUS_T_MIN, Schedule
 from diffusion_lab.diffusion.schedules.tables import (
     BetaTable,
     CosineBetas,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import Level
-from diffusion_lab.diffusion.schedules.base import Schedule
+from diffusion_lab.diffusion.schedules.schedule import Schedule
 from diffusion_lab.errors import ArgumentError
 
 

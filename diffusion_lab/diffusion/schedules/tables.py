@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from diffusion_lab.diffusion.schedules.base import Schedule, require_steps
+from diffusion_lab.diffusion.schedules.schedule import Schedule, require_steps
 from diffusion_lab.errors import ArgumentError
 
 

@@ -146,7 +146,7 @@ class RunRecord(Timed):
         if not self.report:
             return
         try:
-            from diffusion_lab.reporting.report import write_report
+            from diffusion_lab.reporting.html import write_report
 
             for logger in trainer.loggers:
                 logger.save()

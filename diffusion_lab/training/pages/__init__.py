@@ -7,10 +7,10 @@ to show; `caption`, a few words for the report; and `shown`, the picture that lo
 
 from diffusion_lab.training.pages.alias import AliasPage
 from diffusion_lab.training.pages.architecture import ArchitecturePage
-from diffusion_lab.training.pages.base import Page
 from diffusion_lab.training.pages.denoising import DenoisingPage
 from diffusion_lab.training.pages.drawn import GridPage, StepsPage, StripPage
-from diffusion_lab.training.pages.progress import ProgressPage
+from diffusion_lab.training.pages.page import Page
+from diffusion_lab.training.pages.progress_page import ProgressPage
 
 __all__ = [
     "AliasPage",

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusion_lab.training.pages.base import inside
+from diffusion_lab.training.pages.page import inside
 
 if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffusion_lab.reporting.architecture import BLOCKS, ENDS, MIDDLE, RESIZE, TOLD, Part, Plan
-from diffusion_lab.training.pages.base import inside
+from diffusion_lab.reporting.network_diagram import BLOCKS, ENDS, MIDDLE, RESIZE, TOLD, Part, Plan
+from diffusion_lab.training.pages.page import inside
 
 if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule
@@ -41,8 +41,8 @@ class ArchitecturePage:
 
     def write(self, model: DiffusionModule, folder: Path) -> Path:
         """Run the network once on nothing and draw its parts."""
-        from diffusion_lab.reporting.architecture import diagram
         from diffusion_lab.reporting.grids import save_picture
+        from diffusion_lab.reporting.network_diagram import diagram
 
         plan = plan_of(model.diffusion.denoiser, model.shape, model.num_classes)
         return save_picture(folder / self.file, diagram(plan))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.sampler import Step
-from diffusion_lab.training.pages.base import inside
 from diffusion_lab.training.pages.drawing import Drawn
+from diffusion_lab.training.pages.page import inside
 
 if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from diffusion_lab.generate.labels import Label
 from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler
-from diffusion_lab.training.pages.base import inside
 from diffusion_lab.training.pages.drawing import Drawn
+from diffusion_lab.training.pages.page import inside
 
 if TYPE_CHECKING:
     from diffusion_lab.diffusion.schedules import Schedule
@@ -156,9 +156,9 @@ class StepsPage(Drawn):
 
     def write(self, model: DiffusionModule, folder: Path) -> Path:
         """Sample once and draw the state at some of the steps."""
+        from diffusion_lab.reporting.clouds import window
         from diffusion_lab.reporting.grids import save_picture
         from diffusion_lab.reporting.pictures import picture
-        from diffusion_lab.reporting.points import window
         from diffusion_lab.spread import spread
 
         taken = self.steps_taken(model)

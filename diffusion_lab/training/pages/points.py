@@ -19,8 +19,8 @@ from diffusion_lab.generate.labels import Label, expand_labels
 from diffusion_lab.random import seeded_generator
 from diffusion_lab.ranges import Count, Positive, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler
-from diffusion_lab.training.pages.base import inside
 from diffusion_lab.training.pages.drawing import Drawn
+from diffusion_lab.training.pages.page import inside
 
 if TYPE_CHECKING:
     from diffusion_lab.training.module import DiffusionModule
@@ -89,8 +89,8 @@ class SamplesPage(DrawnPoints):
 
     def write(self, model: DiffusionModule, folder: Path) -> Path:
         """Draw samples and write the page."""
+        from diffusion_lab.reporting.clouds import beside_image
         from diffusion_lab.reporting.grids import save_picture
-        from diffusion_lab.reporting.points import beside_image
 
         samples = model.sample(
             self.num_samples,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion_lab.data.base import Held, MemoryDataModule, SubsetArguments
+from diffusion_lab.data.in_memory import Held, MemoryDataModule, SubsetArguments
 from diffusion_lab.errors import DataError
 from diffusion_lab.pixels import from_bytes
 from diffusion_lab.ranges import Count, Positive, Seed, checked

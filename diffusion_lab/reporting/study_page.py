@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from diffusion_lab.metrics.catalog import METRICS, metric
+from diffusion_lab.reporting.clouds import scatter_image
 from diffusion_lab.reporting.grids import BACKGROUND, INK, image_grid
-from diffusion_lab.reporting.points import scatter_image
 
 CAPTION = 22
 """Height of a caption on a page, pixels."""
