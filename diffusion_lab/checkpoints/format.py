@@ -96,7 +96,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint {file} is not one of diffusion_lab")
     if version != FORMAT:
         raise CheckpointError(
-            f"checkpoint {file} has format {version}, this version of diffusion_lab reads "
+            f"checkpoint {file} has format {version!r}, this version of diffusion_lab reads "
             f"{FORMAT}: update diffusion_lab"
         )
     wrong = next(malformed(checkpoint), None)

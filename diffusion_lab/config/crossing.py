@@ -177,7 +177,8 @@ def _faults_of_classifier(plain: dict[str, Any]) -> list[tuple[str, str]]:
     """A network that classifies, and the objective that trains one, go together."""
     targets = [(plain.get(node) or {}).get("_target_") for node in ("objective", "denoiser")]
     classifies = [target in _CLASSIFYING for target in targets]
-    if not all(targets) or classifies[0] == classifies[1]:
+    ours = str(targets[1]).startswith("diffusion_lab.")
+    if not all(targets) or not ours or classifies[0] == classifies[1]:
         return []
     text = (
         "objective=classifier trains denoiser=classifier, and nothing else does: take both, as "

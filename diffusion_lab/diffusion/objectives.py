@@ -119,7 +119,7 @@ class AtOneTime(Objective):
 class Classification(AtOneTime):
     """Cross-entropy -log p(label | x_t) in nats (Dhariwal & Nichol, arXiv 2105.05233, section 4.1).
 
-    The network maps (x_t (B, *), c_noise (B,), None) to logits (B, K) and denoises nothing;
+    The network maps (x_t (B, *), c_noise (B,), None) to logits (B, K) and says `denoises = False`;
     schedule and timestep distribution are those of the diffusion model that it will guide.
     """
 

@@ -249,6 +249,8 @@ class GaussianClassifier(torch.nn.Module):
     means = (-1.0, 1.0)
     std = 0.5
 
+    denoises = False
+
     def __init__(self, schedule):
         super().__init__()
         self.schedule = schedule
@@ -305,6 +307,16 @@ def test_classifier_guidance_at_one_is_bayes_rule():
     assert float(out.mean()) == pytest.approx(1.0, abs=0.06)
     unguided = ClassifierGuidance(lambda: classifier, 0.0)(m)
     assert ask(unguided, x[:1], LEVEL, LABEL[:1]).x0.shape == (1, 1)
+
+
+def test_a_second_model_of_the_wrong_kind_is_refused():
+    flow = RectifiedFlow()
+    classifier = GaussianDiffusion(GaussianClassifier(flow), flow, Velocity())
+    m = model()
+    with pytest.raises(ValueError, match="is no classifier"):
+        ClassifierGuidance(lambda: m)(m)
+    with pytest.raises(ValueError, match="denoises nothing"):
+        AutoGuidance(lambda: classifier)(m)
 
 
 def test_self_conditioning_tells_the_model_its_last_answer():

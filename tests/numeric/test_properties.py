@@ -1255,6 +1255,8 @@ def test_a_linear_classifier_guides_along_its_rows(scale, t, label, schedule, se
     matrix = normal(seed, 4, 3)
 
     class Classifier(torch.nn.Module):
+        denoises = False
+
         def forward(self, x, c_noise, label=None):
             return x @ matrix.T
 
