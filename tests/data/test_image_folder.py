@@ -205,7 +205,7 @@ def test_images_are_decoded_once(tmp_path, monkeypatch):
     fill(tmp_path / "x")
     first = folder(tmp_path / "x").images
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "picture", no_decoding)
+        patch.setattr(decoding, "decoded_picture", no_decoding)
         again = folder(tmp_path / "x")
         again.prepare_data()
         assert torch.equal(again.images.images, first.images)

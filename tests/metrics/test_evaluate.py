@@ -99,7 +99,7 @@ def test_inception_from_the_command_line(run_dir, monkeypatch, capsys):
     assert written["fid"] > written["fid_real"] > 0 and written["kid"] > written["kid_real"]
     assert written["settings"]["features"]["real_images"] == 300
     lines = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
-    assert f"{written['fid']:.3f}" in lines["FID"] and f"{written['kid']:.5f}" in lines["KID"]
+    assert f"{written['fid']:,.3f}" in lines["FID"] and f"{written['kid']:.5f}" in lines["KID"]
 
 
 def test_inception_needs_its_library_before_anything_is_drawn(run_dir, monkeypatch, capsys):

@@ -74,4 +74,4 @@ def test_a_difference_is_called_one_where_its_interval_leaves_zero_out():
     assert [line.split("|")[-2].strip() for line in lines] == [
         "B is better", "A is better", "no difference shown", "B has more",
     ]  # fmt: skip
-    assert "-0.500" in lines[0] and "+1.0%" not in lines[1] and "-1.0%" in lines[1]
+    assert "-0.500" in lines[0] and "+1.00%" not in lines[1] and "-1.00%" in lines[1]
