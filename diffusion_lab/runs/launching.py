@@ -39,7 +39,6 @@ from diffusion_lab.runs.leaderboard import (
     jobs_of,
     write_tables,
 )
-from diffusion_lab.runs.sweep_table import show_sweep
 
 _PLAIN = ("BasicSweeper", "BasicLauncher")
 """Hydra's own: every combination, one after the other, in this process."""
@@ -128,6 +127,8 @@ class SweepLaunch:
 
     def _tell(self, jobs: Sequence[Job], goal: Goal) -> int:
         """Print the tables and where everything is; the exit status."""
+        from diffusion_lab.runs.sweep_table import show_sweep  # rich is slow to import
+
         show_sweep(jobs, goal)
         for name, file in (
             ("report", "report.html"),
