@@ -116,7 +116,7 @@ def build_model(config: Mapping[str, Any], trust: Sequence[str] = (), **parts: A
         ConfigError: What may not be built, or a node that is missing.
         ValueError: A value out of range, from the constructor it belongs to.
     """
-    for name in (*_OF_DRAWING, *reversed(_OF_MODEL)):
+    for name in (*_OF_DRAWING, *reversed(_OF_MODEL)):  # the network, the costly one, last
         if name not in parts:
             parts[name] = build(config.get(name), name, trust)
     missing = [name for name in (*_OF_MODEL, "model") if not config.get(name)]

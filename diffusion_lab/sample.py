@@ -23,7 +23,6 @@ from diffusion_lab.config.checking import checked_parts, refuse
 from diffusion_lab.config.components import build, refuse_stored
 from diffusion_lab.config.running import run
 from diffusion_lab.config.stored import OF_A_MODEL
-from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.errors import ConfigError, UserError
 from diffusion_lab.files import write_atomically
 
@@ -153,9 +152,6 @@ def _errors(cfg: DictConfig, shape: Sequence[int] | None) -> list[str]:
     film = out.suffix.lower() in FILMS
     if cfg.devices != 1 and (cfg.strip or film):
         found.append(f"devices={cfg.devices} share grids and arrays; leave it out of films, strips")
-    if str(cfg.device) not in ("auto", "cpu", "mps") and not str(cfg.device).startswith("cuda"):
-        hint = nearest(str(cfg.device), ["auto", "cpu", "cuda", "mps"])
-        found.append(f"device={cfg.device} must be auto, cpu, cuda, cuda:1 or mps{hint}")
     return found
 
 

@@ -126,16 +126,31 @@ class Devices:
         return None if ok else "must be an integer of at least 1, -1 or auto (all), or a list"
 
 
+@dataclass(frozen=True)
+class Device:
+    """A torch device by name, or auto."""
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with a value, or None."""
+        from diffusion_lab.config.suggestions import nearest
+
+        if str(value) in ("auto", "cpu", "mps") or str(value).startswith("cuda"):
+            return None
+        hint = nearest(str(value), ["auto", "cpu", "cuda", "mps"])
+        return f"must be auto, cpu, cuda, cuda:1 or mps{hint}"
+
+
 _COUNT = Number(1, whole=True)
 _PRECISIONS = ("auto", "32-true", "32", 32, "bf16-mixed", "16-mixed")
 """Images and losses are float32, so weights of another type (`bf16-true`) do not fit them."""
 
-Rule = Number | Choice | BatchShare | Each | Devices
+Rule = Number | Choice | BatchShare | Each | Devices | Device
 
 RULES: dict[str, Rule] = {
     "seed": Number(0, 2**32 - 1, whole=True),
     "num_samples": Number(1, whole=True, null=True),
     "batch_size": Number(1, whole=True, null=True),
+    "device": Device(),
     "devices": _COUNT,
     "columns": Number(1, whole=True, null=True),
     "strip": Number(0, whole=True),

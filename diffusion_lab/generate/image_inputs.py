@@ -90,7 +90,7 @@ def known_mask(known: str, shape: Sequence[int]) -> Tensor:
 
 
 def typed_images(
-    names: str | Sequence[str],
+    names: Sequence[str],
     shape: Sequence[int],
     data: Callable[[], Any],
     key: str = "image",
@@ -99,7 +99,7 @@ def typed_images(
     """Images named by files or `test:NUMBER`, (number of names, *shape).
 
     Args:
-        names: One name or a list.
+        names: What was typed, at least one.
         shape: (C, H, W) of the model's images.
         data: Makes the data module, if a test image is asked for.
         key: What was typed, for messages.
@@ -110,10 +110,10 @@ def typed_images(
     """
     module: Any = None
     images = []
-    for name in [names] if isinstance(names, str) else names:
-        number = re.fullmatch(r"test:(\d+)", str(name))
+    for name in names:
+        number = re.fullmatch(r"test:(\d+)", name)
         if number is None:
-            images.append(read_image(str(name), shape, key))
+            images.append(read_image(name, shape, key))
             continue
         module = data() if module is None else module
         images.append(held_out(module, int(number[1])))

@@ -171,3 +171,12 @@ def test_a_classifier_has_no_likelihood_and_no_scores(classifier):
     for task, name in ((likelihood, "likelihood"), (evaluate, "evaluate")):
         with pytest.raises((CheckpointError, ConfigError), match="trained a classifier"):
             task(compose(name, [*words, *(["num_samples=20"] if name == "evaluate" else [])]))
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "likelihood"])
+def test_a_device_that_is_none_is_told_by_every_command(run, command):
+    from importlib import import_module
+
+    task = getattr(import_module(f"diffusion_lab.{command}"), command)
+    with pytest.raises(ConfigError, match=r"device=cuba must be auto, cpu, cuda.*cuda"):
+        task(compose(command, [f"ckpt={run}", "device=cuba"]))

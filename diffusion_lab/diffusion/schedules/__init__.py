@@ -1,4 +1,4 @@
-"""Noise schedules; `base` says what one is."""
+"""Noise schedules; `schedule` says what one is."""
 
 from diffusion_lab.diffusion.schedules.continuous import (
     ContinuousCosine,
