@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -30,3 +31,9 @@ def groups() -> list[str]:
     """All groups of `conf/`, nested ones as a/b."""
     folders = {path.parent for path in CONF.rglob("*.yaml")} - {CONF}
     return sorted(folder.relative_to(CONF).as_posix() for folder in folders)
+
+
+def names_in_yaml() -> set[str]:
+    """All names that stand before a colon somewhere in `conf/`, in comments too."""
+    texts = (path.read_text(encoding="utf-8") for path in CONF.rglob("*.yaml"))
+    return {name for text in texts for name in re.findall(r"\w+(?=\s*:)", text)}

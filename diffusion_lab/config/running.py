@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -21,10 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_lab.config.arguments import help_text, listing, with_stored
 from diffusion_lab.config.composing import settle
-from diffusion_lab.config.groups import CONF, groups
+from diffusion_lab.config.groups import CONF, groups, names_in_yaml
 from diffusion_lab.config.streams import reader_may_stop
-from diffusion_lab.config.suggestions import explain, unknown_key
-from diffusion_lab.config.words import Typed, key_of
+from diffusion_lab.config.suggestions import explain, known_keys, taker, unknown_key
+from diffusion_lab.config.words import Typed, key_of, value_of
 from diffusion_lab.errors import ArgumentError, ConfigError, UserError
 
 Task = Callable[..., Any]
@@ -67,7 +68,7 @@ def _run(
     try:
         _answer_questions(command, typed)
         if not typed.silent:
-            _refuse_unknown_additions(command, typed.overrides)
+            _refuse_unknown_keys(command, typed)
             if prepare is not None and not typed.shows:
                 typed.overrides = prepare(typed)
             typed.overrides, checkpoint = with_stored(command, typed.overrides)
@@ -156,28 +157,45 @@ def _answer_questions(command: str, typed: Typed) -> None:
             sys.exit(0)
 
 
-def _refuse_unknown_additions(command: str, overrides: list[str]) -> None:
-    """Refuse `+key=` and `++key=` where no constructor takes the key.
+def _refuse_unknown_keys(command: str, typed: Typed) -> None:
+    """Refuse keys that stand nowhere, before Hydra composes, which is what takes long.
 
-    Hydra itself advises `+` for a mistyped key, which then silently does nothing.
+    `+key=` and `++key=` too where no constructor takes the key: Hydra itself advises `+` for a
+    mistyped key, which then silently does nothing.
     """
-    from diffusion_lab.config.suggestions import known_keys
-
+    overrides = typed.overrides
     added = [key_of(word) for word in overrides if word.startswith("+")]
+    elsewhere = ("hydra.", *_own_nodes(overrides))
     known_groups = groups()
-    added = [key for key in added if key.split("@")[0] not in known_groups]
-    own = _own_nodes(overrides)
-    added = [key for key in added if not f"{key}.".startswith(("hydra.", *own))]
-    if not added:
-        return
-    known = set(known_keys(command, overrides))
-    faults = []
-    for key in added:
-        if key not in known:
-            sentence = unknown_key(key, command, overrides)
-            faults += [] if "is not in the yaml" in sentence else [sentence]
+    suspects = [
+        key
+        for key in [*added, *_set_without_a_yaml(typed)]
+        if key.split("@")[0] not in known_groups and not f"{key}.".startswith(elsewhere)
+    ]
+    known = set(known_keys(command, overrides)) if suspects else set()
+    faults = [
+        unknown_key(key, command, overrides)
+        for key in suspects
+        if key not in known and not (key in added and taker(key, command, overrides))
+    ]
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _set_without_a_yaml(typed: Typed) -> list[str]:
+    """Typed keys whose last name stands in no yaml and nowhere else in what was typed.
+
+    None where keys may come from yaml files of the user's own, or from a stored run.
+    """
+    own_files = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
+    stored = [value_of(key, typed.overrides) for key in ("ckpt", "resume", "run")]
+    if own_files & set(typed.flags) or any(stored):
+        return []
+    words = [word for word in typed.overrides if word[:1].isalpha() and "=" in word]
+    names = set(re.findall(r"\w+(?=:)", " ".join(words))).union(names_in_yaml())
+    added = {key_of(word) for word in typed.overrides if word.startswith("+")}
+    keys = [key_of(word) for word in words]
+    return [k for k in keys if k.rpartition(".")[2] not in names and k not in added]
 
 
 def _own_nodes(overrides: list[str]) -> list[str]:

@@ -99,16 +99,26 @@ def unknown_key(key: str, command: str, overrides: Sequence[str]) -> str:
     from diffusion_lab.config.groups import groups
     from diffusion_lab.config.signatures import signature
 
+    target = taker(key, command, overrides)
+    if target:
+        return f"{key} is not in the yaml, but {target} takes it: write +{key}=... to set it"
     keys = known_keys(command, overrides)
-    parent, _, last = key.rpartition(".")
-    if parent:
-        target = _target_of(command, overrides, parent)
-        taken = signature(target) if target else None
-        if taken and last in taken.annotations:
-            return f"{key} is not in the yaml, but {target} takes it: write +{key}=... to set it"
-        if taken and not taken.open:
-            keys += [f"{parent}.{name}" for name in taken.annotations]
+    parent = key.rpartition(".")[0]
+    node = _target_of(command, overrides, parent) if parent else None
+    taken = signature(node) if node else None
+    if taken and not taken.open:
+        keys += [f"{parent}.{name}" for name in taken.annotations]
     return f"unknown key {key}{nearest(key, [*keys, *groups()])}"
+
+
+def taker(key: str, command: str, overrides: Sequence[str]) -> str | None:
+    """The class whose constructor names a key that its yaml does not, or None."""
+    from diffusion_lab.config.signatures import signature
+
+    parent, _, last = key.rpartition(".")
+    target = _target_of(command, overrides, parent) if parent else None
+    taken = signature(target) if target else None
+    return target if taken and last in taken.annotations else None
 
 
 def _target_of(command: str, overrides: Sequence[str], path: str) -> str | None:
