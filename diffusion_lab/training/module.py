@@ -28,8 +28,8 @@ from diffusion_lab.ranges import Count, Natural, Positive, Seed, Share, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler, X0Constraint
 from diffusion_lab.training.clipping import clip, optimizer_suited, refuse_unscaling
 from diffusion_lab.training.ema import EMA
-from diffusion_lab.training.ending import validate_at_the_end
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
+from diffusion_lab.training.trainer_state import validate_at_the_end
 from diffusion_lab.training.validation import LossByLevel, rows_of_processes
 
 AnyBatch = Batch | Mapping[str, Tensor] | tuple[Tensor, Tensor | None]

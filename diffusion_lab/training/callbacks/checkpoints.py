@@ -13,8 +13,7 @@ from diffusion_lab.errors import CheckpointError
 from diffusion_lab.files import remove_leftovers
 from diffusion_lab.ranges import Count, checked
 from diffusion_lab.training.callbacks.monitoring import Best, refuse_never_logged
-from diffusion_lab.training.callbacks.steering import between_steps, by_steps
-from diffusion_lab.training.ending import ends_here
+from diffusion_lab.training.trainer_state import between_steps, by_steps, training_ends_here
 
 
 class Checkpoints(Checkpoint):
@@ -144,7 +143,7 @@ class Checkpoints(Checkpoint):
 
     def _save_within_epoch(self, trainer: pl.Trainer) -> None:
         step = trainer.global_step
-        if _due(self.every_n_steps, step) or ends_here(trainer):
+        if _due(self.every_n_steps, step) or training_ends_here(trainer):
             self.save(trainer)
             self._saved_at = step
         if _due(self.keep_every_n_steps, step):

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from diffusion_lab.training.callbacks.checkpoints import Checkpoints
-from diffusion_lab.training.callbacks.steering import between_steps
+from diffusion_lab.training.trainer_state import between_steps
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from diffusion_lab.ranges import NonNegative, checked
 from diffusion_lab.reporting.status_line import StatusLine, clock
-from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.callbacks.timed import Timed
+from diffusion_lab.training.trainer_state import by_steps
 
 
 class Progress(Timed):

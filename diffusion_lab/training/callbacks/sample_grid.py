@@ -13,10 +13,10 @@ from torch import Tensor
 from diffusion_lab.ranges import Count, Natural, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler
 from diffusion_lab.training.callbacks.fixed_samples import fixed_samples
-from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.loggers import log_images
 from diffusion_lab.training.module import DiffusionModule
+from diffusion_lab.training.trainer_state import by_steps
 
 
 class SampleGrid(Callback):

@@ -18,8 +18,8 @@ from diffusion_lab.metrics.catalog import LOGGED
 from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler
 from diffusion_lab.training.callbacks.fixed_samples import every_class, fixed_samples
-from diffusion_lab.training.callbacks.steering import by_steps
 from diffusion_lab.training.module import DiffusionModule
+from diffusion_lab.training.trainer_state import by_steps
 
 QuickScorer = Callable[[Tensor, Tensor | None], Mapping[str, Any]]
 
