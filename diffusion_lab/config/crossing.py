@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def cross(plain: dict[str, Any]) -> list[tuple[str, str]]:
     faults += _faults_of_classifier(plain)
     faults += _faults_of_callbacks(plain.get("callbacks") or {})
     faults += _faults_of_optimizer(plain.get("optimizer"))
+    faults += _faults_of_logger(plain.get("logger"))
     excluded = _fault_of_exclude(plain.get("data") or {})
     if excluded:
         faults.append(("data.exclude", excluded))
@@ -224,6 +226,15 @@ def _faults_of_labels(plain: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _is_class(label: Any, classes: Any) -> bool:
     return type(label) is int and type(classes) is int and 0 <= label < classes
+
+
+def _faults_of_logger(logger: Any) -> list[tuple[str, str]]:
+    """A dashboard whose package is not installed."""
+    target = str((logger if isinstance(logger, dict) else {}).get("_target_"))
+    if not target.endswith(".TensorBoardRun") or find_spec("tensorboard") is not None:
+        return []
+    text = "logger=tensorboard needs the package tensorboard: pip install tensorboard"
+    return [("logger._target_", text)]
 
 
 def _faults_of_optimizer(optimizer: Any) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.objectives import Batch, TrainContext
-from diffusion_lab.training.loggers import GuardedLogger
+from diffusion_lab.training.loggers import BackgroundLogger
 from diffusion_lab.training.module import AnyBatch, DiffusionModule
 
 
@@ -84,8 +84,8 @@ class TakingTurns(Callback):
     """Times the Trainer and a bare loop, turn and turn about.
 
     A turn of the Trainer runs from one pause to the next, so its data, hooks, logging and the ends
-    of epochs all count. Loggers that work in a thread of their own (`GuardedLogger`) are paused in
-    every second turn, so that what they cost is told as well.
+    of epochs all count. Loggers that work in a thread of their own (`BackgroundLogger`) are paused
+    in every second turn, so that what they cost is told as well.
 
     Args:
         steps: Optimizer steps of a turn, at least 1.
@@ -156,7 +156,7 @@ class TakingTurns(Callback):
     @staticmethod
     def _loggers(trainer: pl.Trainer, paused: bool) -> bool:
         """Pause the loggers, or let them go on; gives whether there are any."""
-        found = [logger for logger in trainer.loggers if isinstance(logger, GuardedLogger)]
+        found = [logger for logger in trainer.loggers if isinstance(logger, BackgroundLogger)]
         for logger in found:
             logger.paused = paused
         return bool(found)

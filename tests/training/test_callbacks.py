@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
-from tiny import Pictures, TinyData, TinyNet, tiny_module, tiny_trainer
+from tiny import Dashboard, TinyData, TinyNet, tiny_module, tiny_trainer
 
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
 from diffusion_lab.config.arguments import compose
@@ -32,7 +33,7 @@ from diffusion_lab.training.callbacks import (
     Speed,
 )
 from diffusion_lab.training.ema import EMA
-from diffusion_lab.training.loggers import GuardedLogger, MetricsFile, TensorBoardRun, WandbRun
+from diffusion_lab.training.loggers import MetricsFile, TensorBoardRun, WandbRun
 
 
 def flat(module: torch.nn.Module) -> torch.Tensor:
@@ -189,7 +190,7 @@ def test_divergence_stops_at_once(tmp_path: Path) -> None:
     assert summary["status"] == "failed" and "step 25" in summary["error"]
 
 
-class Failing(GuardedLogger):
+class Failing(Dashboard):
     def open(self, config: dict[str, Any]) -> Any:
         raise RuntimeError("no key")
 
@@ -413,7 +414,7 @@ def test_wandb_offline_in_the_run_folder(tmp_path: Path) -> None:
 def test_raw_weights_are_shown_beside_the_average(tmp_path: Path) -> None:
     ends = []
     for name, raw in (("off", 0), ("on", 4)):
-        sink, module, ema = Pictures(), tiny_module(), EMA(0.9)
+        sink, module, ema = Dashboard(), tiny_module(), EMA(0.9)
         keep = Keep()
         callbacks = [ema, SampleGrid(tmp_path / name, 6, columns=6, raw=raw), keep]
         loggers = [MetricsFile(tmp_path / name), sink]
@@ -431,8 +432,8 @@ def test_raw_weights_are_shown_beside_the_average(tmp_path: Path) -> None:
     wanted = picture(module.sample(4, "all", seed=0), columns=6, scale=2)
     assert (np.asarray(drawn) == np.asarray(wanted)).all()
     shown = dict.fromkeys(("samples", "samples_raw", "samples/averaged_and_raw"), 2)
-    assert {key: len(found) for key, found in sink.pictures.items()} == shown
-    pair = sink.pictures["samples/averaged_and_raw"][-1]
+    assert Counter(entry[2] for entry in sink.seen if entry[0] == "picture") == shown
+    (pair,) = sink.of("picture", "samples/averaged_and_raw")[-1]
     assert pair.width > 2 * drawn.width and pair.height == drawn.height + 14
 
 

@@ -8,39 +8,14 @@ from typing import Any
 import pytest
 import torch
 import wandb_file
-from PIL import Image
-from tiny import CLASSES, TinyData, tiny_module, tiny_trainer
+from tiny import CLASSES, Dashboard, TinyData, tiny_module, tiny_trainer
 
 from diffusion_lab.data.digits import Digits
 from diffusion_lab.metrics import features
 from diffusion_lab.metrics.quick import kept_reader, quick_scorer
 from diffusion_lab.metrics.small_classifier import Recipe
 from diffusion_lab.training.callbacks import FinalSamples
-from diffusion_lab.training.loggers import GuardedLogger, MetricsFile, TensorBoardRun, WandbRun
-
-
-class Tables(GuardedLogger):
-    """Keeps the tables it is given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tables: list[tuple[Any, ...]] = []
-        self.pictures: list[str] = []
-
-    def open(self, config: dict[str, Any]) -> Any:
-        return self
-
-    def values(self, values: dict[str, float], step: int) -> None: ...
-
-    def picture(self, key: str, picture: Image.Image, step: int) -> None:
-        self.pictures.append(key)
-
-    def table(self, *what: Any) -> None:
-        self.tables.append(what)
-
-    def flush(self) -> None: ...
-
-    def close(self, status: str) -> None: ...
+from diffusion_lab.training.loggers import MetricsFile, TensorBoardRun, WandbRun
 
 
 def reading(data: Any) -> Any:
@@ -58,30 +33,30 @@ def fit(folder: Path, callback: FinalSamples, *loggers: Any, **changes: Any) -> 
 
 
 def test_the_table_holds_what_was_asked_and_what_is_read(tmp_path: Path) -> None:
-    tables = Tables()
-    fit(tmp_path, FinalSamples(reading, num_samples=5), tables)
-    ((key, columns, rows, step),) = tables.tables
-    assert (key, columns, step) == (
-        "final_samples", ["image", "asked", "predicted", "confidence"], 19,
-    )  # fmt: skip
+    shown = Dashboard()
+    fit(tmp_path, FinalSamples(reading, num_samples=5), shown)
+    ((columns, rows),) = shown.of("table", "final_samples")
+    assert columns == ["image", "asked", "predicted", "confidence"]
     assert [row[1:3] for row in rows] == [[k % CLASSES, 2] for k in range(5)]
     assert all(row[3] == pytest.approx(0.75) for row in rows)
-    assert rows[0][0].size == (8, 8) and "samples/final" in tables.pictures
+    assert rows[0][0].size == (8, 8) and shown.of("picture", "samples/final")
+    assert {entry[1] for entry in shown.seen if entry[0] in ("picture", "table")} == {19}
 
 
 def test_without_a_classifier_two_columns_are_empty(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tables = Tables()
-    fit(tmp_path, FinalSamples(lambda data: None, num_samples=2), tables)
-    assert [row[1:] for row in tables.tables[0][2]] == [[0, None, None], [1, None, None]]
+    shown = Dashboard()
+    fit(tmp_path, FinalSamples(lambda data: None, num_samples=2), shown)
+    ((_, rows),) = shown.of("table", "final_samples")
+    assert [row[1:] for row in rows] == [[0, None, None], [1, None, None]]
     assert "diffusion_lab.evaluate ckpt=RUN" in capsys.readouterr().out
 
 
 def test_nothing_is_drawn_where_nobody_takes_it(tmp_path: Path) -> None:
     callback = FinalSamples(lambda data: pytest.fail("read without need"))
     fit(tmp_path, callback)
-    fit(tmp_path / "b", callback, Tables(), sampler=None)
+    fit(tmp_path / "b", callback, Dashboard(), sampler=None)
     with pytest.raises(ValueError, match=r"^num_samples=0"):
         FinalSamples(reading, num_samples=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -11,65 +12,22 @@ from typing import Any
 import pytest
 import wandb_file
 from PIL import Image
-from tiny import TinyData, tiny_module, tiny_trainer
+from tiny import Dashboard, TinyData, tiny_module, tiny_trainer
 
+from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.checking import check
 from diffusion_lab.training.callbacks import RunRecord, SampleGrid
 from diffusion_lab.training.loggers import (
-    GuardedLogger,
+    BackgroundLogger,
     MetricsFile,
+    TensorBoardRun,
     WandbRun,
     log_images,
     log_table,
 )
-from diffusion_lab.training.loggers.background_writer import BackgroundWriter
 
 
-class Noting:
-    """A sink that remembers, and waits or fails where it is told to."""
-
-    def __init__(self, wait: threading.Event | None = None, fail: int | None = None) -> None:
-        self.wait, self.fail = wait, fail
-        self.seen: list[tuple[Any, ...]] = []
-
-    def _note(self, *what: Any) -> None:
-        if self.wait is not None:
-            self.wait.wait()
-        if self.fail is not None and len(self.seen) == self.fail:
-            raise ConnectionError("gone")
-        self.seen.append(what)
-
-    def values(self, values: dict[str, float], step: int) -> None:
-        self._note("values", step, values)
-
-    def picture(self, key: str, picture: Image.Image, step: int) -> None:
-        self._note("picture", step, key, picture.size)
-
-    def table(self, key: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
-        self._note("table", step, key, columns, rows)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self, status: str) -> None:
-        self._note("close", status)
-
-
-class Guarded(GuardedLogger):
-    def __init__(self, sink: Noting, patience: float = 30.0) -> None:
-        super().__init__(patience)
-        self.sink = sink
-        self.abandoned = False
-
-    def open(self, config: dict[str, Any]) -> Noting:
-        self.thread = threading.current_thread()
-        self.config = config
-        return self.sink
-
-    def abandon(self) -> None:
-        self.abandoned = True
-
-
-def fit(folder: Path, logger: GuardedLogger, **changes: Any) -> Any:
+def fit(folder: Path, logger: BackgroundLogger, **changes: Any) -> Any:
     module = tiny_module()
     module.describe_run({"optimizer": {"lr": 0.01}, "seed": 3}, {})
     loggers = [MetricsFile(folder), logger]
@@ -79,68 +37,51 @@ def fit(folder: Path, logger: GuardedLogger, **changes: Any) -> Any:
 
 
 def test_everything_arrives_in_order_in_another_thread(tmp_path: Path) -> None:
-    sink = Noting()
-    logger = Guarded(sink)
+    logger = Dashboard()
     fit(tmp_path, logger)
     assert logger.thread is not threading.main_thread()
     assert logger.config == {"optimizer": {"lr": 0.01}, "seed": 3}
-    kinds = [entry[:2] for entry in sink.seen]
+    kinds = [entry[:2] for entry in logger.seen]
     assert kinds[-1] == ("close", "success")
     steps = [step for kind, step in kinds if kind == "values"]
     assert steps == sorted(steps) and set(range(4, 60, 5)) <= set(steps)
     assert [step for kind, step in kinds if kind == "picture"] == [19, 39, 59]
-    rates = [e[2]["train/lr"] for e in sink.seen if e[0] == "values" and "train/lr" in e[2]]
+    rates = [e[2]["train/lr"] for e in logger.seen if e[0] == "values" and "train/lr" in e[2]]
     assert len(rates) == 12 and not logger.abandoned
 
 
 def test_a_logger_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
     event = threading.Event()
-    sink = Noting(wait=event)
-    logger = Guarded(sink, patience=0.05)
+    logger = Dashboard(patience=0.05, wait=event)
     with pytest.warns(UserWarning, match="did not take everything within patience=0.05 s") as all_:
         trainer = fit(tmp_path, logger, max_epochs=1)
     assert trainer.global_step == 20 and logger.abandoned
-    assert not sink.seen and not event.is_set()  # all of the training ran while it was stuck
+    assert not logger.seen and not event.is_set()  # all of the training ran while it was stuck
     assert sum("patience" in str(w.message) for w in all_) == 1
     assert (tmp_path / "metrics.csv").read_text().count("\n") == 5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        logger.log_metrics({"another fit": 1.0}, 1)  # is left out: the thread has the logger
+        logger.finalize("success")
         event.set()
         for thread in threading.enumerate():
-            if thread.name == "Guarded writer":
+            if thread.name == "Dashboard writer":
                 thread.join(30)
-    assert sink.seen[-1] == ("close", "success")  # late, but whole
-
-
-def test_a_full_queue_drops_and_says_so_once() -> None:
-    event = threading.Event()
-    sink = Noting(wait=event)
-    writer = BackgroundWriter("Slow", lambda: sink, capacity=3)
-    writer.post(lambda s: s.values({}, 0))
-    while writer._waiting.qsize():  # until the thread has taken the first, where it is stuck
-        pass
-    with pytest.warns(UserWarning, match="Slow does not keep up") as caught:
-        for step in range(1, 7):
-            writer.post(lambda s, step=step: s.values({}, step))
-    assert len(caught) == 1
-    event.set()
-    assert writer.close("success", 30.0)
-    assert [entry[1] for entry in sink.seen] == [0, 1, 2, 3, "success"]
+    assert logger.seen[-1] == ("close", "success")  # late, but whole
+    assert ("values", 1, {"another fit": 1.0}) not in logger.seen
 
 
 def test_a_logger_that_fails_later_is_closed_and_said_once(tmp_path: Path) -> None:
-    sink = Noting(fail=2)
-    logger = Guarded(sink)
-    with pytest.warns(UserWarning, match=r"Guarded failed .*ConnectionError: gone") as caught:
+    logger = Dashboard(fail=2)
+    with pytest.warns(UserWarning, match=r"Dashboard failed .*ConnectionError: gone") as caught:
         trainer = fit(tmp_path, logger, max_epochs=2)
-    assert sum("Guarded" in str(w.message) for w in caught) == 1
-    assert trainer.global_step == 40 and len(sink.seen) == 2
+    assert sum("Dashboard" in str(w.message) for w in caught) == 1
+    assert trainer.global_step == 40 and len(logger.seen) == 2
 
 
 def test_a_picture_may_be_closed_and_a_table_changed_afterwards() -> None:
     event = threading.Event()
-    sink = Noting(wait=event)
-    logger = Guarded(sink)
+    logger = Dashboard(wait=event)
     picture, rows = Image.new("L", (3, 2)), [["a", None]]
     log_images([logger], "p", picture, 4)
     log_table([logger], "t", ["x", "y"], rows, 5)
@@ -148,28 +89,33 @@ def test_a_picture_may_be_closed_and_a_table_changed_afterwards() -> None:
     rows[0][0] = "b"
     event.set()
     logger.finalize("success")
-    assert sink.seen[:2] == [
-        ("picture", 4, "p", (3, 2)),
-        ("table", 5, "t", ["x", "y"], [["a", None]]),
-    ]
+    assert logger.seen[0][:3] == ("picture", 4, "p") and logger.seen[0][3].getpixel((2, 1)) == 0
+    assert logger.seen[1] == ("table", 5, "t", ["x", "y"], [["a", None]])
 
 
 def test_each_fit_has_its_own_run() -> None:
-    first, second = Noting(), Noting()
-    logger = Guarded(first)
+    logger = Dashboard()
     logger.log_metrics({"x": 1.0}, 1)
     logger.finalize("success")
     logger.finalize("success")
-    logger.sink = second
     logger.log_metrics({"x": 2.0}, 2)
     logger.finalize("failed")
-    assert first.seen == [("values", 1, {"x": 1.0}), ("close", "success")]
-    assert second.seen == [("values", 2, {"x": 2.0}), ("close", "failed")]
+    assert logger.seen == [
+        *(("values", 1, {"x": 1.0}), ("close", "success")),
+        *(("values", 2, {"x": 2.0}), ("close", "failed")),
+    ]
 
 
-def test_negative_patience_is_refused() -> None:
+@pytest.mark.parametrize("kind", [TensorBoardRun, WandbRun])
+def test_negative_patience_is_refused(tmp_path: Path, kind: Any) -> None:
     with pytest.raises(ValueError, match=r"^patience=-1"):
-        Guarded(Noting(), patience=-1)
+        kind(tmp_path, patience=-1)
+
+
+def test_tensorboard_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    (fault,) = check(compose("train", ["logger=tensorboard"]), build=False)
+    assert fault.startswith("logger=tensorboard needs the package tensorboard")
 
 
 def test_wandb_offline_holds_history_pictures_config_and_checkpoint(tmp_path: Path) -> None:
@@ -205,6 +151,17 @@ def test_wandb_offline_holds_history_pictures_config_and_checkpoint(tmp_path: Pa
     assert entry.path == "last.ckpt" and "last" in artifact.aliases
     stored = Path(entry.local_path)
     assert stored.is_relative_to(run) and stored.samefile(run / "checkpoints" / "last.ckpt")
+
+
+def test_a_resumed_run_continues_its_run_at_wandb(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    ids: list[str] = []
+    for folder in ("run", "run", "other"):
+        logger = WandbRun(tmp_path / folder)
+        logger.post(lambda logger=logger: ids.append(logger.experiment.id))
+        logger.finalize("success")
+    assert ids[0] == ids[1] != ids[2]
+    assert wandb_file.read(tmp_path / "other").run.run_id == ids[2]
 
 
 def test_wandb_without_a_server_goes_on_offline(

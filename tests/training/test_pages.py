@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import CLASSES, SHAPE, Pictures, TinyData, TinyNet, tiny_module, tiny_trainer
+from tiny import CLASSES, SHAPE, Dashboard, TinyData, TinyNet, tiny_module, tiny_trainer
 
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
 from diffusion_lab.denoisers.cnn import CNN
@@ -195,7 +195,7 @@ def test_steps_are_numbered_by_what_is_left(tmp_path: Path) -> None:
 
 
 def test_the_denoising_is_a_film_and_a_strip(tmp_path: Path) -> None:
-    shown = Pictures()
+    shown = Dashboard()
     pages = {"denoising": DenoisingPage(num_samples=6, moments=3, strip=2, scale=1, seed=4)}
     module = tiny_module(sampler=DDIM(5, Trailing()))
     fit(tmp_path, pages, module=module, logger=[shown])
@@ -207,9 +207,8 @@ def test_the_denoising_is_a_film_and_a_strip(tmp_path: Path) -> None:
     for name, (x, x0) in zip(frames, moments, strict=True):
         wanted = image_grid(torch.cat((x, x0)), columns=6, scale=1)
         assert (np.asarray(Image.open(tmp_path / name)) == np.asarray(wanted)).all()
-    assert [picture.size for picture in shown.pictures["pages/denoising"]] == [
-        Image.open(tmp_path / "samples" / "denoising" / "strip.png").size
-    ]
+    ((picture,),) = shown.of("picture", "pages/denoising")
+    assert picture.size == Image.open(tmp_path / "samples" / "denoising" / "strip.png").size
 
 
 def test_what_shows_nothing_of_a_model_is_left_out(tmp_path: Path) -> None:

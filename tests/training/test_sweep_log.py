@@ -19,6 +19,7 @@ ROWS = [
     {"job": "d", "optimizer.lr": "1e-3", "sampler": "euler", "val/loss": 0.2, "seconds": "12"},
 ]
 PARAMETERS = ["optimizer.lr", "sampler"]
+LOGGER = {"project": "p", "group": None, "tags": ["x"], "offline": True, "patience": 30.0}
 
 
 def test_a_sweep_is_a_run_of_its_group(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_a_sweep_is_a_run_of_its_group(tmp_path: Path) -> None:
     folder = tmp_path / "lr-sweep"
     folder.mkdir()
     (folder / "report.html").write_text("<p>all jobs</p>")
-    log_sweep(folder, ROWS, PARAMETERS, "val/loss", tags=["x"])
+    log_sweep(folder, ROWS, PARAMETERS, "val/loss", "min", LOGGER)
     found = wandb_file.read(folder)
     assert (found.run.run_group, found.run.job_type) == ("lr-sweep", "sweep")
     assert found.config["sweep"] == {
@@ -44,7 +45,7 @@ def test_a_sweep_is_a_run_of_its_group(tmp_path: Path) -> None:
 
 def test_nothing_to_rank_is_a_table_alone(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
-    log_sweep(tmp_path, ROWS[2:3], PARAMETERS, "val/loss", group="g")
+    log_sweep(tmp_path, ROWS[2:3], PARAMETERS, "val/loss", "min", LOGGER | {"group": "g"})
     found = wandb_file.read(tmp_path)
     assert found.run.run_group == "g" and len(found.media("table/*.json")) == 1
     assert not found.media("images/*.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from diffusion_lab.sampling.spacing import Trailing
 from diffusion_lab.training.callbacks import Checkpoints, NonFiniteGuard
 from diffusion_lab.training.checkpoint_io import VerifiedCheckpoints
 from diffusion_lab.training.ema import EMA
-from diffusion_lab.training.loggers import GuardedLogger, MetricsFile
+from diffusion_lab.training.loggers import BackgroundLogger, MetricsFile
 from diffusion_lab.training.module import DiffusionModule
 from diffusion_lab.training.schedulers import Linear
 
@@ -108,21 +109,48 @@ def tiny_trainer(run_dir: Path, *callbacks: pl.Callback, **changes: Any) -> pl.T
     return pl.Trainer(**arguments)
 
 
-class Pictures(GuardedLogger):
-    """Keeps the pictures it is given, by series."""
+class Dashboard(BackgroundLogger):
+    """Remembers what it is given, and waits or fails where it is told to."""
 
-    def __init__(self) -> None:
+    name, version = "dashboard", ""
+
+    def __init__(
+        self,
+        patience: float = 30.0,
+        wait: threading.Event | None = None,
+        fail: int | None = None,
+    ) -> None:
         super().__init__()
-        self.pictures: dict[str, list[Image.Image]] = {}
+        self.patience, self.wait, self.fail = patience, wait, fail
+        self.seen: list[tuple[Any, ...]] = []
+        self.abandoned = False
+
+    def of(self, kind: str, key: str) -> list[tuple[Any, ...]]:
+        """What was given of a picture's or a table's series."""
+        return [entry[3:] for entry in self.seen if entry[0] == kind and entry[2] == key]
+
+    def _note(self, *what: Any) -> None:
+        if self.wait is not None:
+            self.wait.wait()
+        if self.fail is not None and len(self.seen) == self.fail:
+            raise ConnectionError("gone")
+        self.seen.append(what)
 
     def open(self, config: dict[str, Any]) -> Any:
+        self.thread, self.config = threading.current_thread(), config
         return self
 
-    def values(self, values: dict[str, float], step: int) -> None: ...
+    def write_values(self, values: dict[str, float], step: int) -> None:
+        self._note("values", step, values)
 
-    def picture(self, key: str, picture: Image.Image, step: int) -> None:
-        self.pictures.setdefault(key, []).append(picture)
+    def write_picture(self, key: str, picture: Image.Image, step: int) -> None:
+        self._note("picture", step, key, picture)
 
-    def flush(self) -> None: ...
+    def write_table(self, key: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
+        self._note("table", step, key, columns, rows)
 
-    def close(self, status: str) -> None: ...
+    def close(self, status: str) -> None:
+        self._note("close", status)
+
+    def abandon(self) -> None:
+        self.abandoned = True

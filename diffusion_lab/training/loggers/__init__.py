@@ -1,13 +1,12 @@
 """Where curves, grids and tables go.
 
-`MetricsFile` writes metrics.csv and is always there. The others are optional and guarded: they
-work in a thread of their own, so that training never waits for them, and one that fails says so
+`MetricsFile` writes metrics.csv and is always there. The others are optional and work in a thread
+of their own (`BackgroundLogger`), so that training never waits for them; one that fails says so
 once and is silent from then on.
 """
 
-from diffusion_lab.training.loggers.guarded import (
-    GuardedLogger,
-    Sink,
+from diffusion_lab.training.loggers.background import (
+    BackgroundLogger,
     log_images,
     log_table,
     takes_tables,
@@ -17,9 +16,8 @@ from diffusion_lab.training.loggers.wandb_run import WandbRun
 from diffusion_lab.training.metrics_file import MetricsFile
 
 __all__ = [
-    "GuardedLogger",
+    "BackgroundLogger",
     "MetricsFile",
-    "Sink",
     "TensorBoardRun",
     "WandbRun",
     "log_images",

@@ -15,42 +15,20 @@ LARGEST_REPORT = 8_000_000
 
 
 def log_jobs(folder: Path, jobs: Sequence[Job], goal: Goal, logger: Mapping[str, Any]) -> None:
-    """`log_sweep` of the finished jobs, where the jobs went to Weights & Biases.
-
-    Args:
-        folder: The sweep's folder.
-        jobs: Its jobs.
-        goal: What they are compared by.
-        logger: The plain node `logger` of their configuration.
-    """
-    if not str(logger.get("_target_")).endswith(f".{WandbRun.__name__}"):
-        return
-    log_sweep(
-        folder,
-        [{**job.varied, **job.metrics} for job in jobs if job.status == FINISHED],
-        parameters_of(jobs),
-        goal.metric,
-        mode="max" if goal.mode == "max" else "min",
-        project=logger["project"],
-        group=logger["group"],
-        tags=list(logger["tags"] or ()),
-        offline=logger["offline"],
-        patience=logger["patience"],
-    )
+    """`log_sweep` of the finished jobs, where `logger`, their plain node, sent them there."""
+    if str(logger.get("_target_")).endswith(f".{WandbRun.__name__}"):
+        rows = [{**job.varied, **job.metrics} for job in jobs if job.status == FINISHED]
+        mode: Literal["min", "max"] = "max" if goal.mode == "max" else "min"
+        log_sweep(folder, rows, parameters_of(jobs), goal.metric, mode, logger)
 
 
 def log_sweep(
-    folder: str | Path,
+    folder: Path,
     rows: Sequence[Mapping[str, Any]],
     parameters: Sequence[str],
     metric: str,
-    *,
-    mode: Literal["min", "max"] = "min",
-    project: str = "diffusion_lab",
-    group: str | None = None,
-    tags: Sequence[str] = (),
-    offline: bool = True,
-    patience: float = 30.0,
+    mode: Literal["min", "max"],
+    logger: Mapping[str, Any],
 ) -> None:
     """Write a run with job type "sweep" into a sweep's group at Weights & Biases.
 
@@ -64,22 +42,17 @@ def log_sweep(
         parameters: Names of what varied; they come first in the table and in the picture.
         metric: What the rows are ranked by.
         mode: "min" where the smallest value is the best, "max" where the largest is.
-        project: As the jobs' loggers have it.
-        group: As the jobs' loggers have it; None: the folder's name.
-        tags: As the jobs' loggers have them.
-        offline: As the jobs' loggers have it.
-        patience: Seconds to wait for W&B at most.
+        logger: Arguments of the jobs' `WandbRun`; without a group it is the folder's name.
     """
-    folder = Path(folder)
     run = WandbRun(
         folder,
-        project=project,
+        project=logger["project"],
         name=f"{folder.name}-sweep",
-        group=group or folder.name,
+        group=logger["group"] or folder.name,
         job_type="sweep",
-        tags=[*tags],
-        offline=offline,
-        patience=patience,
+        tags=logger["tags"],
+        offline=logger["offline"],
+        patience=logger["patience"],
     )
     best = ranking(rows, metric, mode)
     run.log_hyperparams({"sweep": {"parameters": [*parameters], "metric": metric, "mode": mode}})

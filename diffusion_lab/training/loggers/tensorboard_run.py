@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL.Image import Image
 
 from diffusion_lab.ranges import NonNegative, checked
-from diffusion_lab.training.loggers.guarded import GuardedLogger
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from diffusion_lab.training.loggers.background import BackgroundLogger, Cell, facts_of_run
 
 
-class TensorBoardRun(GuardedLogger):
+class TensorBoardRun(BackgroundLogger, TensorBoardLogger):
     """TensorBoard: `tensorboard --logdir RUN_DIR/tensorboard` shows it live.
 
     Scalars and pictures as Weights & Biases has them; the configuration and tables as text, a
@@ -23,83 +21,61 @@ class TensorBoardRun(GuardedLogger):
     Args:
         run_dir: The run's folder; the files go to its folder `tensorboard`.
         patience: Seconds that the end of a run waits for it at most.
-
-    Raises:
-        ArgumentError: patience below 0.
     """
 
     @checked
     def __init__(self, run_dir: str | Path, patience: NonNegative = 30.0) -> None:
-        super().__init__(patience)
+        super().__init__(run_dir, name="tensorboard", version="")
         self.run_dir = Path(run_dir)
+        self.patience = patience
 
-    def open(self, config: dict[str, Any]) -> TensorBoardSink:
-        """Open the event file."""
+    def open(self, config: dict[str, Any]) -> Any:
+        """Open the event file; configuration and facts are texts of the whole run."""
         from torch.utils.tensorboard import SummaryWriter
 
-        from diffusion_lab.training.loggers.facts import facts_of_run
+        writer = SummaryWriter(self.log_dir)
+        for key, tree in (("config", config), ("run", facts_of_run(self.run_dir))):
+            writer.add_text(key, "\n".join(f"    {line}" for line in _lines(tree)), 0)
+        return writer
 
-        sink = TensorBoardSink(SummaryWriter(str(self.run_dir / "tensorboard")))
-        sink.text("config", _lines(config))
-        sink.text("run", _lines(facts_of_run(self.run_dir)))
-        return sink
-
-
-class TensorBoardSink:
-    """One event file.
-
-    Args:
-        writer: Writes it.
-    """
-
-    @checked
-    def __init__(self, writer: SummaryWriter) -> None:
-        self.writer = writer
-
-    def values(self, values: dict[str, float], step: int) -> None:
-        """A scalar each."""
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-
-    def picture(self, key: str, picture: Image, step: int) -> None:
+    def write_picture(self, key: str, picture: Image, step: int) -> None:
         """An image."""
         import numpy as np
 
         pixels = np.asarray(picture.convert("RGB"))
-        self.writer.add_image(key, pixels, step, dataformats="HWC")
+        self.experiment.add_image(key, pixels, step, dataformats="HWC")
 
-    def table(self, key: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
+    def write_table(self, key: str, columns: list[str], rows: list[list[Cell]], step: int) -> None:
         """A Markdown table."""
         lines = [columns, ["---"] * len(columns)]
-        for number, row in enumerate(rows):
-            lines.append([str(number) if isinstance(cell, Image) else _cell(cell) for cell in row])
-        self.writer.add_text(key, "\n".join(f"| {' | '.join(line)} |" for line in lines), step)
-
-    def text(self, key: str, lines: str) -> None:
-        """A text of the whole run, as it is."""
-        self.writer.add_text(key, "\n".join(f"    {line}" for line in lines.splitlines()), 0)
+        lines += [[_text(cell, number) for cell in row] for number, row in enumerate(rows)]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        self.experiment.add_text(key, text, step)
 
     def flush(self) -> None:
         """Write what is buffered."""
-        self.writer.flush()
+        self.experiment.flush()
 
     def close(self, status: str) -> None:
         """Close the file."""
-        self.writer.close()
+        self.experiment.close()
 
 
-def _cell(value: Any) -> str:
-    if value is None:
+def _text(cell: Cell, number: int) -> str:
+    """A cell of row `number`."""
+    if cell is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(cell, Image):
+        return str(number)
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
-def _lines(tree: dict[str, Any], prefix: str = "") -> str:
+def _lines(tree: dict[str, Any], prefix: str = "") -> list[str]:
     """`a.b: value`, a line a leaf."""
     lines = []
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            lines.append(_lines(value, f"{prefix}{key}."))
+            lines += _lines(value, f"{prefix}{key}.")
         else:
             lines.append(f"{prefix}{key}: {value}")
-    return "\n".join(lines)
+    return lines

@@ -9,14 +9,16 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lightning.pytorch.loggers import WandbLogger
 from PIL.Image import Image
 
+from diffusion_lab.files import read_record
 from diffusion_lab.ranges import NonNegative, checked
-from diffusion_lab.training.loggers.facts import facts_of_run, outcome
-from diffusion_lab.training.loggers.guarded import GuardedLogger
+from diffusion_lab.training.loggers.background import BackgroundLogger, Cell, facts_of_run
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -30,11 +32,15 @@ LEVELS = "val/loss_by_level/"
 LINES = 12
 """Validations in the chart of the loss over the noise level, at most."""
 
+OUTCOME = ("status", "step", "seconds", "images_per_second")
+"""What a run's summary.json says of its end."""
 
-class WandbRun(GuardedLogger):
+
+class WandbRun(BackgroundLogger, WandbLogger):  # type: ignore[misc]
     """Weights & Biases; offline unless told otherwise, so it needs no account and never asks.
 
-    Where the server cannot be reached, the run goes on offline, which is said once.
+    Where the server cannot be reached, the run goes on offline, which is said once. A resumed run
+    continues the run at Weights & Biases that its folder began.
 
     Args:
         run_dir: The run's folder; the files go to its folder `wandb`.
@@ -49,9 +55,6 @@ class WandbRun(GuardedLogger):
             best, or false for none.
         patience: Seconds that the end of a run waits for it at most; a server may take half of them
             to answer.
-
-    Raises:
-        ArgumentError: another checkpoint, or patience below 0.
     """
 
     @checked
@@ -67,31 +70,33 @@ class WandbRun(GuardedLogger):
         log_checkpoints: Literal["last", "best", False] = False,
         patience: NonNegative = 30.0,
     ) -> None:
-        super().__init__(patience)
+        super().__init__(name=name, save_dir=run_dir, project=project)
         self.run_dir = Path(run_dir)
-        self.project, self.group, self.job_type = project, group, job_type
         self.run_name = name or self.run_dir.name
-        self.tags = list(tags or ())
+        self.group, self.job_type, self.tags = group, job_type, list(tags or ())
         self.offline = offline
         self.log_checkpoints = log_checkpoints
+        self.patience = patience
         self.answer_within = patience / 2
         self._abandoned = False
+        self._levels: list[tuple[int, dict[str, float]]] = []
 
-    def open(self, config: dict[str, Any]) -> WandbSink:
-        """Start a run; silent, and never a prompt."""
+    def open(self, config: dict[str, Any]) -> Run:
+        """Start a run, or continue that of the folder; silent, and never a prompt."""
         os.environ.setdefault("WANDB_SILENT", "true")
         # its reports of its own errors hold up the end of the process where no server answers
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
+        self._levels = []
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        known = config | facts_of_run(self.run_dir)
+        config |= facts_of_run(self.run_dir)
         if self.offline:
-            return self._sink(self._start("offline", known))
+            return self._start("offline", config)
         try:
             if not wandb.login(prompt=False, verify=False):
                 raise ValueError("no API key; `wandb login` keeps one")
-            return self._sink(self._start("online", known))
+            return self._start("online", config)
         except Exception as error:
             if self._abandoned:
                 raise
@@ -103,22 +108,13 @@ class WandbRun(GuardedLogger):
                 stacklevel=1,
             )
             _leave_service()
-            return self._sink(self._start("offline", known))
-
-    def log_page(self, key: str, path: Path) -> None:
-        """Log a file of HTML, shown as it is."""
-        self._post(lambda sink: sink.page(key, path))
-
-    def abandon(self) -> None:
-        """Let W&B's own process end alone."""
-        self._abandoned = True
-        _leave_service()
+            return self._start("offline", config)
 
     def _start(self, mode: Literal["online", "offline"], config: dict[str, Any]) -> Run:
         import wandb
 
         run = wandb.init(
-            project=self.project,
+            project=self.name,
             name=self.run_name,
             group=self.group,
             job_type=self.job_type,
@@ -126,6 +122,8 @@ class WandbRun(GuardedLogger):
             config=config,
             dir=str(self.run_dir),
             mode=mode,
+            id=_run_id(self.run_dir),
+            resume="allow",
             reinit="create_new",
             settings=wandb.Settings(console="off", silent=True, init_timeout=self.answer_within),
         )
@@ -133,66 +131,57 @@ class WandbRun(GuardedLogger):
         run.define_metric("*", step_metric=STEP, step_sync=True)
         return run
 
-    def _sink(self, run: Run) -> WandbSink:
-        which = self.log_checkpoints
-        path = self.run_dir / "checkpoints" / f"{which}.ckpt" if which else None
-        return WandbSink(run, self.run_dir, path)
-
-
-class WandbSink:
-    """One run of Weights & Biases.
-
-    Args:
-        run: The run.
-        run_dir: The run's folder.
-        checkpoint: Becomes an artifact when the run is closed, if it is there; None for none.
-    """
-
-    @checked
-    def __init__(self, run: Run, run_dir: Path, checkpoint: Path | None = None) -> None:
-        self.run = run
-        self.run_dir = run_dir
-        self.checkpoint = checkpoint
-        self.levels: list[tuple[int, dict[str, float]]] = []
-
-    def values(self, values: dict[str, float], step: int) -> None:
-        """Curves."""
+    def write_values(self, values: dict[str, float], step: int) -> None:
+        """Curves; losses by noise level are kept for the chart at the end too."""
         levels = {k.removeprefix(LEVELS): v for k, v in values.items() if k.startswith(LEVELS)}
         if levels:
-            self.levels.append((step, levels))
-        self.run.log({**values, STEP: step})
+            self._levels.append((step, levels))
+        super().write_values(values, step)
 
-    def picture(self, key: str, picture: Image, step: int) -> None:
+    def write_picture(self, key: str, picture: Image, step: int) -> None:
         """A picture on the x-axis of the curves."""
         import wandb
 
-        self.run.log({key: wandb.Image(picture), STEP: step})
+        self.experiment.log({key: wandb.Image(picture), STEP: step})
 
-    def table(self, key: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
+    def write_table(self, key: str, columns: list[str], rows: list[list[Cell]], step: int) -> None:
         """A table, pictures in it."""
         import wandb
 
         cells = [[wandb.Image(c) if isinstance(c, Image) else c for c in row] for row in rows]
         with self._own_folder():
-            self.run.log({key: wandb.Table(columns=[*columns], data=cells), STEP: step})
+            self.experiment.log({key: wandb.Table(columns=[*columns], data=cells), STEP: step})
 
-    def page(self, key: str, path: Path) -> None:
-        """A file of HTML, shown as it is."""
+    def log_page(self, key: str, path: Path) -> None:
+        """Log a file of HTML, shown as it is."""
+        self.post(partial(self._write_page, key, path))
+
+    def _write_page(self, key: str, path: Path) -> None:
         import wandb
 
-        self.run.log({key: wandb.Html(path.read_text(encoding="utf-8"), inject=False)})
-
-    def flush(self) -> None:
-        """Nothing: W&B writes as it goes."""
+        html = wandb.Html(path.read_text(encoding="utf-8"), inject=False)
+        self.experiment.log({key: html})
 
     def close(self, status: str) -> None:
         """Finish the run; how it ended becomes part of its summary."""
-        self.run.summary.update(outcome(self.run_dir))
-        if self.levels:
+        record = read_record(self.run_dir / "summary.json")
+        outcome = {key: record.get(key) for key in OUTCOME if record.get(key) is not None}
+        self.experiment.summary.update(outcome)
+        if self._levels:
             self._chart_levels()
-        if self.checkpoint is not None and self.checkpoint.is_file():
-            self._log_file(self.checkpoint)
-        self.run.finish(exit_code=1 if status == "failed" else 0)
+        path = self.run_dir / "checkpoints" / f"{self.log_checkpoints}.ckpt"
+        if self.log_checkpoints and path.is_file():
+            self._log_file(path)
+        self.experiment.finish(exit_code=1 if status == "failed" else 0)
+
+    def abandon(self) -> None:
+        """Let W&B's own process end alone."""
+        self._abandoned = True
+        _leave_service()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As it is: a run is opened in the process that logs, never before it is copied there."""
+        return self.__dict__.copy()
 
     def _chart_levels(self) -> None:
         """The loss over the noise level, a line a validation (those of `spread`)."""
@@ -200,7 +189,7 @@ class WandbSink:
 
         from diffusion_lab.spread import spread
 
-        chosen = [self.levels[k] for k in spread(len(self.levels), LINES)]
+        chosen = [self._levels[k] for k in spread(len(self._levels), LINES)]
         chart = wandb.plot.line_series(
             xs=[[_middle(name) for name in levels] for _, levels in chosen],
             ys=[list(levels.values()) for _, levels in chosen],
@@ -209,7 +198,7 @@ class WandbSink:
             xname="noise level, %",
         )
         with self._own_folder():
-            self.run.log({"loss_by_level": chart})
+            self.experiment.log({"loss_by_level": chart})
 
     def _log_file(self, path: Path) -> None:
         """A file as an artifact, from a copy of its own beside W&B's files.
@@ -218,15 +207,15 @@ class WandbSink:
         """
         import wandb
 
-        own = Path(self.run.settings.sync_dir) / "checkpoints" / path.name
+        own = Path(self.experiment.settings.sync_dir) / "checkpoints" / path.name
         own.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(path, own)
         except OSError:
             shutil.copy2(path, own)
-        artifact = wandb.Artifact(f"checkpoint-{self.run.id}", type="model")
+        artifact = wandb.Artifact(f"checkpoint-{self.experiment.id}", type="model")
         artifact.add_file(str(own), name=path.name, policy="immutable", skip_cache=True)
-        self.run.log_artifact(artifact, aliases=[path.stem])
+        self.experiment.log_artifact(artifact, aliases=[path.stem])
 
     @contextmanager
     def _own_folder(self) -> Iterator[None]:
@@ -237,11 +226,17 @@ class WandbSink:
         if "WANDB_DATA_DIR" in os.environ:
             yield
             return
-        os.environ["WANDB_DATA_DIR"] = str(Path(self.run.settings.sync_dir) / "data")
+        os.environ["WANDB_DATA_DIR"] = str(Path(self.experiment.settings.sync_dir) / "data")
         try:
             yield
         finally:
             del os.environ["WANDB_DATA_DIR"]
+
+
+def _run_id(run_dir: Path) -> str | None:
+    """The id of the run that a folder began: W&B's folders are [offline-]run-<time>-<id>."""
+    folders = [path.name.removeprefix("offline-") for path in (run_dir / "wandb").glob("*run-*-*")]
+    return max(folders).rpartition("-")[2] if folders else None
 
 
 def _middle(span: str) -> float:
