@@ -1,6 +1,6 @@
-"""Every command of the README is typed: here, with a small network and few samples, or elsewhere.
+"""Every command of the READMEs is typed: here, with a small network and few samples, or elsewhere.
 
-A command that is new to the README is typed by this test without another line.
+A command that is new to a README is typed by this test without another line.
 """
 
 import json
@@ -8,25 +8,16 @@ import re
 import shlex
 import shutil
 import sys
-from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import LINES, ROOT, typed
 from PIL import Image
 from test_conf import cifar_files, idx_files
 
 from diffusion_lab.metrics import features
 from diffusion_lab.metrics.small_classifier import Recipe
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-LINES = [
-    re.sub(r"\s+#.*", "", line).strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, re.S)
-    for line in block.splitlines()
-    if "diffusion_lab." in line or "diffusion-lab-" in line
-]
 ELSEWHERE = {
     'eval "$(diffusion-lab-train -sc install=bash)"': "tests/cli/test_readme_commands.py::"
     "test_completion_prints_a_script",
@@ -73,25 +64,17 @@ def elsewhere(line):
 HERE = [line for line in LINES if not elsewhere(line)]
 
 
-def typed(line, monkeypatch, more=()):
-    """Type a line of the README in this process; its exit status."""
-    name, words = re.search(r"-m diffusion_lab\.(\w+)(.*)", line).groups()
-    words = shlex.split(words)
+def typed_short(line, more=()):
+    """Type a line of a README in this process, made short; (exit status, what is told)."""
+    name, text = re.search(r"-m diffusion_lab\.(\w+)(.*)", line).groups()
+    words = shlex.split(text)
     more = [*SHORT[name], *more]
     if name == "train":
         budget = [] if any(word.startswith("budget=") for word in words) else ["budget=smoke"]
-        own = any(
-            name in " ".join(words)
-            for name in ("image_folder", "spirals", "quickstart", "resume=RUN")
-        )
+        own = any(part in text for part in ("image_folder", "spirals", "quickstart", "resume=RUN"))
         more = [*budget, *more, *([] if own else ["data.download=false"])]
         more += ["hydra.sweeper.n_trials=2"] if "sweep=optuna" in words else []
-    monkeypatch.setattr(sys, "argv", [name, *words, *more])
-    try:
-        import_module(f"diffusion_lab.{name}").main()
-    except SystemExit as left:
-        return left.code or 0
-    return 0
+    return typed(name, *words, *more)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +91,7 @@ def trained(tmp_path_factory):
         line = f"python -m diffusion_lab.train {shlex.join(words)}"
         short = [word for word in SHORT["train"] if word != "trainer.max_steps=1"]
         patch.setitem(SHORT, "train", short)
-        assert typed(line, patch) == 0
+        assert typed_short(line)[0] == 0
     return folder
 
 
@@ -131,21 +114,22 @@ def place(trained, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("line", HERE)
-def test_a_command_of_the_readme(line, place, monkeypatch, capsys):
+def test_a_command_of_the_readme(line, place, monkeypatch):
     if "fashion_mnist" in line:
         idx_files(place / "data", monkeypatch)
     if "experiment=cifar10" in line:
         cifar_files(place / "data", monkeypatch)
     if "resume=auto" in line:
         unfinished = place / "outputs" / "cfg_guidance" / "stopped"
-        assert typed(f"python -m diffusion_lab.train run_dir={unfinished}", monkeypatch) == 0
+        assert typed_short(f"-m diffusion_lab.train run_dir={unfinished}")[0] == 0
         summary = unfinished / "summary.json"
         summary.write_text(summary.read_text().replace('"finished"', '"interrupted"'))
     small = ["budget=smoke", "data.download=false", "denoiser.base_channels=8"]
     training = json.dumps([*small, *SHORT["train"]])
     more = [f"study.training={training}"] if "study=schedule" in line else []
     more += NETWORK if "init_from=RUN" in line else []
-    assert typed(line, monkeypatch, more) == 0, capsys.readouterr().err
+    status, told = typed_short(line, more)
+    assert status == 0, told
 
 
 def test_what_is_typed_elsewhere_is():

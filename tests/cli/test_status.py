@@ -5,16 +5,14 @@ import pickle
 import subprocess
 import sys
 import zipfile
-from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
+from commands import READMES, typed
 from test_ranges import TINY
 
 from diffusion_lab.config.arguments import compose
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = ["train", "sample", "evaluate", "likelihood", "report", "bench"]
 
 
@@ -64,21 +62,9 @@ TAKES_ONE = {
 """Command -> how a checkpoint is named in it."""
 
 
-def typed(command, words, monkeypatch, capsys):
-    """(exit status, what is told on stderr) of a command typed in this process."""
-    name, *more = command.split()
-    monkeypatch.setattr(sys, "argv", [name, *more, *words])
-    try:
-        import_module(f"diffusion_lab.{name}").main()
-        status = 0
-    except SystemExit as left:
-        status = left.code
-    return status, capsys.readouterr().err
-
-
 @pytest.mark.parametrize("kind", NO_CHECKPOINTS)
 @pytest.mark.parametrize("command", TAKES_ONE)
-def test_what_is_no_checkpoint(command, kind, run, tmp_path, monkeypatch, capsys):
+def test_what_is_no_checkpoint(command, kind, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "given"
     NO_CHECKPOINTS[kind](path, run)
@@ -86,32 +72,32 @@ def test_what_is_no_checkpoint(command, kind, run, tmp_path, monkeypatch, capsys
     words = [
         word.replace("{}", str(path)).replace("{run}", str(run)) for word in TAKES_ONE[command]
     ]
-    status, told = typed(command, words, monkeypatch, capsys)
+    status, told = typed(*command.split(), *words)
     assert status == 2, told
     assert told.count("error:") == 1 and "Traceback" not in told and "given" in told
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_mistyped_key(command, monkeypatch, capsys):
-    status, told = typed(command, ["nonsense=1"], monkeypatch, capsys)
+def test_a_mistyped_key(command):
+    status, told = typed(command, "nonsense=1")
     assert status == 2 and told.count("error:") == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_ctrl_c(command, monkeypatch, capsys):
+def test_ctrl_c(command, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("diffusion_lab.config.running._through_hydra", stopped)
-    status, told = typed(command, [], monkeypatch, capsys)
+    status, told = typed(command)
     assert status == 130 and told == "error: stopped by Ctrl-C\n"
 
 
-def test_a_diverged_run_is_1(tmp_path, monkeypatch, capsys):
+def test_a_diverged_run_is_1(tmp_path):
     words = [*TINY, "optimizer.lr=1e30", "trainer.max_epochs=3", f"run_dir={tmp_path / 'run'}"]
     words += ["trainer.limit_train_batches=3", "trainer.gradient_clip_val=null"]
-    status, told = typed("train", words, monkeypatch, capsys)
+    status, told = typed("train", *words)
     assert status == 1 and "diverged" in told and "Traceback" not in told
 
 
@@ -151,6 +137,6 @@ def test_a_sweep_goes_on_without_its_terminal(tmp_path):
 
 
 def test_a_table_of_the_statuses_stands_in_the_readme():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = READMES["conf/README.md"]
     for status in ("0", "1", "2", "130", "143"):
         assert f"\n| {status} |" in readme

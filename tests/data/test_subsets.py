@@ -1,12 +1,10 @@
 """`train_images` and `exclude`: which training samples are left, and how records tell of it."""
 
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
+from commands import LINES, typed
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -175,23 +173,15 @@ TINY = [
 ]  # fmt: skip
 
 
-def train(*words, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "diffusion_lab.train", *TINY, *words],
-        capture_output=True, text=True, cwd=cwd,
-    )  # fmt: skip
-
-
-def test_the_command_of_the_readme(tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_command_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     words = ["data.train_images=200", "data.exclude=[4]"]
-    assert f"python -m diffusion_lab.train {' '.join(words)} " in readme
-    done = train(*words, "run_dir=run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert f"python -m diffusion_lab.train {' '.join(words)}" in LINES
+    status, told = typed("train", *TINY, *words, "run_dir=run")
+    assert status == 0, told
     record = read_record(tmp_path / "run" / "summary.json")["data"]
     assert record["sizes"]["train"] == 200 and record["subset"]["exclude"] == [4]
     stored = read_checkpoint(tmp_path / "run")["diffusion_lab"]["data"]
     assert stored == record and "training subset" in stored["sha256"]
-    refused = train("data.train_images=5000", "run_dir=other", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "use at most 1300" in refused.stderr and "Traceback" not in refused.stderr
+    status, told = typed("train", *TINY, "data.train_images=5000", "run_dir=other")
+    assert status == 2 and "use at most 1300" in told and "Traceback" not in told

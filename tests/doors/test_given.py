@@ -2,11 +2,11 @@
 
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import LINES
 from PIL import Image
 from running import IMAGES, LONG, POINTS, TINY, drawn, trained
 
@@ -148,8 +148,8 @@ def test_the_length_of_a_vector_has_to_be_given():
 
 
 def test_the_commands_of_the_readme(points, images, tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    found = re.findall(r"sample ckpt=RUN ((?:vector|condition_image)=.*) out=", readme)
+    shown = "\n".join(LINES)
+    found = re.findall(r"sample ckpt=RUN ((?:vector|condition_image)=.*) out=", shown)
     assert len(found) == 2
     for run, line in zip((points, images), found, strict=True):
         assert len(drawn(run, tmp_path / "a.npz", *line.split())) == 16

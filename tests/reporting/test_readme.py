@@ -1,21 +1,17 @@
-"""What the README says is true: its Python runs, its tables match conf/, its command is checked."""
+"""What the READMEs say is true: the Python runs, tables match conf/, links lead to something."""
 
 import re
 import subprocess
-from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from commands import READMES, ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+README = READMES["README.md"]
 
 
 def test_the_two_commands_open_it():
-    first, second = blocks("bash")[:2]
+    first, second = blocks("bash", README)[:2]
     assert first.startswith("pip install uv && uv run python -m diffusion_lab.train")
     assert second.strip() == "pip install uv && uv run pytest -n 2"
 
@@ -47,3 +43,23 @@ def test_ci_runs_the_command_of_the_readme():
     (found,) = re.findall(r"^tests=\$\((sed .*)\)$", script, re.M)
     done = subprocess.run(["bash", "-c", found], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "pip install uv && uv run pytest -n 2"
+
+
+def test_the_first_page_is_short():
+    assert len(README.splitlines()) < 250
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_links_and_pictures_are_there(name):
+    """Files are there, headings too, and every README can be reached from the first page."""
+    text = READMES[name]
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        parts = urlsplit(link)
+        if parts.scheme:
+            continue
+        path = (ROOT / name).parent / parts.path if parts.path else ROOT / name
+        assert path.exists(), link
+        if parts.fragment:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M)
+            assert parts.fragment in {heading.lower().replace(" ", "-") for heading in headings}
+    assert name == "README.md" or f"({name})" in README, "a README nobody finds"

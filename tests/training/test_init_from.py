@@ -1,13 +1,11 @@
 """A new training that starts from the weights of another: what fits, what is recorded."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from commands import LINES, typed
 from tiny import TinyData, TinyNet, tiny_module, tiny_trainer
 from torch import nn
 
@@ -20,8 +18,6 @@ from diffusion_lab.errors import CheckpointError, ConfigError
 from diffusion_lab.files import read_record, sha256
 from diffusion_lab.runs import folder
 from diffusion_lab.training.ema import EMA
-
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 class Told(TinyNet):
@@ -164,8 +160,8 @@ def test_the_path_is_settled_before_composing(parent, tmp_path, monkeypatch):
     run.mkdir(parents=True)
     (run / "last.ckpt").write_bytes(parent.read_bytes())
     found = "init_from='outputs/a = b/checkpoints/last.ckpt'"
-    for typed in ("auto", "outputs/a = b", "outputs"):
-        assert found in prepared(f"init_from={typed}")
+    for given in ("auto", "outputs/a = b", "outputs"):
+        assert found in prepared(f"init_from={given}")
     cfg = compose("train", prepared("init_from=auto"))
     assert cfg.init_from == "outputs/a = b/checkpoints/last.ckpt"
     with pytest.raises(ConfigError, match="name the run"):
@@ -184,33 +180,27 @@ def test_a_run_that_began_by_itself_has_no_start_to_be_typed(parent, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def train(*words, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "diffusion_lab.train", *words],
-        capture_output=True, text=True, cwd=cwd,
-    )  # fmt: skip
-
-
-def test_the_command_and_its_resumption_without_the_parent(tmp_path):
+def test_the_command_and_its_resumption_without_the_parent(tmp_path, monkeypatch):
     """The command of the README; what cannot be is refused before a folder is made."""
+    monkeypatch.chdir(tmp_path)
     quick = "callbacks.record.report=false"
-    done = train(*SMALL, quick, "run_dir=parent", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    status, told = typed("train", *SMALL, quick, "run_dir=parent")
+    assert status == 0, told
     for words, text in (
         (["denoiser.base_channels=16"], r"do not fit(.*\n)+.*diffusion\.denoiser\.\S+ is \["),
         (["init_from=nowhere"], "nowhere does not exist"),
         (["resume=parent"], "leave one of them out"),
     ):
-        refused = train(*SMALL, "init_from=parent", "run_dir=other", *words, cwd=tmp_path)
-        assert refused.returncode == 2 and "Traceback" not in refused.stderr
-        assert re.search(text, refused.stderr), refused.stderr
+        status, told = typed("train", *SMALL, "init_from=parent", "run_dir=other", *words)
+        assert status == 2 and "Traceback" not in told
+        assert re.search(text, told), told
         assert not (tmp_path / "other").exists()
 
     file = tmp_path / "parent" / "checkpoints" / "last.ckpt"
-    assert "python -m diffusion_lab.train init_from=RUN optimizer.lr=1e-4 " in README
+    assert "python -m diffusion_lab.train init_from=RUN optimizer.lr=1e-4" in LINES
     words = ["init_from=parent", "optimizer.lr=1e-4", "run_dir=child"]
-    done = train(*SMALL, *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    status, told = typed("train", *SMALL, *words)
+    assert status == 0, told
     record = {"path": "parent/checkpoints/last.ckpt", "sha256": sha256(file), "step": 2}
     child = tmp_path / "child"
     assert read_record(child / "summary.json")["init_from"] == record
@@ -219,8 +209,8 @@ def test_the_command_and_its_resumption_without_the_parent(tmp_path):
     assert "started from the weights of" in page and record["sha256"] in page
 
     (tmp_path / "parent").rename(tmp_path / "gone")
-    done = train("resume=child", "trainer.max_epochs=2", quick, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    status, told = typed("train", "resume=child", "trainer.max_epochs=2", quick)
+    assert status == 0, told
     stored = read_checkpoint(child)["diffusion_lab"]
     assert stored["init_from"] == record == read_record(child / "summary.json")["init_from"]
     assert stored["config"]["init_from"] == record["path"]
