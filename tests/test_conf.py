@@ -91,7 +91,7 @@ def no_files(folder, monkeypatch):
 
 def idx_files(folder, monkeypatch):
     """Noise in MNIST's format, for the two sets that have no stand-in."""
-    from diffusion_lab.data.idx_images import IdxImages
+    from diffusion_lab.data.mnist import IdxImages
 
     monkeypatch.setattr(IdxImages, "counts", (80, 20))
     rng = np.random.default_rng(0)

@@ -17,6 +17,11 @@ _FILES = {
         *("Karras", "Leading", "Linspace", "Listed", "Quadratic", "RePaint", "Trailing"),
         "UniformLogSNR",
     ),
+    ("data.shapes", "data.toy"): (
+        *("Checkerboard", "Circles", "EightGaussians", "Pinwheel", "Spirals", "SwissRoll"),
+    ),
+    ("data.fashion_mnist", "data.mnist"): ("FashionMNIST",),
+    ("data.kmnist", "data.mnist"): ("KMNIST",),
     ("training.pages.progress", "training.pages.progress_page"): ("ProgressPage",),
 }
 """(Old file, new file) -> classes."""

@@ -125,13 +125,35 @@ def _of_class(node: ast.ClassDef, module: str) -> Signature:
         if isinstance(entry, ast.FunctionDef) and entry.name == "__init__":
             own = _of_function(entry, drop_first=True)
             return _with_parents(own, node, module) if own.open and node.bases else own
-    if any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list):
-        fields = [entry for entry in node.body if isinstance(entry, ast.AnnAssign)]
-        return Signature(
-            annotations={entry.target.id: entry.annotation for entry in fields},  # type: ignore[union-attr]
-            required=tuple(entry.target.id for entry in fields if entry.value is None),  # type: ignore[union-attr]
-        )
+    if _is_dataclass(node):
+        fields = _fields(node, module)
+        required = tuple(name for name, entry in fields.items() if not _has_default(entry.value))
+        return Signature({name: entry.annotation for name, entry in fields.items()}, required)
     return _parents(node, module)
+
+
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list)
+
+
+def _fields(node: ast.ClassDef, module: str) -> dict[str, ast.AnnAssign]:
+    """The fields of a dataclass by name, inherited ones first."""
+    fields: dict[str, ast.AnnAssign] = {}
+    for base in reversed(node.bases):
+        located = _definition(module, _last_name(base))
+        if located and isinstance(located[0], ast.ClassDef) and _is_dataclass(located[0]):
+            fields |= _fields(located[0], located[1])
+    for entry in node.body:
+        if isinstance(entry, ast.AnnAssign) and "ClassVar" not in ast.dump(entry.annotation):
+            fields[getattr(entry.target, "id", "")] = entry
+    return fields
+
+
+def _has_default(value: ast.expr | None) -> bool:
+    """Whether the value of a field is its default; that of `field(kw_only=False)` is none."""
+    if isinstance(value, ast.Call) and _last_name(value.func) == "field":
+        return any((entry.arg or "").startswith("default") for entry in value.keywords)
+    return value is not None
 
 
 def _with_parents(own: Signature, node: ast.ClassDef, module: str) -> Signature:

@@ -1,6 +1,6 @@
 """CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test colour photographs of 32 x 32.
 
-The files are Python pickles, in ``<data_dir>/cifar-10-batches-py`` as torchvision keeps them, or
+The files are Python pickles, in `<data_dir>/cifar-10-batches-py` as torchvision keeps them, or
 in the archive beside that folder. A pickle can run any code, so each file is compared with its
 official MD5 first, and read by an unpickler that builds arrays and plain containers alone.
 """
@@ -8,57 +8,39 @@ official MD5 first, and read by an unpickler that builds arrays and plain contai
 from __future__ import annotations
 
 import gzip
-import os
 import pickle
 import tarfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.download import check_hash, download
-from diffusion_lab.data.image_module import ImageDataModule, Images
-from diffusion_lab.data.in_memory import SubsetArguments
+from diffusion_lab.data.data_module import Splits
+from diffusion_lab.data.download import DownloadedImages, check_hash
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import sha256, write_atomically
-from diffusion_lab.ranges import Count, Positive, Seed, checked
+from diffusion_lab.ranges import Count, Positive, checked
 
 
-class CIFAR10(ImageDataModule):
-    """CIFAR-10 with checked files and a download that cannot hang.
+@checked
+@dataclass(kw_only=True, eq=False)
+class CIFAR10(DownloadedImages):
+    """CIFAR-10; larger images than 32 x 32 are padded with black."""
 
-    Args:
-        data_dir: folder that holds (or will hold) `directory` or the archive.
-        shape: ``(3, H, W)``; more than 32 x 32 is padded with black.
-        num_classes: 10, or null for a model without classes.
-        batch_size: images a training step and process.
-        eval_batch_size: images a validation or test step and process.
-        validation_size: images cut from the training set.
-        seed: with the epoch, decides the order of training images.
-        mean: mean of the training images, scaled to [-1, 1].
-        std: their standard deviation.
-        horizontal_flip: see `ImageDataModule`.
-        download: whether missing files may be fetched (170 MB).
-        download_timeout: seconds without an answer before a server is given up.
-        **subset: `train_images` and `exclude`, see `MemoryDataModule`.
-    """
+    shape: Sequence[Count] = (3, 32, 32)
+    mean: float = -0.053
+    std: Positive = 0.503
+    horizontal_flip: bool = True
 
+    title = "CIFAR-10"
     class_names = (
-        "airplane",
-        "automobile",
-        "bird",
-        "cat",
-        "deer",
-        "dog",
-        "frog",
-        "horse",
-        "ship",
-        "truck",
-    )
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    )  # fmt: skip
     original = (3, 32, 32)
     directory = "cifar-10-batches-py"
     archive = "cifar-10-python.tar.gz"
@@ -74,60 +56,23 @@ class CIFAR10(ImageDataModule):
     }
     """Official MD5 of each file, as torchvision has them; the last one holds the test images."""
 
-    @checked
-    def __init__(
-        self,
-        data_dir: str | os.PathLike[str],
-        shape: Sequence[Count] = (3, 32, 32),
-        num_classes: Count | None = 10,
-        batch_size: Count = 128,
-        eval_batch_size: Count = 500,
-        validation_size: Count = 5000,
-        seed: Seed = 0,
-        mean: float = -0.053,
-        std: Positive = 0.503,
-        horizontal_flip: bool = True,
-        download: bool = True,
-        download_timeout: Positive = 10.0,
-        **subset: Unpack[SubsetArguments],
-    ) -> None:
-        super().__init__(
-            shape,
-            num_classes,
-            batch_size,
-            eval_batch_size,
-            validation_size,
-            seed,
-            mean,
-            std,
-            horizontal_flip,
-            **subset,
+    names = tuple(md5)
+
+    def wanted(self) -> str:
+        """Which files belong into which folder, as a clause."""
+        return (
+            f"{self.archive} from {self.address} into {Path(self.data_dir).resolve()}, or "
+            f"{', '.join(self.missing())} into {self.folder.resolve()}"
         )
-        self.data_dir = Path(data_dir).expanduser()
-        self.download, self.download_timeout = download, download_timeout
-        self._reason = "data.download=false" if not download else "not downloaded yet"
-
-    @property
-    def folder(self) -> Path:
-        """Where the six files are expected."""
-        return self.data_dir / self.directory
-
-    def missing(self) -> list[str]:
-        """Names of the files that are not there."""
-        return [name for name in self.md5 if not (self.folder / name).is_file()]
 
     def prepare_data(self) -> None:
-        """Unpack or download what is missing; failure is settled in `load`, alike on all ranks."""
-        packed = self.data_dir / self.archive
-        if self.missing() and self.download and not packed.is_file():
-            try:
-                expected = ("md5", self.archive_md5)
-                download([self.address], packed, self.download_timeout, expected, packed=False)
-            except (DataError, OSError) as error:
-                self._reason = str(error)
-        if self.missing() and packed.is_file():
-            check_hash(packed, self.archive_md5, "md5")
-            self._unpack(packed)
+        """Unpack or download what is missing."""
+        archive = Path(self.data_dir, self.archive)
+        if self.missing() and not archive.is_file():
+            self._download([self.address], archive, ("md5", self.archive_md5), packed=False)
+        if self.missing() and archive.is_file():
+            check_hash(archive, self.archive_md5, "md5")
+            self._unpack(archive)
 
     def _unpack(self, packed: Path) -> None:
         """Write the files that are missing; nothing else of the archive is looked at."""
@@ -142,37 +87,25 @@ class CIFAR10(ImageDataModule):
         except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, KeyError) as error:
             raise DataError(f"{packed} is damaged ({error}): delete it and get it again") from error
 
-    def load(self) -> Images:
-        """Read and check the files.
-
-        Raises:
-            DataError: files that are missing or damaged.
-        """
-        missing = self.missing()
-        if missing:
-            raise DataError(
-                f"CIFAR-10 is missing ({self._reason}): put {self.archive} of {self.address} into "
-                f"{self.data_dir.resolve()}, or {', '.join(missing)} into {self.folder.resolve()}, "
-                "or say where they are by paths.data_dir=PATH or the environment variable "
-                "DIFFUSION_LAB_DATA; data=digits needs no files at all"
-            )
+    def read_files(self) -> Splits:
+        """Compare all files with their hashes, then read them."""
         paths = [self.folder / name for name in self.md5]
         for path, expected in zip(paths, self.md5.values(), strict=True):
             check_hash(path, expected, "md5")
         *train, test = [read_batch(path) for path in paths]
         images, labels = (torch.cat(part) for part in zip(*train, strict=True))
-        found = {path.name: sha256(path) for path in paths}
-        return Images(images, labels, *test, name="cifar10", sha256=found)
+        hashes = {path.name: sha256(path) for path in paths}
+        return Splits(images, labels, *test, name="cifar10", sha256=hashes)
 
 
 def read_batch(path: Path) -> tuple[Tensor, Tensor]:
     """Read one file of CIFAR-10.
 
     Returns:
-        Images ``(N, 3, 32, 32)`` uint8 and labels ``(N,)`` int64.
+        Images `(N, 3, 32, 32)` uint8 and labels `(N,)` int64.
 
     Raises:
-        DataError: not what such a file holds.
+        DataError: Not what such a file holds.
     """
     try:
         with path.open("rb") as file:

@@ -1,92 +1,103 @@
-"""Picture files of any size as one tensor of bytes, decoded once and kept."""
+"""Picture files of any size as one tensor of bytes, decoded once and cached."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffusion_lab.errors import DataError
+from diffusion_lab.files import write_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DIGEST = 32
-"""Bytes of SHA-256 behind the pixels in a kept file."""
+HASH_BYTES = 32
+"""Bytes of SHA-256 behind the pixels in a cached file."""
 SHOWN = 2000
 """From how many images on progress is shown."""
-TOLD = 5
+NAMED = 5
 """Damaged files that an error names."""
 THREADS = 4
 
 
-class Pixels(NamedTuple):
-    """Decoded images.
-
-    Attributes:
-        images: uint8 ``(N, C, H, W)``.
-        sha256: of these bytes.
-    """
-
-    images: Tensor
-    sha256: str
-
-
-def decoded(files: Sequence[Path], shape: Sequence[int], crop: int | None, kept: Path) -> Pixels:
-    """The images of files: read from where they are kept, else decoded and kept there.
+def decoded(
+    files: Sequence[Path], shape: Sequence[int], crop: int | None, cache: Path
+) -> tuple[Tensor, str]:
+    """The images of files, read from the cache, or decoded and cached.
 
     Args:
-        files: pictures of any format that Pillow reads.
-        shape: ``(C, H, W)``, C = 1 (grey) or 3 (colour).
-        crop: see `decoded_picture`.
-        kept: where the pixels are kept; its name must tell all that they depend on. A folder that
+        files: Pictures of any format that Pillow reads.
+        shape: `(C, H, W)`, C = 1 (grey) or 3 (colour).
+        crop: See `decoded_picture`.
+        cache: File of the pixels; its name must tell all that they depend on. A folder that
             cannot be written only costs decoding again.
 
+    Returns:
+        uint8 `(N, C, H, W)`, and the SHA-256 of these bytes.
+
     Raises:
-        DataError: files that cannot be read; names the first few and their number.
+        DataError: Files that cannot be read; names the first few and their number.
     """
-    known = _read(kept, (len(files), *shape))
-    if known is not None:
-        return known
-    pixels = np.empty((len(files), *shape), np.uint8)
-    faults = _fill(pixels, files, partial(decoded_picture, shape=shape, crop=crop))
-    if faults:
-        first = "; ".join(f"{path}: {reason}" for path, reason in faults[:TOLD])
-        more = f" (and {len(faults) - TOLD} more)" if len(faults) > TOLD else ""
-        raise DataError(
-            f"{len(faults)} of {len(files)} images cannot be used: {first}{more}. Mend these "
-            "files or move them away"
-        )
-    digest = hashlib.sha256(pixels.data).digest()
-    _write(kept, pixels, digest)
-    return Pixels(torch.from_numpy(pixels), digest.hex())
+    size = len(files) * prod(shape)
+    content = _cached(cache, size)
+    if content is None:
+        content = np.empty(size + HASH_BYTES, np.uint8)
+        pixels = content[:size].reshape(len(files), *shape)
+        errors = _fill(pixels, files, partial(decoded_picture, shape=shape, crop=crop))
+        if errors:
+            raise DataError(_named(errors, len(files)))
+        content[size:] = np.frombuffer(hashlib.sha256(pixels.data).digest(), np.uint8)
+        with suppress(OSError):
+            write_atomically(cache, content.data)
+    return torch.from_numpy(content[:size]).view(-1, *shape), bytes(content[size:]).hex()
+
+
+def _cached(path: Path, size: int) -> np.ndarray | None:
+    """Pixels and their hash; None where there is no file, or a damaged one."""
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError:
+        return None
+    whole = len(content) == size + HASH_BYTES
+    sound = whole and hashlib.sha256(content[:size].data).digest() == bytes(content[size:])
+    return content if sound else None
+
+
+def _named(errors: Sequence[tuple[Path, str]], count: int) -> str:
+    first = "; ".join(f"{path}: {reason}" for path, reason in errors[:NAMED])
+    more = f" (and {len(errors) - NAMED} more)" if len(errors) > NAMED else ""
+    return (
+        f"{len(errors)} of {count} images cannot be used: {first}{more}. Mend these files or move "
+        "them away"
+    )
 
 
 def decoded_picture(path: Path, shape: Sequence[int], crop: int | None = None) -> np.ndarray:
-    """One file as bytes ``(C, H, W)``.
+    """One file as bytes `(C, H, W)`.
 
     The picture is turned as its EXIF says, laid on black where it is transparent, cut about its
     centre (to a square of side `crop`, if given, then to the shape's proportions), and resized
     with an antialiasing filter (Lanczos).
 
     Args:
-        path: of the file.
-        shape: ``(C, H, W)``, C = 1 (grey) or 3 (colour).
-        crop: side of the square, in pixels of the file.
+        path: Of the file.
+        shape: `(C, H, W)`, C = 1 (grey) or 3 (colour).
+        crop: Side of the square, in pixels of the file.
 
     Raises:
-        OSError: no picture, or a damaged one.
-        ValueError: smaller than `crop`.
+        OSError: No picture, or a damaged one.
+        ValueError: Smaller than `crop`.
     """
     from PIL import Image, ImageOps
 
@@ -141,44 +152,15 @@ def _fill(
             pixels[number] = read(files[number])
         except UnidentifiedImageError:
             return files[number], "no picture"
-        except Exception as error:  # Pillow raises many kinds, each of which is a fault of the file
+        except Exception as error:  # Pillow raises many kinds, each of them about the file
             return files[number], str(error) or type(error).__name__
         return None
 
     threads = min(THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool, Progress(disable=len(files) < SHOWN) as bar:
         task = bar.add_task(f"decoding {len(files):,} images, once", total=len(files))
-        faults = []
-        for fault in pool.map(attempt, range(len(files))):
-            faults += [] if fault is None else [fault]
+        errors = []
+        for error in pool.map(attempt, range(len(files))):
+            errors += [] if error is None else [error]
             bar.advance(task)
-    return faults
-
-
-def _read(path: Path, shape: tuple[int, ...]) -> Pixels | None:
-    """What `_write` wrote, or None where there is nothing, or nothing sound."""
-    try:
-        content = np.fromfile(path, np.uint8)
-    except OSError:
-        return None
-    if len(content) != prod(shape) + DIGEST:
-        return None
-    pixels, digest = content[:-DIGEST], bytes(content[-DIGEST:])
-    if hashlib.sha256(pixels.data).digest() != digest:
-        return None
-    return Pixels(torch.from_numpy(pixels).view(shape), digest.hex())
-
-
-def _write(path: Path, pixels: np.ndarray, digest: bytes) -> None:
-    """Write beside the target, then rename; a folder that cannot be written is left alone."""
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            pixels.tofile(file)
-            file.write(digest)
-        os.replace(temporary, path)
-    except OSError:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    return errors

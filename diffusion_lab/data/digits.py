@@ -8,60 +8,34 @@ trained on MNIST alone reads about 95 % of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Unpack
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion_lab.data.image_module import ImageDataModule, Images
-from diffusion_lab.data.in_memory import SubsetArguments
+from diffusion_lab.data.data_module import ImageDataModule, Splits
 from diffusion_lab.random import permutation
-from diffusion_lab.ranges import Count, Positive, Seed, checked
+from diffusion_lab.ranges import Count, Positive, checked
 
 TEST_PER_CLASS = 30
 
 
+@checked
+@dataclass(kw_only=True, eq=False)
 class Digits(ImageDataModule):
-    """The embedded digits at 28 x 28: 1,497 for training and validation, 300 for testing.
+    """The embedded digits at 28 x 28: 1,497 for training and validation, 300 for testing."""
 
-    The arguments are those of `ImageDataModule`; `validation_size` is by default 197.
-    """
+    validation_size: Count = 197
+    mean: float = -0.705
+    std: Positive = 0.661
 
-    @checked
-    def __init__(
-        self,
-        shape: Sequence[Count] = (1, 28, 28),
-        num_classes: Count | None = 10,
-        batch_size: Count = 128,
-        eval_batch_size: Count = 500,
-        validation_size: Count = 197,
-        seed: Seed = 0,
-        mean: float = -0.705,
-        std: Positive = 0.661,
-        horizontal_flip: bool = False,
-        **subset: Unpack[SubsetArguments],
-    ) -> None:
-        super().__init__(
-            shape,
-            num_classes,
-            batch_size,
-            eval_batch_size,
-            validation_size,
-            seed,
-            mean,
-            std,
-            horizontal_flip,
-            **subset,
-        )
-
-    def load(self) -> Images:
+    def load(self) -> Splits:
         """Make the images from scikit-learn's copy."""
         return embedded_digits()
 
 
-def embedded_digits() -> Images:
+def embedded_digits() -> Splits:
     """All embedded digits, split once and for all into training and test images by class."""
     from sklearn.datasets import load_digits  # its import is needed here alone
 
@@ -74,24 +48,18 @@ def embedded_digits() -> Images:
         members = (labels == digit).nonzero().squeeze(1)
         test[members[permutation(len(members), "digits test", digit)[:TEST_PER_CLASS]]] = True
     digest = hashlib.sha256(bunch.data.astype("uint8").tobytes()).hexdigest()
-    return Images(
-        images=images[~test],
-        labels=labels[~test],
-        test_images=images[test],
-        test_labels=labels[test],
-        name="digits",
-        sha256={"sklearn.datasets.load_digits": digest},
-    )
+    hashes = {"sklearn.datasets.load_digits": digest}
+    return Splits(images[~test], labels[~test], images[test], labels[test], "digits", hashes)
 
 
 def enlarge(small: Tensor) -> Tensor:
     """Turn 8 x 8 digits into the look of MNIST: a bold, sharp 20 x 20 glyph on 28 x 28 black.
 
     Args:
-        small: float ``(N, 1, 8, 8)`` in [0, 1].
+        small: Float `(N, 1, 8, 8)` in [0, 1].
 
     Returns:
-        uint8 ``(N, 1, 28, 28)``.
+        uint8 `(N, 1, 28, 28)`.
     """
     large = F.interpolate(small, size=(20, 20), mode="bicubic", align_corners=False)
     # The stretch makes the soft edges of the enlargement as steep as a pen stroke's.

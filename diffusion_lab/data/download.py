@@ -1,31 +1,111 @@
-"""Checked files: hashes with a cache, and a download that cannot hang."""
+"""Image sets in official files: where they lie, their hashes, and a download that cannot hang.
+
+The files lie where torchvision keeps them and come from torchvision's addresses. They are fetched
+and checked here, because torchvision limits no transfer's time and checks nothing that is there.
+"""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import shutil
-import tempfile
+import os
 import time
-import urllib.error
 import urllib.request
+import zlib
+from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import ClassVar, Literal
 
+from diffusion_lab.data.data_module import ImageDataModule, Splits
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import md5, sha256, write_atomically
+from diffusion_lab.ranges import Positive, checked
 
-CHUNK = 1 << 20
-SLOWEST = 1024  # bytes a second below which a download counts as stalled
+READ_AT_ONCE = 1 << 20
+SLOWEST = 1024
+"""Bytes a second below which a download counts as stalled."""
+
+
+@checked
+@dataclass(kw_only=True, eq=False)
+class DownloadedImages(ImageDataModule):
+    """Base of the sets that are read from official files, which are fetched where missing."""
+
+    data_dir: str | os.PathLike[str] = field(kw_only=False)
+    download: bool = True
+    download_timeout: Positive = 10.0
+
+    title: ClassVar[str]
+    """What messages call the set."""
+    directory: ClassVar[str]
+    """Folder of the files in `data_dir`."""
+    names: ClassVar[tuple[str, ...]]
+    """Names of the files."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.data_dir = Path(self.data_dir).expanduser()
+        self._reason = "not downloaded yet" if self.download else "data.download=false"
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are expected."""
+        return Path(self.data_dir, self.directory)
+
+    def missing(self) -> list[str]:
+        """Names of the files that are not there."""
+        return [name for name in self.names if not (self.folder / name).is_file()]
+
+    def _download(
+        self, urls: Sequence[str], target: Path, expected: tuple[str, str] | None, packed: bool
+    ) -> bool:
+        """Whether a file was fetched; if not, `load` gives the reason, alike on all ranks."""
+        if self.download:
+            try:
+                download(urls, target, self.download_timeout, expected, packed)
+                return True
+            except (DataError, OSError) as error:
+                self._reason = str(error)
+        return False
+
+    def load(self) -> Splits:
+        """Read and check the files, or settle what happens without them."""
+        return self.without_files() if self.missing() else self.read_files()
+
+    @abstractmethod
+    def read_files(self) -> Splits:
+        """Read and check the files, all of which are there."""
+
+    def without_files(self) -> Splits:
+        """What happens where files are missing: here an error; a set with a stand-in returns it.
+
+        Raises:
+            DataError: Names the files, their folder, the addresses and the remedy.
+        """
+        raise DataError(
+            f"{self.title} is missing ({self._reason}): {self.remedy()}; data=digits needs no "
+            "files at all"
+        )
+
+    @abstractmethod
+    def wanted(self) -> str:
+        """Which files belong into which folder, as a clause."""
+
+    def remedy(self) -> str:
+        """What to do about missing files, as a clause."""
+        return (
+            f"put {self.wanted()}, or say where they are by paths.data_dir=PATH or the environment "
+            "variable DIFFUSION_LAB_DATA"
+        )
 
 
 def check_hash(path: Path, expected: str, kind: Literal["sha256", "md5"] = "sha256") -> None:
     """Compare a file with its known hash.
 
     Raises:
-        DataError: it differs; names the file, both hashes and the remedy.
+        DataError: It differs; names the file, both hashes and the remedy.
     """
     found = sha256(path) if kind == "sha256" else md5(path)
     if found != expected:
@@ -43,72 +123,64 @@ def download(
     expected: tuple[str, str] | None = None,
     packed: bool = True,
 ) -> None:
-    """Fetch a file from the first mirror that answers and write it to ``target``.
+    """Fetch a file from the first mirror that answers and write it to `target`.
 
     Args:
-        urls: mirrors of one file, tried in turn.
-        target: where the file goes; its folder is made.
-        timeout: seconds without an answer, or of a stalled transfer, before giving up on a mirror.
-        expected: kind ("sha256" or "md5") and value of the hash of the file as it is sent; None for
+        urls: Mirrors of one file, tried in turn.
+        target: Where the file goes; its folder is made.
+        timeout: Seconds without an answer, or of a stalled transfer, before giving up on a mirror.
+        expected: Kind ("sha256" or "md5") and value of the hash of the file as it is sent; None for
             an unknown one.
-        packed: it is sent as gzip and written expanded.
+        packed: It is sent as gzip and written expanded.
 
     Raises:
-        DataError: no mirror delivered, or the folder cannot be written; names each reason.
+        DataError: No mirror delivered, or the folder cannot be written; names each reason.
     """
     reasons = []
     for url in urls:
         try:
-            with tempfile.TemporaryFile() as sent:
-                _fetch(url, sent, timeout)
-                if expected is not None:
-                    _check_sent(sent, *expected)
-                sent.seek(0)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with gzip.open(sent) if packed else nullcontext(sent) as content:
-                    write_atomically(target, content.read())
+            sent = _fetch(url, timeout)
+            if expected is not None:
+                _check_sent(sent, *expected)
+            write_atomically(target, gzip.decompress(sent) if packed else sent)
             return
-        except (OSError, EOFError, urllib.error.URLError, ValueError) as error:
+        except (OSError, EOFError, zlib.error, ValueError) as error:
             reasons.append(f"{url}: {error or type(error).__name__}")
     raise DataError(f"{target.name} could not be downloaded ({'; '.join(reasons)})")
 
 
-def _check_sent(sent: IO[bytes], kind: str, expected: str) -> None:
-    sent.seek(0)
-    found = hashlib.new(kind, sent.read()).hexdigest()
+def _check_sent(sent: bytes, kind: str, expected: str) -> None:
+    found = hashlib.new(kind, sent).hexdigest()
     if found != expected:
         raise ValueError(f"what was sent has the {kind} {found}, expected {expected}")
 
 
-def _fetch(url: str, file: IO[bytes], timeout: float) -> None:
+def _fetch(url: str, timeout: float) -> bytes:
     from rich.progress import Progress  # here, since most runs download nothing
 
     request = urllib.request.Request(url, headers={"User-Agent": "diffusion_lab"})
     with urllib.request.urlopen(request, timeout=timeout) as response, Progress() as bar:
         size = response.headers.get("Content-Length")
         task = bar.add_task(url.rsplit("/", 1)[-1], total=int(size) if size else None)
-        start, received = time.monotonic(), 0
-        while chunk := response.read1(CHUNK):
-            file.write(chunk)
-            received += len(chunk)
-            bar.update(task, completed=received)
+        start, received = time.monotonic(), bytearray()
+        while chunk := response.read1(READ_AT_ONCE):
+            received += chunk
+            bar.update(task, completed=len(received))
             elapsed = time.monotonic() - start
-            if elapsed > timeout and received < SLOWEST * elapsed:
-                raise TimeoutError(f"only {received} bytes in {elapsed:.0f} s")
-        if size and received != int(size):
-            raise OSError(f"the connection broke off after {received} of {size} bytes")
+            if elapsed > timeout and len(received) < SLOWEST * elapsed:
+                raise TimeoutError(f"only {len(received)} bytes in {elapsed:.0f} s")
+        if size and len(received) != int(size):
+            raise OSError(f"the connection broke off after {len(received)} of {size} bytes")
+    return bytes(received)
 
 
 def expand(packed: Path, target: Path) -> None:
     """Expand a local gzip file.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: The file is damaged.
     """
     try:
-        with gzip.open(packed) as source, tempfile.TemporaryFile() as buffer:
-            shutil.copyfileobj(source, buffer)
-            buffer.seek(0)
-            write_atomically(target, buffer.read())
-    except (gzip.BadGzipFile, EOFError) as error:
+        write_atomically(target, gzip.decompress(packed.read_bytes()))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{packed} is damaged ({error}): delete it and get it again") from error

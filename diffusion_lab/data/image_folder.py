@@ -1,90 +1,69 @@
-"""A folder of pictures of any size as a data set; see `listing` for the layouts."""
+"""A folder of pictures of any size as a data set.
+
+Layouts that are understood, `root` being the folder named:
+
+* `root/<class>/**/x.png`: a class a sub-folder;
+* `root/x.png`: no classes;
+* either of them under `root/train` and `root/test` (or `root/val`), which is then the split;
+* the second with CelebA's `list_eval_partition.txt` in or above it, which is then the split.
+
+Hidden files and folders are left out, and so is what has another ending than `IMAGE_ENDINGS`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Unpack
+from typing import Annotated, NamedTuple
 
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
+from diffusion_lab.data.data_module import ImageDataModule, Splits
 from diffusion_lab.data.decoding import decoded
-from diffusion_lab.data.image_module import ImageDataModule, Images
-from diffusion_lab.data.in_memory import SubsetArguments
-from diffusion_lab.data.listing import Listing, fingerprint, list_images
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import user_cache_dir
 from diffusion_lab.random import permutation
-from diffusion_lab.ranges import Count, Positive, Seed, checked
+from diffusion_lab.ranges import Count, Positive, checked
 
-FORMAT = 1
+PIXELS_FORMAT = 1
 """Raised where the same files give other pixels."""
-VALIDATION = 5000
-"""Most images cut for validation where no number is given; else a tenth."""
+MOST_VALIDATION = 5000
+"""Images cut for validation where no number is given; fewer if that is more than a tenth."""
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+"""Of image files, in small or capital letters."""
+PARTITION = "list_eval_partition.txt"
+"""CelebA's split: a line an image, its name and 0 (training), 1 (validation) or 2 (test)."""
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+"""Folders that hold test images beside `train`; the first that is there counts."""
 
 
+@checked
+@dataclass(kw_only=True, eq=False)
 class ImageFolder(ImageDataModule):
-    """Pictures in a folder, resized once and held in memory as bytes.
+    """Pictures in a folder, resized once and held in memory as bytes."""
 
-    Args:
-        folder: where they lie.
-        shape: ``(C, H, W)`` to which they are brought, C = 1 (grey) or 3 (colour).
-        crop: side of the square that is cut from the centre first, in pixels of the files; null
-            for none.
-        num_classes: the number of sub-folders, or null for a model without classes.
-        test_share: of the images of each class, held out for testing by a fixed seed, where the
-            folder has no split of its own; above 0 and below 1.
-        batch_size: images a training step and process.
-        eval_batch_size: images a validation or test step and process.
-        validation_size: images cut from the training set; null for a tenth, at most 5,000.
-        seed: with the epoch, decides the order of training images.
-        mean: mean of the training images, scaled to [-1, 1].
-        std: their standard deviation.
-        horizontal_flip: see `ImageDataModule`.
-        cache: folder in which the decoded images are kept; null for the user's cache.
-        **subset: `train_images` and `exclude`, see `MemoryDataModule`.
-    """
+    folder: str | os.PathLike[str] = field(kw_only=False)
+    shape: Sequence[Count] = (3, 64, 64)
+    crop: Count | None = None
+    num_classes: Count | None = None
+    test_share: Annotated[float, Gt(0), Lt(1)] = 0.1
+    validation_size: Count | None = None
+    mean: float = 0.0
+    std: Positive = 0.5
+    cache: str | os.PathLike[str] | None = None
 
     original = None
 
-    @checked
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        shape: Sequence[Count] = (3, 64, 64),
-        crop: Count | None = None,
-        num_classes: Count | None = None,
-        test_share: Annotated[float, Gt(0), Lt(1)] = 0.1,
-        batch_size: Count = 128,
-        eval_batch_size: Count = 500,
-        validation_size: Count | None = None,
-        seed: Seed = 0,
-        mean: float = 0.0,
-        std: Positive = 0.5,
-        horizontal_flip: bool = False,
-        cache: str | os.PathLike[str] | None = None,
-        **subset: Unpack[SubsetArguments],
-    ) -> None:
-        super().__init__(
-            shape,
-            num_classes,
-            batch_size,
-            eval_batch_size,
-            VALIDATION if validation_size is None else validation_size,
-            seed,
-            mean,
-            std,
-            horizontal_flip,
-            **subset,
-        )
-        self.folder, self.crop = Path(folder).expanduser(), crop
-        self.test_share = test_share
-        self.cache = user_cache_dir() if cache is None else Path(cache).expanduser()
-        self._tenth = validation_size is None
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.folder = Path(self.folder).expanduser()
+        self.cache = user_cache_dir() if self.cache is None else Path(self.cache).expanduser()
 
     def _check_shape(self) -> None:
         if len(self.shape) != 3 or self.shape[0] not in (1, 3) or min(self.shape) < 1:
@@ -100,7 +79,7 @@ class ImageFolder(ImageDataModule):
         """The folder's files and classes, looked at when first asked for.
 
         Raises:
-            DataError: no images, an unknown layout, or other classes than `num_classes` says.
+            DataError: No images, an unknown layout, or other classes than `num_classes` says.
         """
         found = list_images(self.folder)
         names = found.class_names
@@ -124,29 +103,29 @@ class ImageFolder(ImageDataModule):
         self._pixels()
 
     def _pixels(self) -> tuple[Tensor, str]:
-        files, said = self.listing.files, f"{FORMAT} {self.shape} {self.crop}"
-        name = f"images-{fingerprint(self.folder, files, said)[:16]}.bin"
-        return decoded(files, self.shape, self.crop, self.cache / name)
+        files, settings = self.listing.files, f"{PIXELS_FORMAT} {self.shape} {self.crop}"
+        name = f"images-{_fingerprint(self.folder, files, settings)[:16]}.bin"
+        return decoded(files, self.shape, self.crop, Path(self.cache, name))
 
-    def load(self) -> Images:
+    def load(self) -> Splits:
         """Read the images and split them."""
         images, sha256 = self._pixels()
         labels = torch.tensor(self.listing.labels).clamp_min(0)
         test = self._held_out(labels)
         train = ~test
-        if self._tenth:
-            self.validation_size = max(1, min(VALIDATION, int(train.sum()) // 10))
-        return Images(
-            images=images[train],
-            labels=labels[train],
-            test_images=images[test],
-            test_labels=labels[test],
+        if self.validation_size is None:
+            self.validation_size = max(1, min(MOST_VALIDATION, int(train.sum()) // 10))
+        return Splits(
+            images[train],
+            labels[train],
+            images[test],
+            labels[test],
             name=self.folder.resolve().name or "folder",
             sha256={f"pixels of {len(images)} images": sha256},
         )
 
     def _held_out(self, labels: Tensor) -> Tensor:
-        """Which images are for testing, bool ``(N,)``; a share of each class without a split."""
+        """Which images are for testing, bool `(N,)`; a share of each class without a split."""
         if self.listing.is_test is not None:
             return torch.tensor(self.listing.is_test)
         test = torch.zeros(len(labels), dtype=torch.bool)
@@ -161,3 +140,120 @@ class ImageFolder(ImageDataModule):
             count = min(max(1, round(self.test_share * len(members))), len(members) - 1)
             test[members[permutation(len(members), "folder test", label)[:count]]] = True
         return test
+
+
+class Listing(NamedTuple):
+    """The images of a folder, sorted by name.
+
+    Attributes:
+        files: Their paths.
+        labels: The class of each, -1 without classes.
+        is_test: Whether each is held out by the folder's own split; None where it has none.
+        class_names: Sorted; empty without classes.
+    """
+
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+    is_test: tuple[bool, ...] | None
+    class_names: tuple[str, ...]
+
+
+def list_images(root: Path) -> Listing:
+    """Find the images of a folder.
+
+    Raises:
+        DataError: No folder, no images, or images that lie in no layout understood.
+    """
+    if not root.is_dir():
+        raise DataError(f"data.folder={root}: there is no such folder; name one with images in it")
+    parts = _split_folders(root)
+    if parts is None:
+        alone = root / "train"
+        files, names, labels = _classes(alone if alone.is_dir() else root)
+        return Listing(files, labels, _partition(root, files) if not names else None, names)
+    (train, names, labels), (test, test_names, test_labels) = map(_classes, parts)
+    if names != test_names:
+        raise DataError(
+            f"data.folder={root}: {parts[0].name} has the classes {_few(names)}, {parts[1].name} "
+            f"has {_few(test_names)}; both must have the same sub-folders"
+        )
+    is_test = (False,) * len(train) + (True,) * len(test)
+    return Listing(train + test, labels + test_labels, is_test, names)
+
+
+def _fingerprint(root: Path, files: Sequence[Path], settings: str) -> str:
+    """SHA-256 of names, sizes and times of change of files, and of a description."""
+    digest = hashlib.sha256(settings.encode())
+    for file in files:
+        status = file.stat()
+        name = file.relative_to(root).as_posix()
+        digest.update(f"\n{name}\t{status.st_size}\t{status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _split_folders(root: Path) -> tuple[Path, Path] | None:
+    """The folders of training and of test images, if the folder is split."""
+    test = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+    return (root / "train", test) if (root / "train").is_dir() and test is not None else None
+
+
+def _classes(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...], tuple[int, ...]]:
+    """Images, classes and the label of each image, of a folder without a split."""
+    flat = tuple(file for file in _entries(root) if _is_image(file))
+    found = {entry.name: tuple(_below(entry)) for entry in _entries(root) if entry.is_dir()}
+    classes = {name: files for name, files in found.items() if files}
+    if flat and classes:
+        raise DataError(
+            f"data.folder={root}: images lie both in it ({flat[0].name}) and in sub-folders "
+            f"({_few(tuple(classes))}); put all into sub-folders, one a class, or all beside each "
+            "other"
+        )
+    if not flat and not classes:
+        raise DataError(
+            f"data.folder={root}: there are no images in it or its sub-folders (files that end in "
+            f"{', '.join(IMAGE_ENDINGS)})"
+        )
+    if flat:
+        return flat, (), (-1,) * len(flat)
+    names = tuple(classes)
+    labels = tuple(label for label, name in enumerate(names) for _ in classes[name])
+    return tuple(file for name in names for file in classes[name]), names, labels
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_ENDINGS and file.is_file()
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All images under a folder, by name."""
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and _is_image(Path(where, name)):
+                yield Path(where, name)
+
+
+def _partition(root: Path, files: Sequence[Path]) -> tuple[bool, ...] | None:
+    """CelebA's own split of images that lie flat, if its file is there."""
+    path = next((p for p in (root / PARTITION, root.parent / PARTITION) if p.is_file()), None)
+    if path is None:
+        return None
+    part = dict(line.split() for line in path.read_text().splitlines() if len(line.split()) == 2)
+    missing = [file.name for file in files if part.get(file.name) not in ("0", "1", "2")]
+    if missing:
+        raise DataError(
+            f"{path} tells the part (0, 1 or 2) of all but {len(missing)} of {len(files)} images, "
+            f"among these {missing[0]}: get it again, or move it away for a split at random"
+        )
+    return tuple(part[file.name] == "2" for file in files)
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names, as a list that does not grow long."""
+    return (
+        ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "none"
+    )

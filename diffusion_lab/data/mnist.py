@@ -1,109 +1,162 @@
-"""MNIST (LeCun, Cortes & Burges 1998): 60,000 training and 10,000 test digits of 28 x 28."""
+"""MNIST and the sets in its format: four files of 60,000 training and 10,000 test images, 28 x 28.
+
+The format is IDX: a big-endian header (type, sizes), then raw bytes
+(http://yann.lecun.com/exdb/mnist, "THE IDX FILE FORMAT").
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import ClassVar, Literal
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torchvision.datasets.mnist import read_image_file, read_label_file
 
+from diffusion_lab.data.data_module import Splits
 from diffusion_lab.data.digits import embedded_digits
-from diffusion_lab.data.download import check_hash
-from diffusion_lab.data.idx_images import IdxImages
-from diffusion_lab.data.image_module import Images
-from diffusion_lab.data.in_memory import SubsetArguments
+from diffusion_lab.data.download import DownloadedImages, check_hash, expand
 from diffusion_lab.errors import DataError
-from diffusion_lab.ranges import Count, Positive, Seed, checked
+from diffusion_lab.files import sha256
+from diffusion_lab.ranges import Positive, checked
+
+NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 
-class MNIST(IdxImages):
-    """MNIST with checked files, a download that cannot hang, and an embedded stand-in.
+def _by_name(*hashes: str) -> dict[str, str]:
+    return dict(zip(NAMES, hashes, strict=True))
 
-    The arguments are those of `IdxImages`, and
 
-    Args:
-        when_missing: "digits" goes on with the embedded digits and says so, "error" stops. The
-            stand-in uses at most 197 images for validation.
+@checked
+@dataclass(kw_only=True, eq=False)
+class IdxImages(DownloadedImages):
+    """Base of the sets in MNIST's format: a new one states the constants below.
+
+    `mean` and `std` are by default `moments`.
     """
 
-    title, directory = "MNIST", "MNIST"
+    mean: float | None = None
+    std: Positive | None = None
+
+    names = NAMES
+    addresses: ClassVar[tuple[str, ...]]
+    """Addresses in front of a packed file's name, tried in turn."""
+    packed: ClassVar[dict[str, str]] = {}
+    """File name -> SHA-256 of the packed file as tensorflow-datasets records it, where it does."""
+    sha256: ClassVar[dict[str, str]] = {}
+    """File name -> official SHA-256 of the expanded file; without it, its sizes are checked."""
+    moments: ClassVar[tuple[float, float]]
+    """Mean and standard deviation of the training images in [-1, 1]."""
+    counts: ClassVar[tuple[int, int]] = (60_000, 10_000)
+    """How many training and test images there are."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.mean = self.moments[0] if self.mean is None else self.mean
+        self.std = self.moments[1] if self.std is None else self.std
+
+    @property
+    def folder(self) -> Path:
+        """Where the four files are expected."""
+        return super().folder / "raw"
+
+    def wanted(self) -> str:
+        """Which files belong into which folder, as a clause."""
+        return (
+            f"{', '.join(self.missing())} (or the same with .gz) from "
+            f"{' or '.join(self.addresses)} into {self.folder.resolve()}"
+        )
+
+    def prepare_data(self) -> None:
+        """Expand or download what is missing."""
+        for name in self.missing():
+            target, expected = self.folder / name, self.packed.get(name)
+            archive = target.with_name(f"{name}.gz")
+            if archive.is_file():
+                if expected:
+                    check_hash(archive, expected)
+                expand(archive, target)
+                continue
+            urls = [f"{mirror}{archive.name}" for mirror in self.addresses]
+            known = ("sha256", expected) if expected else None
+            if not self._download(urls, target, known, packed=True):
+                return
+
+    def read_files(self) -> Splits:
+        """Read first, compare hashes then: "truncated" says more than another hash."""
+        paths = [self.folder / name for name in self.names]
+        train, test = self._read_pair(*paths[:2]), self._read_pair(*paths[2:])
+        for path in paths:
+            if path.name in self.sha256:
+                check_hash(path, self.sha256[path.name])
+        for path, (images, _), count in zip(paths[::2], (train, test), self.counts, strict=True):
+            official = (count, *self.original)
+            if path.name not in self.sha256 and images.shape != official:
+                raise DataError(
+                    f"{path} holds images of {list(images.shape)}, {self.title} has "
+                    f"{list(official)}: delete it and get it again"
+                )
+        hashes = {path.name: sha256(path) for path in paths}
+        return Splits(*train, *test, name=self.directory.lower(), sha256=hashes)
+
+    def _read_pair(self, images: Path, labels: Path) -> tuple[Tensor, Tensor]:
+        """The images `(N, 1, H, W)` and labels `(N,)` of one split."""
+        x, y = _read(read_image_file, images).unsqueeze(1), _read(read_label_file, labels)
+        if len(x) != len(y):
+            raise DataError(f"{images} holds {len(x)} images and {labels} {len(y)} labels")
+        most = len(self.class_names) - 1
+        if int(y.max()) > most:
+            raise DataError(f"{labels} holds the label {int(y.max())}: expected 0 to {most}")
+        return x, y
+
+
+def _read(reader: Callable[[str], Tensor], path: Path) -> Tensor:
+    try:
+        return reader(str(path))
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} is damaged or no IDX file of {reader.__name__.split('_')[1]}s "
+            f"({error or type(error).__name__}): delete it and get it again"
+        ) from error
+
+
+@checked
+@dataclass(kw_only=True, eq=False)
+class MNIST(IdxImages):
+    """MNIST (LeCun, Cortes & Burges 1998): handwritten digits, with an embedded stand-in.
+
+    The stand-in uses at most 197 images for validation.
+    """
+
+    when_missing: Literal["digits", "error"] = "digits"
+
+    title = directory = "MNIST"
     addresses = (
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "http://yann.lecun.com/exdb/mnist/",
     )
     moments = (-0.739, 0.616)
-    sha256 = {  # noqa: RUF012 (a constant table)
-        "train-images-idx3-ubyte": (
-            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
-        ),
-        "train-labels-idx1-ubyte": (
-            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
-        ),
-        "t10k-images-idx3-ubyte": (
-            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
-        ),
-        "t10k-labels-idx1-ubyte": (
-            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
-        ),
-    }
-    """Official SHA-256 of each expanded file."""
-    packed = dict.fromkeys(sha256, "")
+    sha256 = _by_name(
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    )
 
-    @checked
-    def __init__(
-        self,
-        data_dir: str | os.PathLike[str],
-        shape: Sequence[Count] = (1, 28, 28),
-        num_classes: Count | None = 10,
-        batch_size: Count = 128,
-        eval_batch_size: Count = 500,
-        validation_size: Count = 5000,
-        seed: Seed = 0,
-        mean: float | None = None,
-        std: Positive | None = None,
-        horizontal_flip: bool = False,
-        when_missing: Literal["digits", "error"] = "digits",
-        download: bool = True,
-        download_timeout: Positive = 10.0,
-        **subset: Unpack[SubsetArguments],
-    ) -> None:
-        super().__init__(
-            data_dir,
-            shape,
-            num_classes,
-            batch_size,
-            eval_batch_size,
-            validation_size,
-            seed,
-            mean,
-            std,
-            horizontal_flip,
-            download,
-            download_timeout,
-            **subset,
-        )
-        if when_missing not in ("digits", "error"):
-            raise DataError(f"when_missing={when_missing!r}: give 'digits' or 'error'")
-        self.when_missing = when_missing
-
-    def check_files(self, paths: Sequence[Path], train: torch.Size, test: torch.Size) -> None:
-        """Compare with the official hashes; they were read first: "truncated" says more."""
-        for path in paths:
-            check_hash(path, self.sha256[path.name])
-
-    def without_files(self) -> Images:
+    def without_files(self) -> Splits:
         """The embedded digits, announced; or the error, if that was wished."""
         if self.when_missing == "error":
-            raise DataError(
-                f"MNIST is missing ({self._reason}): {self.remedy()}; data=digits needs no files "
-                "at all"
-            )
+            return super().without_files()
         digits = embedded_digits()
         line = (
-            f"MNIST IS MISSING: using the {len(digits.images) + len(digits.test_images):,} "
+            f"MNIST IS MISSING: using the {len(digits.labels) + len(digits.test_labels):,} "
             f"embedded digits instead. To train on MNIST, {self.remedy()}."
         )
         announce(line)
@@ -116,3 +169,36 @@ class MNIST(IdxImages):
 def announce(line: str) -> None:
     """Print one line that cannot be overlooked, once for all processes."""
     print(f"\n>>> {line}\n", flush=True)
+
+
+class FashionMNIST(IdxImages):
+    """Ten kinds of clothes on black (Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747)."""
+
+    class_names = (
+        "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
+        "ankle boot",
+    )  # fmt: skip
+    title, directory = "Fashion-MNIST", "FashionMNIST"
+    addresses = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)
+    moments = (-0.428, 0.706)  # 0.2860 and 0.3530 in [0, 1]
+    packed = _by_name(
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    )
+
+
+class KMNIST(IdxImages):
+    """Ten hiragana, one of each row of the syllabary (Clanuwat et al. 2018, arXiv 1812.01718)."""
+
+    class_names = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    title = directory = "KMNIST"
+    addresses = ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",)
+    moments = (-0.616, 0.697)  # 0.1918 and 0.3483 in [0, 1]
+    packed = _by_name(
+        "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+        "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+        "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+        "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+    )

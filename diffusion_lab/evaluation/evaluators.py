@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from diffusion_lab.data.in_memory import MemoryDataModule
+    from diffusion_lab.data.data_module import MemoryDataModule
     from diffusion_lab.data.toy import PointsDataModule
     from diffusion_lab.evaluation.request import EvaluationRequest
     from diffusion_lab.metrics.features import RealImages
@@ -74,13 +74,13 @@ def evaluator_of(request: EvaluationRequest) -> Evaluator:
 
     cfg = request.cfg
     data = instantiate(cfg.data, trust=cfg.trust)
-    if hasattr(type(data), "points"):
-        return PointEvaluator(data)
-    if not hasattr(type(data), "images"):
+    if not hasattr(type(data), "splits") or len(data.shape) not in (1, 3):
         raise ConfigError(
             f"data._target_={cfg.data['_target_']} has neither points nor images to compare "
             "samples with"
         )
+    if len(data.shape) == 1:
+        return PointEvaluator(data)
     source = request.stored.get("data") or {}
     if source.get("fallback") and source.get("name") == "digits":
         print("This model was trained on the embedded digits and is compared with those.")
@@ -159,9 +159,7 @@ class ImageEvaluator:
         from diffusion_lab.metrics.features import RealImages
 
         self.data.prepare_data()
-        held = self.data.held
-        splits = held.train, held.labels, held.test, held.test_labels
-        return RealImages(*splits, num_classes=len(self.data.class_names))
+        return RealImages(*self.data.splits[:4], num_classes=len(self.data.class_names))
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -180,7 +178,7 @@ class ImageEvaluator:
         made = [(FIRST, recipe_for), (SECOND, second_recipe_for)][: 2 if self.second else 1]
         spaces = []
         for name, recipe in made:
-            show = _Training(f"{name}, a classifier of {self.data.held.name}")
+            show = _Training(f"{name}, a classifier of {self.data.splits.name}")
             spaces.append(feature_space(real, folders, recipe(len(real.images)), show, name))
             show.end()
         text = "Measuring how near test images are to training images, once."
@@ -210,7 +208,7 @@ class PointEvaluator:
     """Distances and variance of clouds of points, see `metrics.point_scores`.
 
     Args:
-        data: A data module that has `points`.
+        data: A data module of points.
     """
 
     shown, unit = 2000, "points"
@@ -226,7 +224,7 @@ class PointEvaluator:
         """The figures with what paired comparisons need."""
         from diffusion_lab.metrics.point_scores import scored_points
 
-        train, _, test, test_labels = self.data.points[:4]
+        train, _, test, test_labels = self.data.splits[:4]
         return scored_points(samples, train, test, labels, test_labels)
 
     def lines(self, figures: dict[str, Any]) -> list[Line]:
@@ -237,13 +235,13 @@ class PointEvaluator:
         """A scatter plot a row, side by side, over test points in grey."""
         from diffusion_lab.reporting.study_page import point_page
 
-        return point_page(names, samples, self.data.points.test[: self.shown])
+        return point_page(names, samples, self.data.splits.test[: self.shown])
 
     def pictures(self, scored: Scored, samples: Tensor) -> dict[str, Image.Image]:
         """The density of samples beside that of test points."""
         from diffusion_lab.reporting.evaluation import density_image
 
-        return {"density": density_image(samples, self.data.points.test)}
+        return {"density": density_image(samples, self.data.splits.test)}
 
     def counts(self, scored: Scored) -> dict[str, Any]:
         """None: points are not read."""

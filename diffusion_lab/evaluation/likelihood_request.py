@@ -206,10 +206,10 @@ def test_samples(cfg: DictConfig, data: Any, module: TrainedModel) -> Samples:
     import torch
 
     data.prepare_data()
-    held = data.held
-    if tuple(held.test.shape[1:]) != tuple(module.shape):
+    splits = data.splits
+    if tuple(splits.test.shape[1:]) != tuple(module.shape):
         raise ConfigError(
-            f"against={cfg.against}: its samples have the shape {list(held.test.shape[1:])}, the "
+            f"against={cfg.against}: its samples have the shape {list(splits.test.shape[1:])}, the "
             f"model's {list(module.shape)}; take other data"
         )
     device = next(module.parameters()).device
@@ -220,8 +220,8 @@ def test_samples(cfg: DictConfig, data: Any, module: TrainedModel) -> Samples:
         x0, label = data.on_after_batch_transfer(batch, 0)
         return x0, label
 
-    if len(held.test) < cfg.num_images:
-        print(f"{held.name} has {len(held.test):,} test samples: all are scored")
-    test = chosen(held.test, held.test_labels, cfg.num_images)
-    train = chosen(held.train, held.labels, TUNING)
-    return Samples(*test, held.test.dtype == torch.uint8, *train)
+    if len(splits.test) < cfg.num_images:
+        print(f"{splits.name} has {len(splits.test):,} test samples: all are scored")
+    test = chosen(splits.test, splits.test_labels, cfg.num_images)
+    train = chosen(splits.train, splits.labels, TUNING)
+    return Samples(*test, splits.test.dtype == torch.uint8, *train)

@@ -87,8 +87,8 @@ def _further(request: EvaluationRequest, evaluator: Evaluator, samples: Tensor) 
     measure = instantiate(request.cfg.get("features"), trust=request.cfg.trust)
     if measure is None:
         return {}
-    held = evaluator.data.held
-    return dict(measure(samples, held.train, held.test))
+    splits = evaluator.data.splits
+    return dict(measure(samples, splits.train, splits.test))
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def held_out_image(data: Any, number: int) -> Tensor:
     Raises:
         ValueError: there are fewer.
     """
-    images = data.held.test
+    images = data.splits.test
     if not 0 <= number < len(images):
         raise ValueError(f"image=test:{number}: the test set has images 0 .. {len(images) - 1}")
     image, _ = data.on_after_batch_transfer((images[number : number + 1], None), 0)

@@ -31,13 +31,13 @@ def quick_scorer(
         are labels, ``agreement``; those of points hold ``sw_ratio``.
     """
     data.prepare_data()
-    if hasattr(type(data), "points"):
+    if len(data.shape) == 1:
         return partial(_score_points, data)
     from diffusion_lab.metrics.features import RealImages, feature_space
     from diffusion_lab.metrics.keeping import places
     from diffusion_lab.metrics.scores import score
 
-    real = RealImages(*data.images[:4], num_classes=len(data.class_names))
+    real = RealImages(*data.splits[:4], num_classes=len(data.class_names))
     folders = places(Path(beside).expanduser())
     return partial(score, feature_space(real, folders, progress=progress))
 
@@ -50,19 +50,19 @@ def kept_reader(data: Any, beside: str | Path) -> Reader | None:
     """What reads the class of a sample, if it is at hand: nothing is trained for it.
 
     Args:
-        data: A data module that has `images` and `class_names`.
+        data: A data module that has `splits`, `shape` and `class_names`.
         beside: Folder of the data, where the classifier is looked for before the user's cache.
 
     Returns:
         The classifier that `evaluate` and `quick_scorer` train and keep; None where there is none
         yet, or no classes, or points.
     """
-    if hasattr(type(data), "points"):
+    if len(data.shape) == 1:
         return None
     from diffusion_lab.metrics.features import RealImages, kept_classifier
     from diffusion_lab.metrics.keeping import places
 
-    real = RealImages(*data.images[:4], num_classes=len(data.class_names))
+    real = RealImages(*data.splits[:4], num_classes=len(data.class_names))
     net = kept_classifier(real, places(Path(beside).expanduser()))
     return None if net is None else partial(_probabilities, net)
 
@@ -79,5 +79,5 @@ def _probabilities(net: Any, samples: Tensor) -> Tensor:
 def _score_points(data: Any, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
     from diffusion_lab.metrics.point_distances import score_points
 
-    train, _, test, _ = data.points[:4]
+    train, _, test, _ = data.splits[:4]
     return score_points(samples, train, test)

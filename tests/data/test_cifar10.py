@@ -57,11 +57,11 @@ def test_the_archive_is_unpacked_and_read(archive):
     folder = archive.parent / CIFAR10.directory
     assert sorted(os.listdir(folder)) == sorted(NAMES), "wanted members alone"
     assert sorted(os.listdir(archive.parent.parent)) == ["cache", "data"]
-    assert data.images.images.shape == (60, 3, 32, 32)
+    assert data.splits.train.shape == (60, 3, 32, 32)
     raw = batch(1)[0].reshape(12, 3, 32, 32)
-    assert np.array_equal(data.images.images[12:24].numpy(), raw)
-    assert np.array_equal(data.images.test_images.numpy(), batch(5)[0].reshape(12, 3, 32, 32))
-    assert data.images.labels.tolist() == [k % 10 for k in range(12)] * 5
+    assert np.array_equal(data.splits.train[12:24].numpy(), raw)
+    assert np.array_equal(data.splits.test.numpy(), batch(5)[0].reshape(12, 3, 32, 32))
+    assert data.splits.labels.tolist() == [k % 10 for k in range(12)] * 5
     assert data.source["name"] == "cifar10" and set(data.source["sha256"]) == set(NAMES)
     x, label = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     assert x.shape == (8, 3, 32, 32) and -1 <= x.min() < -0.9 and label.dtype == torch.int64
@@ -70,14 +70,14 @@ def test_the_archive_is_unpacked_and_read(archive):
 def test_training_images_alone_are_mirrored(archive):
     data = module(archive)
     data.prepare_data()
-    train, held = data.split()
-    whole = {bytes(x.numpy()) for x in data.images.images[train]}
-    mirrored = {bytes(x.flip(-1).contiguous().numpy()) for x in data.images.images[train]}
+    train, held = data.indices()
+    whole = {bytes(x.numpy()) for x in data.splits.train[train]}
+    mirrored = {bytes(x.flip(-1).contiguous().numpy()) for x in data.splits.train[train]}
     seen = [bytes(x.contiguous().numpy()) for batch, _ in data.train_dataloader() for x in batch]
     assert 0 < sum(x in mirrored for x in seen) < len(seen)
     assert all(x in whole or x in mirrored for x in seen)
-    assert torch.equal(next(iter(data.val_dataloader()))[0], data.images.images[held])
-    assert torch.equal(next(iter(data.test_dataloader()))[0], data.images.test_images)
+    assert torch.equal(next(iter(data.val_dataloader()))[0], data.splits.train[held])
+    assert torch.equal(next(iter(data.test_dataloader()))[0], data.splits.test)
     plain = module(archive, horizontal_flip=False)
     assert all(bytes(x.numpy()) in whole for batch, _ in plain.train_dataloader() for x in batch)
 
@@ -138,7 +138,7 @@ def test_without_files_one_error_tells_all(tmp_path, monkeypatch):
         calls.append((urls, target, expected, packed))
         raise DataError("no route to host")
 
-    monkeypatch.setattr("diffusion_lab.data.cifar10.download", note)
+    monkeypatch.setattr("diffusion_lab.data.download.download", note)
     data = CIFAR10(tmp_path / "nowhere")
     data.prepare_data()
     expected = ("md5", CIFAR10.archive_md5)

@@ -9,10 +9,7 @@ import pytest
 import torch
 
 from diffusion_lab.data.download import download
-from diffusion_lab.data.fashion_mnist import FashionMNIST
-from diffusion_lab.data.idx_images import IdxImages
-from diffusion_lab.data.kmnist import KMNIST
-from diffusion_lab.data.mnist import MNIST
+from diffusion_lab.data.mnist import KMNIST, MNIST, FashionMNIST, IdxImages
 from diffusion_lab.errors import DataError
 
 KINDS = [FashionMNIST, KMNIST]
@@ -97,11 +94,11 @@ def test_without_files_one_error_tells_all(kind, tmp_path):
 def test_downloads_are_compared_with_the_known_hash(kind, tmp_path, monkeypatch):
     calls = []
 
-    def note(urls, target, timeout, expected):
+    def note(urls, target, timeout, expected, packed):
         calls.append((urls, expected))
         raise DataError("no route to host")
 
-    monkeypatch.setattr("diffusion_lab.data.idx_images.download", note)
+    monkeypatch.setattr("diffusion_lab.data.download.download", note)
     data = kind(tmp_path)
     data.prepare_data()
     first = next(iter(kind.packed))
@@ -129,7 +126,7 @@ def test_tables_are_torchvisions():
 
     for kind, official in ((FashionMNIST, datasets.FashionMNIST), (KMNIST, datasets.KMNIST),
                            (MNIST, datasets.MNIST)):  # fmt: skip
-        assert [f"{name}.gz" for name in kind.packed] == [name for name, _ in official.resources]
+        assert [f"{name}.gz" for name in kind.names] == [name for name, _ in official.resources]
         assert list(kind.addresses) == official.mirrors
         assert kind.directory == official.__name__
     lowered = [name.lower() for name in datasets.FashionMNIST.classes]

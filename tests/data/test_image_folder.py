@@ -7,8 +7,7 @@ from PIL import Image
 
 from diffusion_lab.data import decoding
 from diffusion_lab.data.decoding import decoded_picture
-from diffusion_lab.data.image_folder import ImageFolder
-from diffusion_lab.data.listing import list_images
+from diffusion_lab.data.image_folder import ImageFolder, list_images
 from diffusion_lab.errors import DataError
 
 
@@ -48,19 +47,21 @@ def test_a_class_is_a_sub_folder(tmp_path):
     assert torch.equal(label, (x[:, 1, 0, 0] > 50).long())
     assert data.class_names == ("cat", "dog")
     assert data.source["sizes"] == {"train": 34, "validation": 3, "test": 4}
-    assert data.images.test_labels.tolist() == [0, 0, 1, 1]
+    assert data.splits.test_labels.tolist() == [0, 0, 1, 1]
     assert data.source["name"] == "x" and "41 images" in next(iter(data.source["sha256"]))
 
 
 def test_held_out_images_are_a_fixed_share_of_each_class(tmp_path):
     fill(tmp_path / "x")
     one, two = folder(tmp_path / "x", test_share=0.25), folder(tmp_path / "x", seed=9)
-    assert len(one.images.test_images) == 10
-    assert torch.equal(two.images.test_images, folder(tmp_path / "x").images.test_images)
+    assert len(one.splits.test) == 10
+    assert torch.equal(two.splits.test, folder(tmp_path / "x").splits.test)
     for data in (one, two):
-        seen = {bytes(x.numpy()) for x in data.images.images}
-        assert not seen & {bytes(x.numpy()) for x in data.images.test_images}
-    assert one.split()[1].tolist() == folder(tmp_path / "x", test_share=0.25).split()[1].tolist()
+        seen = {bytes(x.numpy()) for x in data.splits.train}
+        assert not seen & {bytes(x.numpy()) for x in data.splits.test}
+    assert (
+        one.indices()[1].tolist() == folder(tmp_path / "x", test_share=0.25).indices()[1].tolist()
+    )
 
 
 @pytest.mark.parametrize("test", ["test", "val"])
@@ -70,7 +71,7 @@ def test_train_and_test_folders_are_the_split(tmp_path, test):
     if test == "test":
         fill(tmp_path / "x" / "val", count=2)
     data = folder(tmp_path / "x", num_classes=2)
-    assert len(data.images.images) == 20 and data.images.test_labels.tolist() == [0] * 3 + [1] * 3
+    assert len(data.splits.train) == 20 and data.splits.test_labels.tolist() == [0] * 3 + [1] * 3
     paint(tmp_path / "x" / test / "cow" / "a.png")
     with pytest.raises(
         DataError, match=f"train has the classes cat, dog, {test} has cat, cow, dog"
@@ -81,12 +82,12 @@ def test_train_and_test_folders_are_the_split(tmp_path, test):
 def test_train_alone_is_split_itself_and_no_class_is_held_out_whole(tmp_path):
     fill(tmp_path / "x" / "train", count=10)
     data = folder(tmp_path / "x", num_classes=2)
-    assert data.class_names == ("cat", "dog") and data.images.labels.bincount().tolist() == [9, 9]
+    assert data.class_names == ("cat", "dog") and data.splits.labels.bincount().tolist() == [9, 9]
     paint(tmp_path / "x" / "train" / "emu" / "a.png")
     with pytest.raises(DataError, match="emu has one image only"):
-        folder(tmp_path / "x", num_classes=3).images  # noqa: B018
+        folder(tmp_path / "x", num_classes=3).splits  # noqa: B018
     paint(tmp_path / "x" / "train" / "emu" / "b.png")
-    kept = folder(tmp_path / "x", num_classes=3, test_share=0.8).images
+    kept = folder(tmp_path / "x", num_classes=3, test_share=0.8).splits
     assert kept.labels.bincount().tolist() == [2, 2, 1]
 
 
@@ -94,7 +95,7 @@ def test_images_that_lie_flat_have_no_classes(tmp_path):
     for k in range(10):
         paint(tmp_path / "x" / f"{k}.png", (20 * k, 0, 0))
     data = folder(tmp_path / "x")
-    assert data.class_names == () and data.images.labels.tolist() == [0] * 9
+    assert data.class_names == () and data.splits.labels.tolist() == [0] * 9
     with pytest.raises(ValueError, match=r"num_classes=2: .*no sub-folders.*num_classes=null"):
         folder(tmp_path / "x", num_classes=2).setup()
 
@@ -108,8 +109,8 @@ def test_celeba_as_torchvision_keeps_it(tmp_path, beside):
     lines = [f"00000{k}.jpg {0 if k < 5 else 1 if k < 7 else 2}" for k in range(1, 9)]
     (where / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
     data = folder(root, crop=140, shape=(3, 16, 16))
-    assert len(data.images.images) == 6
-    reds = data.images.test_images[:, 0].float().mean((1, 2)).round().tolist()
+    assert len(data.splits.train) == 6
+    reds = data.splits.test[:, 0].float().mean((1, 2)).round().tolist()
     assert np.allclose(reds, [210, 240], atol=4), "JPEG's loss aside"
     (where / "list_eval_partition.txt").write_text("\n".join(lines[1:]))
     with pytest.raises(DataError, match=r"all but 1 of 8 images, among these 000001\.jpg"):
@@ -203,12 +204,12 @@ def no_decoding(*args, **kwargs):
 
 def test_images_are_decoded_once(tmp_path, monkeypatch):
     fill(tmp_path / "x")
-    first = folder(tmp_path / "x").images
+    first = folder(tmp_path / "x").splits
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "decoded_picture", no_decoding)
         again = folder(tmp_path / "x")
         again.prepare_data()
-        assert torch.equal(again.images.images, first.images)
+        assert torch.equal(again.splits.train, first.train)
         assert again.source["sha256"] == first.sha256
         for changes in ({"shape": (3, 4, 4)}, {"shape": (1, 8, 8)}, {"crop": 6}):
             with pytest.raises(DataError, match="decoded again"):
@@ -221,18 +222,18 @@ def test_images_are_decoded_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b"x" + b[1:]])
 def test_a_damaged_copy_is_made_anew(tmp_path, damage):
     fill(tmp_path / "x")
-    first = folder(tmp_path / "x").images
+    first = folder(tmp_path / "x").splits
     (kept,) = (tmp_path / "kept").glob("images-*.bin")
     sound = kept.read_bytes()
     kept.write_bytes(damage(sound))
-    assert torch.equal(folder(tmp_path / "x").images.images, first.images)
+    assert torch.equal(folder(tmp_path / "x").splits.train, first.train)
     assert kept.read_bytes() == sound
 
 
 def test_a_cache_that_cannot_be_written_costs_decoding_alone(tmp_path):
     fill(tmp_path / "x")
     (tmp_path / "file").write_text("in the way")
-    assert len(folder(tmp_path / "x", cache=tmp_path / "file").images.images) == 36
+    assert len(folder(tmp_path / "x", cache=tmp_path / "file").splits.train) == 36
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.data import idx_images
+from diffusion_lab.data import download
 from diffusion_lab.data.digits import Digits, embedded_digits
 from diffusion_lab.data.mnist import MNIST
 from diffusion_lab.errors import DataError
@@ -58,24 +58,24 @@ def test_batches_labels_and_range(small):
     assert x.min() >= -1 and x.max() <= 1
     assert label.dtype == torch.int64 and label.shape == (8,)
     raw = np.frombuffer((small / NAMES[0]).read_bytes()[16:], np.uint8).reshape(60, 1, 28, 28)
-    assert np.array_equal(data.images.images.numpy(), raw)
-    assert torch.equal(data.images.labels, torch.arange(60) % 10)
+    assert np.array_equal(data.splits.train.numpy(), raw)
+    assert torch.equal(data.splits.labels, torch.arange(60) % 10)
 
 
 def test_the_split_is_fixed_and_the_test_set_untouched(small):
     one, two = module(small, seed=0), module(small, seed=9)
-    train, held = one.split()
-    assert [s.tolist() for s in two.split()] == [train.tolist(), held.tolist()]
+    train, held = one.indices()
+    assert [s.tolist() for s in two.indices()] == [train.tolist(), held.tolist()]
     assert sorted([*train.tolist(), *held.tolist()]) == list(range(60)) and len(held) == 12
     for data in (one, two):
         seen = {bytes(x.numpy()) for batch, _ in data.train_dataloader() for x in batch}
-        held_out = [*one.images.images[held], *one.images.test_images]
+        held_out = [*one.splits.train[held], *one.splits.test]
         assert not seen & {bytes(x.numpy()) for x in held_out}
     orders = [[y.tolist() for _, y in data.train_dataloader()] for data in (one, two)]
     assert orders[0] != orders[1]
     assert len(one.val_dataloader()) == 1
     test = torch.cat([x for x, _ in one.test_dataloader()])
-    assert torch.equal(test, one.images.test_images)
+    assert torch.equal(test, one.splits.test)
 
 
 def test_source_is_plain_and_complete(small):
@@ -176,11 +176,11 @@ def test_missing_as_an_error_says_where(tmp_path):
 
 
 def test_a_failed_download_is_the_reason_given(tmp_path, monkeypatch):
-    def fail(urls, target, timeout, expected):
+    def fail(urls, target, timeout, expected, packed):
         assert timeout == 3.0 and urls[0].endswith(f"{target.name}.gz")
         raise DataError("no route to host")
 
-    monkeypatch.setattr(idx_images, "download", fail)
+    monkeypatch.setattr(download, "download", fail)
     data = MNIST(tmp_path, when_missing="error", download_timeout=3.0)
     data.prepare_data()
     with pytest.raises(DataError, match="no route to host"):
@@ -216,15 +216,15 @@ def test_without_classes_labels_still_come(small):
 
 def test_embedded_digits_look_like_mnist():
     digits = embedded_digits()
-    assert digits.images.shape == (1497, 1, 28, 28) and digits.images.dtype == torch.uint8
+    assert digits.train.shape == (1497, 1, 28, 28) and digits.train.dtype == torch.uint8
     assert digits.test_labels.bincount().tolist() == [30] * 10
-    assert (digits.images[:, :, :4] == 0).all() and (digits.images[..., 24:] == 0).all()
-    ink = digits.images.float().mean() / 255
+    assert (digits.train[:, :, :4] == 0).all() and (digits.train[..., 24:] == 0).all()
+    ink = digits.train.float().mean() / 255
     assert 0.1 < ink < 0.2, "MNIST's mean is 0.13"
     again = embedded_digits()
-    assert torch.equal(again.images, digits.images)
-    train = {bytes(x.numpy()) for x in digits.images}
-    assert sum(bytes(x.numpy()) in train for x in digits.test_images) == 0
+    assert torch.equal(again.train, digits.train)
+    train = {bytes(x.numpy()) for x in digits.train}
+    assert sum(bytes(x.numpy()) in train for x in digits.test) == 0
 
 
 def test_digits_module_batches():

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.data import shapes
-from diffusion_lab.data.shapes import (
+from diffusion_lab.data.toy import (
     Checkerboard,
     Circles,
     EightGaussians,
@@ -19,7 +18,7 @@ ALL = [Circles, Spirals, Checkerboard, EightGaussians, Pinwheel, SwissRoll]
 
 @pytest.mark.parametrize("kind", ALL)
 def test_points_have_mean_zero_and_unit_scale(kind):
-    points = kind(train_size=60_000, test_size=1000, validation_size=1000).points
+    points = kind(train_size=60_000, test_size=1000, validation_size=1000).splits
     assert points.train.mean(0).abs().max() < 0.02
     assert points.train.square().mean().sqrt() == pytest.approx(1.0, abs=0.01)
     counts = torch.bincount(points.labels, minlength=len(kind.class_names))
@@ -95,7 +94,6 @@ def test_names_in_records():
     assert names == {
         "circles", "spirals", "checkerboard", "eight_gaussians", "pinwheel", "swiss_roll",
     }  # fmt: skip
-    assert {kind.__module__ for kind in ALL} == {shapes.__name__}
 
 
 def test_a_wrong_number_of_classes_is_told():

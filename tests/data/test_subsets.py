@@ -78,11 +78,11 @@ def images_of(loader):
 @pytest.mark.parametrize("more", [{}, {"exclude": (4, 7)}], ids=str)
 def test_a_data_set_trains_on_its_subset_alone(more):
     data = digits(train_images=64, **more)
-    train, validation = data.split()
-    whole, same = digits().split()
+    train, validation = data.indices()
+    whole, same = digits().indices()
     assert torch.equal(validation, same)
     assert len(train) == 64 and set(train.tolist()) <= set(whole.tolist())
-    counts = data.held.labels[train].bincount(minlength=10)
+    counts = data.splits.labels[train].bincount(minlength=10)
     kept = torch.tensor([label not in more.get("exclude", ()) for label in range(10)])
     assert counts[~kept].sum() == 0 and counts[kept].max() - counts[kept].min() <= 1
     seen = images_of(data.train_dataloader())
@@ -98,7 +98,7 @@ def test_validation_and_test_keep_the_classes_that_are_left_out():
 
 
 def test_the_seed_decides_the_subset():
-    one, two = (digits(train_images=64, seed=seed).split()[0].tolist() for seed in (0, 1))
+    one, two = (digits(train_images=64, seed=seed).indices()[0].tolist() for seed in (0, 1))
     assert set(one) != set(two)
 
 
@@ -115,7 +115,7 @@ def test_the_source_tells_the_subset_and_is_as_ever_without():
 
 def test_points_have_subsets_too():
     data = Moons(train_size=200, test_size=10, validation_size=20, train_images=50)
-    assert data.held.labels[data.split()[0]].bincount().tolist() == [25, 25]
+    assert data.splits.labels[data.indices()[0]].bincount().tolist() == [25, 25]
 
 
 def test_images_without_classes(tmp_path):
@@ -123,7 +123,7 @@ def test_images_without_classes(tmp_path):
         Image.new("L", (4, 4), number).save(tmp_path / f"{number}.png")
     arguments = {"shape": [1, 4, 4], "validation_size": 2, "batch_size": 1, "cache": tmp_path / "c"}
     few, more = (
-        ImageFolder(tmp_path, train_images=n, **arguments).split()[0].tolist() for n in (5, 9)
+        ImageFolder(tmp_path, train_images=n, **arguments).indices()[0].tolist() for n in (5, 9)
     )
     assert len(few) == 5 and set(few) < set(more)
     with pytest.raises(DataError, match=r"exclude=\[0\].*no classes"):

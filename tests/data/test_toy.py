@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.data.image_module import ImageDataModule
-from diffusion_lab.data.in_memory import MemoryDataModule
+from diffusion_lab.data.data_module import ImageDataModule, MemoryDataModule
 from diffusion_lab.data.toy import Moons, PointsDataModule
 
 
@@ -27,7 +26,7 @@ def test_batches_are_standardised_points_with_labels():
 
 
 def test_statistics_are_those_of_the_half_circles():
-    points = Moons().points
+    points = Moons().splits
     # x is cos or 1 - cos: variance 1/2 within a moon, 1/4 between their means 0 and 1.
     # y is sin or 1/2 - sin: its mean square is 1/2 or 3/4 - 2/pi, its mean 1/4.
     variance = torch.tensor([0.75, (0.5 + 0.75 - 2 / math.pi) / 2 - 0.25**2])
@@ -39,7 +38,7 @@ def test_statistics_are_those_of_the_half_circles():
 
 
 def test_points_lie_on_the_circle_of_their_label():
-    points = moons(noise=0.0).points
+    points = moons(noise=0.0).splits
     raw = points.train * 0.7 + torch.tensor([0.5, 0.25])
     centre = torch.stack([points.labels, points.labels * 0.5], dim=1)
     radius = (raw - centre).norm(dim=1)
@@ -69,11 +68,11 @@ def test_training_validation_and_test_points_are_all_different():
 
 def test_the_seed_orders_the_points_and_does_not_make_them():
     one, two = moons(seed=0), moons(seed=9)
-    assert torch.equal(one.points.train, two.points.train)
+    assert torch.equal(one.splits.train, two.splits.train)
     assert one.source == two.source
     first, second = (next(iter(data.train_dataloader()))[0] for data in (one, two))
     assert not torch.equal(first, second)
-    assert torch.equal(moons(train_size=500).points.test, one.points.test)
+    assert torch.equal(moons(train_size=500).splits.test, one.splits.test)
     assert moons(noise=0.1).source["sha256"] != one.source["sha256"]
 
 
@@ -127,7 +126,7 @@ class Line(PointsDataModule):
 
 def test_a_new_toy_set_writes_its_generator_alone():
     data = Line(train_size=100, test_size=50, validation_size=10, batch_size=20)
-    points = data.points
+    points = data.splits
     assert points.train.shape == (110, 2) and points.test.shape == (50, 2)
     assert points.train.abs().max() <= 1 and points.train[:, 0].std() > 0.4
     assert data.source["name"] == "line"
@@ -154,4 +153,3 @@ def test_bad_arguments_are_refused_by_name(changes, named):
 def test_points_and_images_share_one_base():
     assert issubclass(PointsDataModule, MemoryDataModule)
     assert issubclass(ImageDataModule, MemoryDataModule)
-    assert not hasattr(moons(), "images") and not hasattr(ImageDataModule, "points")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from diffusion_lab.data.image_module import ImageDataModule, Images
+from diffusion_lab.data.data_module import ImageDataModule, Splits
 from diffusion_lab.data.toy import PointsDataModule
 from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import marginal
@@ -47,7 +47,7 @@ class Halves(ImageDataModule):
             light = (torch.arange(4) > 1).int() != side.view(-1, 1, 1, 1)
             return (light * 150 + noise * 100).byte(), side
 
-        return Images(*drawn(600, 1), *drawn(20, 2), name="halves", sha256={})
+        return Splits(*drawn(600, 1), *drawn(20, 2), name="halves", sha256={})
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
         images, label = batch

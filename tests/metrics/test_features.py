@@ -189,5 +189,5 @@ def test_mnist_classifier_is_good_enough(tmp_path, recipe):
     data = MNIST(os.environ.get("DIFFUSION_LAB_DATA", "data"), download=False)
     if data.missing():
         pytest.skip(f"MNIST is not in {data.folder}")
-    made = feature_space(RealImages(*data.images[:4], 10), [tmp_path], recipe(60_000))
+    made = feature_space(RealImages(*data.splits[:4], 10), [tmp_path], recipe(60_000))
     assert made.test_accuracy >= 0.994

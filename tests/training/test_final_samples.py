@@ -88,6 +88,6 @@ def test_the_classifier_is_read_and_never_trained(
     quick_scorer(data, tmp_path / "data")
     reader = kept_reader(data, tmp_path / "data")
     assert reader is not None
-    read = reader(data.images.images[:100].float() / 127.5 - 1)
+    read = reader(data.splits.train[:100].float() / 127.5 - 1)
     assert read.shape == (100, 10) and torch.allclose(read.sum(1), torch.ones(100))
-    assert (read.argmax(1) == data.images.labels[:100]).float().mean() > 0.5
+    assert (read.argmax(1) == data.splits.labels[:100]).float().mean() > 0.5

@@ -244,7 +244,7 @@ def test_metrics_file_and_report_show_the_levels(tmp_path: Path) -> None:
 def test_the_scorer_of_points_finds_real_points_ideal() -> None:
     data = Moons(train_size=4000, test_size=4000, validation_size=100)
     score = quick_scorer(data, "nowhere")
-    real = data.points.train[:1000]
+    real = data.splits.train[:1000]
     assert score(real, None)["sw_ratio"] == pytest.approx(1, abs=0.5)
     assert score(real + 1.0, None)["sw_ratio"] > 5
 
@@ -258,9 +258,9 @@ def test_the_scorer_of_images_is_the_yardstick(tmp_path: Path, monkeypatch: Any)
     score = quick_scorer(data, beside, progress=lambda step, total, loss: steps.append(step))
     assert steps == [*range(1, 41)] and not beside.exists()
     assert [*(tmp_path / "cache" / "diffusion_lab").glob("classifier-*.pt")]
-    real = data.images.images[:200].float() / 127.5 - 1
-    figures = score(real, data.images.labels[:200])
-    noise = score(torch.randn(200, 1, 28, 28), data.images.labels[:200])
+    real = data.splits.train[:200].float() / 127.5 - 1
+    figures = score(real, data.splits.labels[:200])
+    noise = score(torch.randn(200, 1, 28, 28), data.splits.labels[:200])
     assert 3 * figures["fd_ratio"] < noise["fd_ratio"]
     assert noise["agreement"] < figures["agreement"]
     beside.mkdir()  # empty: what is in the cache is found
