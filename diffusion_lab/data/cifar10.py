@@ -59,7 +59,7 @@ class CIFAR10(DownloadedImages):
     names = tuple(md5)
 
     def wanted(self) -> str:
-        """Which files belong into which folder, as a clause."""
+        """Which files belong in which folder, as a clause."""
         return (
             f"{self.archive} from {self.address} into {Path(self.data_dir).resolve()}, or "
             f"{', '.join(self.missing())} into {self.folder.resolve()}"

@@ -56,7 +56,7 @@ def decoded(
         pixels = content[:size].reshape(len(files), *shape)
         errors = _fill(pixels, files, partial(decoded_picture, shape=shape, crop=crop))
         if errors:
-            raise DataError(_named(errors, len(files)))
+            raise DataError(_first_of(errors, len(files)))
         content[size:] = np.frombuffer(hashlib.sha256(pixels.data).digest(), np.uint8)
         with suppress(OSError):
             write_atomically(cache, content.data)
@@ -74,7 +74,7 @@ def _cached(path: Path, size: int) -> np.ndarray | None:
     return content if sound else None
 
 
-def _named(errors: Sequence[tuple[Path, str]], count: int) -> str:
+def _first_of(errors: Sequence[tuple[Path, str]], count: int) -> str:
     first = "; ".join(f"{path}: {reason}" for path, reason in errors[:NAMED])
     more = f" (and {len(errors) - NAMED} more)" if len(errors) > NAMED else ""
     return (

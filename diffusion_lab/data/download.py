@@ -1,7 +1,7 @@
-"""Image sets in official files: where they lie, their hashes, and a download that cannot hang.
+"""Image sets in official files: layout, hashes, and a download that cannot hang.
 
-The files lie where torchvision keeps them and come from torchvision's addresses. They are fetched
-and checked here, because torchvision limits no transfer's time and checks nothing that is there.
+Layout and addresses are torchvision's. Its downloads can hang and its readers check no hash, so
+both are done here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SLOWEST = 1024
 @checked
 @dataclass(kw_only=True, eq=False)
 class DownloadedImages(ImageDataModule):
-    """Base of the sets that are read from official files, which are fetched where missing."""
+    """Base of the sets that are read from official files, downloaded where they are missing."""
 
     data_dir: str | os.PathLike[str] = field(kw_only=False)
     download: bool = True
@@ -61,7 +61,7 @@ class DownloadedImages(ImageDataModule):
     def _download(
         self, urls: Sequence[str], target: Path, expected: tuple[str, str] | None, packed: bool
     ) -> bool:
-        """Whether a file was fetched; if not, `load` gives the reason, alike on all ranks."""
+        """Whether a file was downloaded; if not, `load` gives the reason, alike on all ranks."""
         if self.download:
             try:
                 download(urls, target, self.download_timeout, expected, packed)
@@ -91,7 +91,7 @@ class DownloadedImages(ImageDataModule):
 
     @abstractmethod
     def wanted(self) -> str:
-        """Which files belong into which folder, as a clause."""
+        """Which files belong in which folder, as a clause."""
 
     def remedy(self) -> str:
         """What to do about missing files, as a clause."""

@@ -1,13 +1,13 @@
-"""A folder of pictures of any size as a data set.
+"""A folder of images of any size as a data set.
 
-Layouts that are understood, `root` being the folder named:
+Its layout is one of these, `root` being the folder:
 
-* `root/<class>/**/x.png`: a class a sub-folder;
+* `root/<class>/**/x.png`: each sub-folder is a class;
 * `root/x.png`: no classes;
-* either of them under `root/train` and `root/test` (or `root/val`), which is then the split;
-* the second with CelebA's `list_eval_partition.txt` in or above it, which is then the split.
+* either of them under `root/train` and `root/test` (or `root/val`), which define the split;
+* the second with CelebA's `list_eval_partition.txt` in or above it, which defines the split.
 
-Hidden files and folders are left out, and so is what has another ending than `IMAGE_ENDINGS`.
+Hidden files and folders are ignored, and so are files whose ending is not in `IMAGE_ENDINGS`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TEST_FOLDERS = ("test", "val", "valid", "validation")
 @checked
 @dataclass(kw_only=True, eq=False)
 class ImageFolder(ImageDataModule):
-    """Pictures in a folder, resized once and held in memory as bytes."""
+    """Images in a folder, resized once and held in memory as bytes."""
 
     folder: str | os.PathLike[str] = field(kw_only=False)
     shape: Sequence[Count] = (3, 64, 64)
@@ -81,8 +81,8 @@ class ImageFolder(ImageDataModule):
         Raises:
             DataError: No images, an unknown layout, or other classes than `num_classes` says.
         """
-        found = list_images(self.folder)
-        names = found.class_names
+        listing = list_images(self.folder)
+        names = listing.class_names
         if self.num_classes not in (None, len(names)):
             there = (
                 f"{len(names)} sub-folders with images" if names else "no sub-folders of classes"
@@ -91,15 +91,15 @@ class ImageFolder(ImageDataModule):
                 f"data.num_classes={self.num_classes}: data.folder={self.folder} has {there}; give "
                 f"data.num_classes={len(names) or 'null'}"
             )
-        return found
+        return listing
 
     @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Names of the sub-folders, by label; none where the images lie flat."""
+        """Names of the sub-folders, by label; empty where the images have no classes."""
         return self.listing.class_names
 
     def prepare_data(self) -> None:
-        """Decode what is not kept yet, so that other processes need not."""
+        """Decode and cache the images, so that other processes need not."""
         self._pixels()
 
     def _pixels(self) -> tuple[Tensor, str]:
@@ -162,7 +162,7 @@ def list_images(root: Path) -> Listing:
     """Find the images of a folder.
 
     Raises:
-        DataError: No folder, no images, or images that lie in no layout understood.
+        DataError: No folder, no images, or an unknown layout.
     """
     if not root.is_dir():
         raise DataError(f"data.folder={root}: there is no such folder; name one with images in it")
@@ -238,7 +238,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _partition(root: Path, files: Sequence[Path]) -> tuple[bool, ...] | None:
-    """CelebA's own split of images that lie flat, if its file is there."""
+    """CelebA's own split, if its file is there."""
     path = next((p for p in (root / PARTITION, root.parent / PARTITION) if p.is_file()), None)
     if path is None:
         return None

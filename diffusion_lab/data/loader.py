@@ -18,25 +18,25 @@ from diffusion_lab.random import coins, permutation
 
 
 class TensorLoader:
-    """Iterable of batches ``(t[index] for t in tensors)``, split between ranks.
+    """Iterable of batches `(t[index] for t in tensors)`, split between ranks.
 
-    A global batch holds ``world_size * batch_size`` consecutive entries of the epoch's order and
+    A global batch holds `world_size * batch_size` consecutive entries of the epoch's order and
     each rank takes its own rows, so ranks see disjoint samples and together one-process batches.
 
     Args:
-        tensors: tensors of equal length N; a batch holds the same rows of each.
-        batch_size: rows a batch *per process*, as in Lightning.
-        seed: with the epoch, decides the order.
+        tensors: Of equal length N; a batch holds the same rows of each.
+        batch_size: Rows a batch *per process*, as in Lightning.
+        seed: With the epoch, determines the order.
         shuffle: False keeps the order of the tensors.
-        drop_last: leave out the last, smaller batch. Otherwise it is shared evenly between the
+        drop_last: Leave out the last, smaller batch. Otherwise it is shared evenly between the
             ranks; a rest of fewer rows than ranks joins the batch before it.
-        rank: index of this process.
-        world_size: number of processes.
-        flip: mirror about half of each batch of the first tensor left to right (its last axis);
-            an epoch and a place in its order decide which, whatever the number of processes.
+        rank: Index of this process.
+        world_size: Number of processes.
+        flip: Mirror about half of each batch of the first tensor left to right (its last axis).
+            The epoch and the place in its order decide which, whatever the number of processes.
 
     Raises:
-        DataError: sizes that do not fit, each with the argument and its value.
+        DataError: Sizes that do not fit, each with the argument and its value.
     """
 
     batch_sampler = None
@@ -88,7 +88,7 @@ class TensorLoader:
         return full if self.drop_last or (full and rest < self.world_size) else full + 1
 
     def order(self, epoch: int) -> Tensor:
-        """Indices of an epoch ``(num_samples,)``, before the split between ranks."""
+        """Indices of an epoch `(num_samples,)`, before the split between ranks."""
         if not self.shuffle:
             return torch.arange(self.num_samples)
         return permutation(self.num_samples, "epoch order", self.seed, epoch)
@@ -108,11 +108,11 @@ class TensorLoader:
             yield tuple(batch)
 
     def _mirrored(self, epoch: int) -> Tensor:
-        """Which places of an epoch's order show their image mirrored, bool ``(num_samples,)``."""
+        """Which places of an epoch's order show their image mirrored, bool `(num_samples,)`."""
         return coins(self.num_samples, "horizontal flip", self.seed, epoch)
 
     def _rows(self, order: Tensor, number: int) -> Tensor:
-        """This rank's entries of an epoch's ``order`` in global batch ``number``."""
+        """This rank's entries of an epoch's `order` in global batch `number`."""
         size = self.batch_size * self.world_size
         last = number == len(self) - 1 and not self.drop_last
         rows = order[number * size : None if last else (number + 1) * size]
@@ -120,7 +120,7 @@ class TensorLoader:
 
     @property
     def sampler(self) -> TensorLoader:
-        """The loader itself: Lightning announces epochs to ``loader.sampler.set_epoch``."""
+        """The loader itself: Lightning announces epochs to `loader.sampler.set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:

@@ -22,7 +22,7 @@ from diffusion_lab.errors import DataError
 from diffusion_lab.files import sha256
 from diffusion_lab.ranges import Positive, checked
 
-NAMES = (
+IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
@@ -31,7 +31,7 @@ NAMES = (
 
 
 def _by_name(*hashes: str) -> dict[str, str]:
-    return dict(zip(NAMES, hashes, strict=True))
+    return dict(zip(IDX_FILES, hashes, strict=True))
 
 
 @checked
@@ -45,7 +45,7 @@ class IdxImages(DownloadedImages):
     mean: float | None = None
     std: Positive | None = None
 
-    names = NAMES
+    names = IDX_FILES
     addresses: ClassVar[tuple[str, ...]]
     """Addresses in front of a packed file's name, tried in turn."""
     packed: ClassVar[dict[str, str]] = {}
@@ -68,7 +68,7 @@ class IdxImages(DownloadedImages):
         return super().folder / "raw"
 
     def wanted(self) -> str:
-        """Which files belong into which folder, as a clause."""
+        """Which files belong in which folder, as a clause."""
         return (
             f"{', '.join(self.missing())} (or the same with .gz) from "
             f"{' or '.join(self.addresses)} into {self.folder.resolve()}"
@@ -108,7 +108,7 @@ class IdxImages(DownloadedImages):
 
     def _read_pair(self, images: Path, labels: Path) -> tuple[Tensor, Tensor]:
         """The images `(N, 1, H, W)` and labels `(N,)` of one split."""
-        x, y = _read(read_image_file, images).unsqueeze(1), _read(read_label_file, labels)
+        x, y = _read_idx(read_image_file, images).unsqueeze(1), _read_idx(read_label_file, labels)
         if len(x) != len(y):
             raise DataError(f"{images} holds {len(x)} images and {labels} {len(y)} labels")
         most = len(self.class_names) - 1
@@ -117,7 +117,7 @@ class IdxImages(DownloadedImages):
         return x, y
 
 
-def _read(reader: Callable[[str], Tensor], path: Path) -> Tensor:
+def _read_idx(reader: Callable[[str], Tensor], path: Path) -> Tensor:
     try:
         return reader(str(path))
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -151,7 +151,7 @@ class MNIST(IdxImages):
     )
 
     def without_files(self) -> Splits:
-        """The embedded digits, announced; or the error, if that was wished."""
+        """The embedded digits, announced; or the error, if `when_missing` asks for it."""
         if self.when_missing == "error":
             return super().without_files()
         digits = embedded_digits()

@@ -16,15 +16,14 @@ from diffusion_lab.random import permutation
 class Subset(NamedTuple):
     """A choice among training samples, a function of the seed and of the samples' classes.
 
-    The samples stand in one line: first one of each class, then a second one of each, and so on,
-    classes and members in an order of their own for each seed. A subset of N is the first N, so
-    that it is contained in every larger one and its classes differ by one sample at most, unless
-    a class has no more.
+    The samples are ranked: first one of each class, then a second one of each, and so on; the seed
+    permutes classes and members. A subset of N is the first N. So every larger subset contains it,
+    and class sizes differ by one at most, unless a class has no more samples.
 
     Attributes:
-        count: how many; None for all.
-        exclude: classes that are left out.
-        seed: decides which samples.
+        count: How many samples; None for all.
+        exclude: Classes to leave out.
+        seed: Decides which samples.
     """
 
     count: int | None
@@ -37,51 +36,49 @@ class Subset(NamedTuple):
         return self.count is None and not self.exclude
 
     def check_classes(self, names: Sequence[str]) -> None:
-        """Refuse numbers and classes that cannot be, as far as no sample is needed to tell.
+        """Refuse classes to leave out that the data do not have.
 
         Raises:
-            DataError: names the argument, its value and what is allowed.
+            DataError: Names the argument, its value and what is allowed.
         """
-        if self.count is not None and self.count < 1:
-            raise DataError(f"train_images={self.count}: must be at least 1, or null for all")
         if not self.exclude:
             return
-        said = f"exclude={list(self.exclude)}"
+        given = f"exclude={list(self.exclude)}"
         if not names:
-            raise DataError(f"{said}: these data have no classes; leave it null")
+            raise DataError(f"{given}: these data have no classes; leave it null")
         unknown = [label for label in self.exclude if not 0 <= label < len(names)]
         if unknown:
             raise DataError(
-                f"{said}: there is no class {', '.join(map(str, unknown))}; the classes are "
+                f"{given}: there is no class {', '.join(map(str, unknown))}; the classes are "
                 f"0 to {len(names) - 1}"
             )
         if len(set(self.exclude)) == len(names):
-            raise DataError(f"{said}: all classes are left out; keep at least one")
+            raise DataError(f"{given}: all classes are left out; keep at least one")
 
     def of(self, labels: Tensor, candidates: Tensor) -> Tensor:
-        """Those of the candidates that are chosen, in their order.
+        """The chosen candidates, in their order.
 
         Args:
-            labels: classes of all samples ``(N,)``.
-            candidates: indices of the samples that may be trained on.
+            labels: Classes of all samples `(N,)`.
+            candidates: Indices of the samples that may be trained on.
 
         Raises:
-            DataError: there are fewer than `count`.
+            DataError: There are fewer than `count`.
         """
         if self.is_all:
             return candidates
-        kept = candidates[~torch.isin(labels[candidates], torch.tensor([*self.exclude]).long())]
-        count = len(kept) if self.count is None else self.count
-        if not 1 <= count <= len(kept):
-            left = " once the classes of exclude are left out" if self.exclude else ""
+        allowed = candidates[~torch.isin(labels[candidates], torch.tensor([*self.exclude]).long())]
+        count = len(allowed) if self.count is None else self.count
+        if not 1 <= count <= len(allowed):
+            without = " once the classes of exclude are left out" if self.exclude else ""
             raise DataError(
-                f"train_images={self.count}: there are {len(kept)} training samples{left}; use at "
-                f"most {len(kept)}, or null for all"
+                f"train_images={self.count}: there are {len(allowed)} training samples{without}; "
+                f"use at most {len(allowed)}, or null for all"
             )
-        return kept[self._line(labels[kept])[:count].sort().values]
+        return allowed[self._ranked(labels[allowed])[:count].sort().values]
 
-    def _line(self, labels: Tensor) -> Tensor:
-        """Positions of all samples in the order in which they are taken."""
+    def _ranked(self, labels: Tensor) -> Tensor:
+        """Positions of all samples, first to be chosen first."""
         order = permutation(len(labels), "training subset", self.seed)
         classes = labels.unique().tolist()
         turns = permutation(len(classes), "classes of the training subset", self.seed).tolist()

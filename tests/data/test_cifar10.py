@@ -16,11 +16,6 @@ from diffusion_lab.errors import DataError
 NAMES = list(CIFAR10.md5)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def batch(seed, count=12):
     """Noise as the official files hold it: rows of red, green and blue, by protocol 2."""
     images = np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)

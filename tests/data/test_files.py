@@ -1,6 +1,7 @@
 """Hashing with a cache, and downloads from servers that misbehave."""
 
 import gzip
+import hashlib
 import os
 import threading
 import time
@@ -12,11 +13,6 @@ from diffusion_lab import files
 from diffusion_lab.data.download import download
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import sha256
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def test_sha256_is_cached_by_size_and_time(tmp_path, monkeypatch):
@@ -95,6 +91,19 @@ def test_a_bad_server_costs_a_timeout_and_leaves_nothing(server, tmp_path, fault
     assert not list(tmp_path.rglob("*file*"))
     download([f"{server}/{fault}", f"{server}/good"], target, timeout=0.4)
     assert target.read_bytes() == b"content"
+
+
+def test_what_was_sent_is_checked_before_it_is_written(tmp_path):
+    source = tmp_path / "sent.gz"
+    source.write_bytes(gzip.compress(b"content"))
+    right = ("sha256", hashlib.sha256(source.read_bytes()).hexdigest())
+    with pytest.raises(DataError, match=r"file could not be downloaded.*md5.*expected 00"):
+        download([source.as_uri()], tmp_path / "file", 5.0, ("md5", "00"))
+    assert not (tmp_path / "file").exists()
+    download([source.as_uri()], tmp_path / "file", 5.0, right)
+    assert (tmp_path / "file").read_bytes() == b"content"
+    download([source.as_uri()], tmp_path / "whole", 5.0, right, packed=False)
+    assert (tmp_path / "whole").read_bytes() == source.read_bytes()
 
 
 def test_no_network_is_a_data_error(tmp_path):

@@ -1,4 +1,4 @@
-"""MNIST and the embedded digits: what is delivered, what is refused, what happens without files."""
+"""MNIST, the sets in its format and the embedded digits: batches, refusals, missing files."""
 
 import gzip
 import hashlib
@@ -10,7 +10,7 @@ import torch
 
 from diffusion_lab.data import download
 from diffusion_lab.data.digits import Digits, embedded_digits
-from diffusion_lab.data.mnist import MNIST
+from diffusion_lab.data.mnist import KMNIST, MNIST, FashionMNIST, IdxImages
 from diffusion_lab.errors import DataError
 
 NAMES = list(MNIST.sha256)
@@ -21,23 +21,25 @@ def idx(array):
     return head + array.astype(np.uint8).tobytes()
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def noise(folder, counts, ending="", pack=bytes):
+    """Random images in MNIST's format; their hashes by name."""
+    rng, hashes = np.random.default_rng(0), {}
+    folder.mkdir(parents=True)
+    for prefix, count in zip(("train", "t10k"), counts, strict=True):
+        parts = {"images-idx3": rng.integers(0, 256, (count, 28, 28)),
+                 "labels-idx1": np.arange(count) % 10}  # fmt: skip
+        for part, content in parts.items():
+            name, packed = f"{prefix}-{part}-ubyte", pack(idx(content))
+            hashes[name] = hashlib.sha256(packed).hexdigest()
+            (folder / f"{name}{ending}").write_bytes(packed)
+    return hashes
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """60 + 20 random images in MNIST's format, with their hashes as the official ones."""
-    rng = np.random.default_rng(0)
+    """60 + 20 images, with their hashes as the official ones."""
     folder = tmp_path / "data" / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for prefix, count in (("train", 60), ("t10k", 20)):
-        images = rng.integers(0, 256, (count, 28, 28))
-        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx(images))
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 10))
-    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in NAMES}
-    monkeypatch.setattr(MNIST, "sha256", hashes)
+    monkeypatch.setattr(MNIST, "sha256", noise(folder, (60, 20)))
     return folder
 
 
@@ -232,3 +234,98 @@ def test_digits_module_batches():
     data.setup()
     assert len(data.train_dataloader()) == 1300 // 64
     assert data.class_names[7] == "7" and data.shape == (1, 28, 28)
+
+
+def write(kind, root, monkeypatch):
+    """40 + 20 images as archives, with their hashes as the official ones."""
+    raw = root / kind.directory / "raw"
+    monkeypatch.setattr(kind, "packed", noise(raw, (40, 20), ".gz", gzip.compress))
+    monkeypatch.setattr(IdxImages, "counts", (40, 20))
+    return raw
+
+
+@pytest.fixture(params=[FashionMNIST, KMNIST])
+def kind(request):
+    return request.param
+
+
+def test_archives_are_checked_expanded_and_read(kind, tmp_path, monkeypatch):
+    raw = write(kind, tmp_path, monkeypatch)
+    data = kind(tmp_path, validation_size=8, download=False)
+    data.prepare_data()
+    x, label = next(iter(data.val_dataloader()))
+    assert x.shape == (8, 1, 28, 28) and x.dtype == torch.uint8 and label.dtype == torch.int64
+    assert data.source["sizes"] == {"train": 32, "validation": 8, "test": 20}
+    assert data.source["name"] == kind.directory.lower() and data.source["fallback"] is None
+    name = "t10k-images-idx3-ubyte"
+    assert data.source["sha256"][name] == hashlib.sha256((raw / name).read_bytes()).hexdigest()
+    assert len(kind.class_names) == len(set(kind.class_names)) == 10
+
+
+def test_an_archive_that_is_not_the_official_one_is_refused(kind, tmp_path, monkeypatch):
+    raw = write(kind, tmp_path, monkeypatch)
+    name = "train-labels-idx1-ubyte"
+    (raw / f"{name}.gz").write_bytes(gzip.compress(idx(np.zeros(40))))
+    with pytest.raises(DataError, match=rf"{name}\.gz is not the official file.*again"):
+        kind(tmp_path, download=False).prepare_data()
+    assert not (raw / name).exists()
+
+
+def test_expanded_files_are_checked_for_what_they_hold(kind, tmp_path, monkeypatch):
+    raw = write(kind, tmp_path, monkeypatch)
+    kind(tmp_path, download=False).prepare_data()
+    images = raw / "train-images-idx3-ubyte"
+    for shape, found in (((40, 32, 32), r"\[40, 1, 32, 32\]"), ((39, 28, 28), "39 images")):
+        images.write_bytes(idx(np.zeros(shape)))
+        with pytest.raises(DataError, match=rf"{images.name}.*{found}"):
+            kind(tmp_path, validation_size=8).setup()
+
+
+def test_without_files_one_error_tells_all(kind, tmp_path):
+    data = kind(tmp_path / "nowhere", download=False)
+    data.prepare_data()
+    with pytest.raises(DataError, match=rf"^{kind.title} is missing") as error:
+        data.setup()
+    text = str(error.value)
+    for part in (str(tmp_path / "nowhere" / kind.directory / "raw"), kind.addresses[0], "download="
+                 "false", "DIFFUSION_LAB_DATA", *kind.packed):  # fmt: skip
+        assert part in text
+    assert "\n" not in text and not (tmp_path / "nowhere").exists()
+
+
+def test_downloads_are_compared_with_the_known_hash(kind, tmp_path, monkeypatch):
+    calls = []
+
+    def note(urls, target, timeout, expected, packed):
+        calls.append((urls, expected))
+        raise DataError("no route to host")
+
+    monkeypatch.setattr("diffusion_lab.data.download.download", note)
+    data = kind(tmp_path)
+    data.prepare_data()
+    first = next(iter(kind.packed))
+    assert calls == [([f"{kind.addresses[0]}{first}.gz"], ("sha256", kind.packed[first]))]
+    with pytest.raises(DataError, match="no route to host"):
+        data.setup()
+
+
+def test_tables_are_torchvisions():
+    """Names, addresses and layout; torchvision's own hashes are MD5."""
+    from torchvision import datasets
+
+    for kind, official in ((FashionMNIST, datasets.FashionMNIST), (KMNIST, datasets.KMNIST),
+                           (MNIST, datasets.MNIST)):  # fmt: skip
+        assert [f"{name}.gz" for name in kind.names] == [name for name, _ in official.resources]
+        assert list(kind.addresses) == official.mirrors
+        assert kind.directory == official.__name__
+    lowered = [name.lower() for name in datasets.FashionMNIST.classes]
+    assert [name.lower() for name in FashionMNIST.class_names] == lowered
+    assert list(KMNIST.class_names) == datasets.KMNIST.classes
+
+
+def test_moments_are_the_well_known_ones():
+    for kind, mean, std in ((FashionMNIST, 0.2860, 0.3530), (KMNIST, 0.1918, 0.3483)):
+        data = kind("nowhere")
+        assert data.mean == pytest.approx(2 * mean - 1, abs=6e-4)
+        assert data.std == pytest.approx(2 * std, abs=6e-4)
+    assert MNIST("nowhere", mean=0.0).mean == 0.0
