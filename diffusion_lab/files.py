@@ -14,7 +14,9 @@ TEMPORARY = ".part"
 """Ending of files that are being written; a left-over one is removed by `remove_leftovers`."""
 
 
-def write_atomically(path: str | Path, content: bytes, *, synced: bool = False) -> Path:
+def write_atomically(
+    path: str | Path, content: bytes | memoryview, *, synced: bool = False
+) -> Path:
     """Write beside the target, then rename: nobody ever sees half a file.
 
     Args:
