@@ -104,8 +104,8 @@ def _study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
 
 def _write(measured: Measurement, evaluator: Evaluator, request: EvaluationRequest) -> str:
     """Write figures and pictures; what was written, in one line."""
+    from diffusion_lab.figures.grids import save_picture
     from diffusion_lab.files import write_atomically
-    from diffusion_lab.reporting.grids import save_picture
 
     cfg = request.cfg
     folder = run_folder_of(Path(cfg.ckpt))

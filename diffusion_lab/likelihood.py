@@ -48,7 +48,7 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
         checkpoint: What the file `cfg.ckpt` holds; read from it unless given.
 
     Returns:
-        The content of likelihood.json: a `likelihood_figures.summary`; with `against`, that of
+        The content of likelihood.json: a `likelihood_summary.summary`; with `against`, that of
         the other data and `separation`; with `classify`, `classifier`.
 
     Raises:
@@ -64,7 +64,7 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
     stored = checkpoint["diffusion_lab"]
     refuse_stored(stored["config"], OF_A_MODEL, cfg.trust, cfg.ckpt)
     refuse(request_faults(cfg, stored["config"]))
-    from diffusion_lab.evaluation.likelihood_figures import lines
+    from diffusion_lab.evaluation.likelihood_summary import lines
     from diffusion_lab.evaluation.measuring import counting
     from diffusion_lab.evaluation.share_done import ProgressLine
 
@@ -98,7 +98,7 @@ def _measured(
     progress: ProgressLine,
 ) -> dict[str, Any]:
     """All figures; see `likelihood`."""
-    from diffusion_lab.evaluation.likelihood_figures import classifier_accuracy, separation, summary
+    from diffusion_lab.evaluation.likelihood_summary import classifier_accuracy, separation, summary
     from diffusion_lab.evaluation.likelihoods import class_scores, terms_of, totals
 
     found: dict[str, Any] = {}
@@ -132,7 +132,7 @@ def _cost(cfg: DictConfig, score: Score, count: int) -> str:
 
 def _write(cfg: DictConfig, found: dict[str, Any]) -> Path:
     """likelihood.json and beside it the picture."""
-    from diffusion_lab.evaluation.likelihood_figures import figure
+    from diffusion_lab.figures.evaluation_figures import likelihood_image
     from diffusion_lab.files import write_atomically
 
     path = run_folder_of(Path(cfg.ckpt)) / "likelihood.json"
@@ -140,7 +140,7 @@ def _write(cfg: DictConfig, found: dict[str, Any]) -> Path:
         path = Path(str(cfg.out)).expanduser()
     left_out = {"hydra", "paths", "data", "out", "device", "trust"}
     settings = {str(key): plain(cfg[key]) for key in cfg if key not in left_out}
-    write_atomically(path.with_suffix(".png"), figure(found))
+    write_atomically(path.with_suffix(".png"), likelihood_image(found))
     content = json.dumps({**found, "settings": settings}, indent=2)
     return write_atomically(path, content.encode())
 

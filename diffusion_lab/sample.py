@@ -166,8 +166,8 @@ def _write(
     cfg: DictConfig, out: Path, drawn: Tensor | Moments, labels: Tensor | None, classes: int | None
 ) -> None:
     """Write the kind of file that the ending of `out` names."""
-    from diffusion_lab.reporting.animations import save_film
-    from diffusion_lab.reporting.grids import save_picture
+    from diffusion_lab.figures.animations import save_film
+    from diffusion_lab.figures.grids import save_picture
 
     if not isinstance(drawn, tuple):
         if out.suffix.lower() == ".npz":
@@ -186,10 +186,10 @@ def _pictures(
 ) -> Callable[[Tensor], Image]:
     """How a set of samples becomes a picture; points of all frames share one window."""
     if frames[0].ndim == 2:
-        from diffusion_lab.reporting.clouds import scatter_image, window
+        from diffusion_lab.figures.clouds import scatter_image, window
 
         return partial(scatter_image, labels=labels, limit=window(frames))
-    from diffusion_lab.reporting.grids import class_columns, image_grid
+    from diffusion_lab.figures.grids import class_columns, image_grid
 
     count = len(frames[0])
     columns = max(1, round(math.sqrt(count)))
@@ -203,10 +203,10 @@ def _pictures(
 def _strip(drawn: Moments, labels: Tensor | None) -> Image:
     times, states, estimates = drawn
     if states[0].ndim == 2:
-        from diffusion_lab.reporting.clouds import moments_image
+        from diffusion_lab.figures.clouds import moments_image
 
         return moments_image(states, estimates, times, labels)
-    from diffusion_lab.reporting.strips import strip_image
+    from diffusion_lab.figures.strips import strip_image
 
     return strip_image((states, estimates))
 

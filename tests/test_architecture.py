@@ -26,16 +26,18 @@ ALLOWED = {
     "config": {"checkpoints"},
     "generate": {"sampling", "diffusion"},
     "runs": {"config", "checkpoints"},
-    "reporting": {"runs", "metrics"},
+    "figures": {"runs", "metrics", "generate", "sampling", "diffusion"},
+    "reporting": {"figures", "runs", "metrics"},
     "training": {
-        *("generate", "reporting", "runs", "metrics", "checkpoints", "sampling", "diffusion"),
+        *("generate", "reporting", "figures", "runs", "metrics", "checkpoints", "sampling"),
+        "diffusion",
     },
     "loading": {"training", "generate", "config", "checkpoints", "sampling", "diffusion"},
     "evaluation": {
-        *("loading", "reporting", "runs", "config", "checkpoints", "generate"),
+        *("loading", "reporting", "figures", "runs", "config", "checkpoints", "generate"),
         *("metrics", "data", "sampling", "diffusion"),
     },
-    "studies": {"evaluation", "metrics", "reporting", "runs", "config", "checkpoints"},
+    "studies": {"evaluation", "metrics", "reporting", "figures", "runs", "config", "checkpoints"},
 }
 """Room -> the rooms that it may import, beside itself and the ground floor."""
 ENTRIES = {"train", "sample", "evaluate", "likelihood", "report", "bench"}

@@ -460,15 +460,15 @@ TRAINING: dict[str, Plant] = {
     "a partial callback": at("callbacks/ema/_args_", [1]),
     "a page outside": at("callbacks/artefacts", {
         "_target_": "diffusion_lab.training.callbacks.artefacts.Artefacts", "run_dir": OUT,
-        "pages": {"x": {"_target_": "diffusion_lab.training.pages.denoising.DenoisingPage",
+        "pages": {"x": {"_target_": "diffusion_lab.figures.denoising.DenoisingPage",
                         "folder": "../../x"}}}),
     "a page at an absolute place": at("callbacks/artefacts", {
         "_target_": "diffusion_lab.training.callbacks.artefacts.Artefacts", "run_dir": OUT,
-        "pages": {"x": {"_target_": "diffusion_lab.training.pages.drawn.GridPage",
+        "pages": {"x": {"_target_": "diffusion_lab.figures.drawn.GridPage",
                         "file": "/x.png"}}}),
     "a link outside": at("callbacks/artefacts", {
         "_target_": "diffusion_lab.training.callbacks.artefacts.Artefacts", "run_dir": OUT,
-        "pages": {"x": {"_target_": "diffusion_lab.training.pages.alias.AliasPage",
+        "pages": {"x": {"_target_": "diffusion_lab.figures.alias.AliasPage",
                         "file": "x", "of": "../../x"}}}),
     "a key with a word": at("callbacks/a=1 hydra.run.dir", {"x": OUT}),
     "a key with a comma": at("callbacks/ema/decay,trust=[os]", 1),

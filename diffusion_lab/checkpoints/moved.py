@@ -22,7 +22,16 @@ _FILES = {
     ),
     ("data.fashion_mnist", "data.mnist"): ("FashionMNIST",),
     ("data.kmnist", "data.mnist"): ("KMNIST",),
-    ("training.pages.progress", "training.pages.progress_page"): ("ProgressPage",),
+    ("training.pages.alias", "figures.alias"): ("AliasPage",),
+    ("training.pages.architecture", "figures.architecture"): ("ArchitecturePage",),
+    ("training.pages.denoising", "figures.denoising"): ("DenoisingPage",),
+    ("training.pages.drawn", "figures.drawn"): ("GridPage", "StepsPage", "StripPage"),
+    ("training.pages.points", "figures.points"): (
+        *("SamplesPage", "TrajectoryPage", "VectorFieldPage"),
+    ),
+    ("training.pages.progress", "figures.progress_page"): ("ProgressPage",),
+    ("training.pages.progress_page", "figures.progress_page"): ("ProgressPage",),
+    ("reporting.study_figures", "figures.study_figures"): ("Bars", "Curve", "Frontier", "Scatter"),
 }
 """(Old file, new file) -> classes."""
 MOVED = {

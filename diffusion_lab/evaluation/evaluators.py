@@ -126,13 +126,13 @@ class ImageEvaluator:
 
     def page(self, names: Sequence[str], samples: Sequence[Tensor]) -> Image.Image:
         """A line of images a row, one above the other."""
-        from diffusion_lab.reporting.study_page import image_page
+        from diffusion_lab.figures.evaluation_figures import image_page
 
         return image_page(names, samples)
 
     def pictures(self, scored: Scored, samples: Tensor) -> dict[str, Image.Image]:
         """Confusion of classes, and samples beside the nearest training images."""
-        from diffusion_lab.reporting.evaluation import confusion_image, nearest_image
+        from diffusion_lab.figures.evaluation_figures import confusion_image, nearest_image
 
         found = {}
         if scored.confusion is not None:
@@ -233,13 +233,13 @@ class PointEvaluator:
 
     def page(self, names: Sequence[str], samples: Sequence[Tensor]) -> Image.Image:
         """A scatter plot a row, side by side, over test points in grey."""
-        from diffusion_lab.reporting.study_page import point_page
+        from diffusion_lab.figures.evaluation_figures import point_page
 
         return point_page(names, samples, self.data.splits.test[: self.shown])
 
     def pictures(self, scored: Scored, samples: Tensor) -> dict[str, Image.Image]:
         """The density of samples beside that of test points."""
-        from diffusion_lab.reporting.evaluation import density_image
+        from diffusion_lab.figures.evaluation_figures import density_image
 
         return {"density": density_image(samples, self.data.splits.test)}
 

@@ -3,7 +3,7 @@
 A `Score` turns images into terms (see `diffusion.bound` and `sampling.likelihood`); `terms_of`
 takes it through a data set, and `class_scores` asks it of every class (Li et al., "Your Diffusion
 Model is Secretly a Zero-Shot Classifier", arXiv 2303.16203, with the bound's own weights in place
-of their equal ones). `likelihood_figures` makes figures of the terms.
+of their equal ones). `likelihood_summary` adds the terms up.
 """
 
 from __future__ import annotations

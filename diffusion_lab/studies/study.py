@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from diffusion_lab.reporting.study_figures import StudyFigure
+from diffusion_lab.figures.study_figures import StudyFigure
 from diffusion_lab.studies.rows import Rows
 from diffusion_lab.studies.runs import Run
 

@@ -16,7 +16,7 @@ from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.parameterizations import X0
 from diffusion_lab.diffusion.schedules import RectifiedFlow
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.evaluation.likelihood_figures import classifier_accuracy, separation, summary
+from diffusion_lab.evaluation.likelihood_summary import classifier_accuracy, separation, summary
 from diffusion_lab.evaluation.likelihoods import (
     BoundScore,
     FlowScore,

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from diffusion_lab.reporting.grids import save_grid
+from diffusion_lab.figures.grids import save_grid
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from browser import CHROMIUM, Browser
 from page_tags import HOSTILE, write_pages
 
-from diffusion_lab.reporting.grids import save_grid
+from diffusion_lab.figures.grids import save_grid
 from diffusion_lab.reporting.html import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")

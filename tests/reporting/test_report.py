@@ -10,8 +10,8 @@ import pytest
 import torch
 from page_tags import HOSTILE, Tags, write_pages
 
+from diffusion_lab.figures.grids import save_grid
 from diffusion_lab.reporting.commands import commands
-from diffusion_lab.reporting.grids import save_grid
 from diffusion_lab.reporting.html import write_report
 from diffusion_lab.reporting.run_facts import duration, environment
 from diffusion_lab.reporting.run_page import MOST_GRIDS, MOST_OF_A_PAGE

@@ -8,7 +8,7 @@ from page_tags import Tags, write_pages
 from sklearn.datasets import load_digits
 from torch.nn.functional import interpolate
 
-from diffusion_lab.reporting.grids import save_grid
+from diffusion_lab.figures.grids import save_grid
 from diffusion_lab.reporting.html import write_report
 
 EPOCHS, STEPS, MOMENTS = 20, 9000, 20

@@ -8,15 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_lab.reporting.study_figures import Bars, Curve, Scatter
-from diffusion_lab.reporting.study_page import (
-    comma_separated,
-    image_page,
-    known,
-    markdown,
-    point_page,
-    with_speedup,
-)
+from diffusion_lab.figures.evaluation_figures import image_page, point_page
+from diffusion_lab.figures.study_figures import Bars, Curve, Scatter, known
+from diffusion_lab.reporting.study_page import comma_separated, markdown, with_speedup
 
 ROWS = [
     {"row": "DDPM", "network_calls": 300.0, "seconds": 60.0, "fd_ratio": 1.25, "agreement": None},

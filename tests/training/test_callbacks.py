@@ -22,7 +22,7 @@ from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check
 from diffusion_lab.errors import CheckpointError, ConfigError
-from diffusion_lab.reporting.pictures import picture
+from diffusion_lab.figures.pictures import picture
 from diffusion_lab.training.callbacks import (
     Checkpoints,
     NonFiniteError,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import wandb_file
 
-from diffusion_lab.reporting.parallel_picture import number_of, parallel_picture, ranking
+from diffusion_lab.figures.parallel_picture import number_of, parallel_picture, ranking
 from diffusion_lab.training.loggers.sweep import log_sweep
 
 ROWS = [

@@ -13,11 +13,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from diffusion_lab.figures.page import Page
 from diffusion_lab.files import write_atomically
 from diffusion_lab.sampling.sampler import evaluating
 from diffusion_lab.training.loggers import log_images
 from diffusion_lab.training.module import DiffusionModule
-from diffusion_lab.training.pages import Page
 
 
 class Artefacts(Callback):
@@ -47,7 +47,7 @@ class Artefacts(Callback):
             if not callable(getattr(page, "write", None)):
                 raise ValueError(
                     f"callbacks.artefacts.pages.{name}={page!r} has no write(model, folder): give "
-                    "the _target_ of a page, e.g. diffusion_lab.training.pages.GridPage"
+                    "the _target_ of a page, e.g. diffusion_lab.figures.drawn.GridPage"
                 )
 
     def setup(self, trainer: pl.Trainer, pl_module: DiffusionModule, stage: str) -> None:

@@ -85,7 +85,7 @@ class FinalSamples(Callback):
     @staticmethod
     def _log(trainer: pl.Trainer, samples: Tensor, told: list[tuple[Any, ...]]) -> None:
         """The table, and a picture with the same words under each sample."""
-        from diffusion_lab.reporting.grids import image_grid
+        from diffusion_lab.figures.grids import image_grid
 
         step = trainer.global_step - 1
         images = [image_grid(sample[None], columns=1, scale=2, gap=0) for sample in samples]

@@ -131,7 +131,7 @@ class SampleGrid(Callback):
         raw = self._raw_samples(trainer, module)
         if not trainer.is_global_zero:
             return None
-        from diffusion_lab.reporting.grids import class_columns
+        from diffusion_lab.figures.grids import class_columns
 
         number = self._number(trainer, trainer.current_epoch + 1 if epoch is None else epoch)
         name = f"step_{number:06d}.png" if by_steps(trainer) else f"epoch_{number:03d}.png"
@@ -169,8 +169,8 @@ class SampleGrid(Callback):
         self, trainer: pl.Trainer, path: Path, key: str, samples: Tensor, columns: int
     ) -> Path:
         """Write samples as a picture, and hand it to the loggers."""
-        from diffusion_lab.reporting.grids import save_picture
-        from diffusion_lab.reporting.pictures import picture
+        from diffusion_lab.figures.grids import save_picture
+        from diffusion_lab.figures.pictures import picture
 
         grid = picture(samples, columns=columns, scale=self.scale)
         log_images(trainer.loggers, key, grid, trainer.global_step - 1)
@@ -191,8 +191,8 @@ def side_by_side(averaged: Tensor, raw: Tensor, columns: int, scale: int) -> Ima
         columns: Images a row of each.
         scale: Side of the square that a pixel becomes.
     """
-    from diffusion_lab.reporting.margins import beside
-    from diffusion_lab.reporting.pictures import picture
+    from diffusion_lab.figures.margins import beside
+    from diffusion_lab.figures.pictures import picture
 
     pictures = [picture(samples, columns=columns, scale=scale) for samples in (averaged, raw)]
     return beside(pictures, ["averaged weights", "raw weights"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from diffusion_lab.reporting.parallel_picture import number_of, parallel_picture, ranking
+from diffusion_lab.figures.parallel_picture import number_of, parallel_picture, ranking
 from diffusion_lab.runs.leaderboard import FINISHED, Goal, Job, parameters_of
 from diffusion_lab.training.loggers.wandb_run import WandbRun
 

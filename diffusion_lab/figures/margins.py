@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from diffusion_lab.reporting.grids import BACKGROUND, CAPTION_HEIGHT, INK
+from diffusion_lab.figures.grids import BACKGROUND, CAPTION_HEIGHT, INK
 
 SIZE = 11
 SPACE = 6

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffusion_lab.figures.drawing import Drawn
+from diffusion_lab.figures.page import inside
 from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.sampler import Step
-from diffusion_lab.training.pages.drawing import Drawn
-from diffusion_lab.training.pages.page import inside
 
 if TYPE_CHECKING:
-    from diffusion_lab.training.module import DiffusionModule
+    from diffusion_lab.generate.trained_model import Generates
 
 
 class DenoisingPage:
@@ -69,13 +69,13 @@ class DenoisingPage:
         """The one picture that loggers are given, relative to the run's folder."""
         return f"{self.folder}/strip.png"
 
-    def suits(self, model: DiffusionModule) -> bool:
+    def suits(self, model: Generates) -> bool:
         """Whether there is anything to show: a model that draws images."""
         return model.draws_images
 
-    def write(self, model: DiffusionModule, folder: Path) -> Path:
+    def write(self, model: Generates, folder: Path) -> Path:
         """Sample once; write the frames and the strip."""
-        from diffusion_lab.reporting.grids import image_grid, save_picture
+        from diffusion_lab.figures.grids import image_grid, save_picture
         from diffusion_lab.spread import spread
 
         label = None if model.num_classes is None else "all"
@@ -92,10 +92,10 @@ class DenoisingPage:
         self._write_strip(model, folder, [kept[k] for k in sorted(kept)])
         return folder / self.folder
 
-    def _write_strip(self, model: DiffusionModule, folder: Path, steps: list[Step]) -> None:
-        from diffusion_lab.reporting.grids import save_picture
-        from diffusion_lab.reporting.strips import strip_image
-        from diffusion_lab.training.pages.drawn import moment
+    def _write_strip(self, model: Generates, folder: Path, steps: list[Step]) -> None:
+        from diffusion_lab.figures.drawn import moment
+        from diffusion_lab.figures.grids import save_picture
+        from diffusion_lab.figures.strips import strip_image
 
         captions = [moment(model.diffusion.schedule, float(step.t.t)) for step in steps]
         states: tuple[list[Tensor], list[Tensor]] = (

@@ -11,12 +11,12 @@ from PIL import Image
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.data.toy import Moons
 from diffusion_lab.errors import ConfigError
+from diffusion_lab.figures.points import SamplesPage, TrajectoryPage, VectorFieldPage
 from diffusion_lab.loading import load
 from diffusion_lab.metrics.point_distances import score_points
 from diffusion_lab.sample import sample
 from diffusion_lab.sampling.ancestral import DDIM
 from diffusion_lab.train import train
-from diffusion_lab.training.pages.points import SamplesPage, TrajectoryPage, VectorFieldPage
 
 SMALL = [
     "data.train_size=2000", "data.test_size=1000", "data.validation_size=200", "logger=none",

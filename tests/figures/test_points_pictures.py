@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.reporting.animations import save_film
-from diffusion_lab.reporting.clouds import (
+from diffusion_lab.figures.animations import save_film
+from diffusion_lab.figures.clouds import (
     beside_image,
     moments_image,
     scatter_image,
     window,
 )
-from diffusion_lab.reporting.flows import Field, field_image, paths_image
+from diffusion_lab.figures.flows import Field, field_image, paths_image
 
 
 def ring(count=200, radius=1.0):

@@ -21,23 +21,18 @@ from diffusion_lab.denoisers.unet import UNet
 from diffusion_lab.diffusion.parameterizations import Eps
 from diffusion_lab.diffusion.schedules import LinearBetas
 from diffusion_lab.errors import ConfigError
+from diffusion_lab.figures.alias import AliasPage
+from diffusion_lab.figures.architecture import ArchitecturePage, plan_of
+from diffusion_lab.figures.denoising import DenoisingPage
+from diffusion_lab.figures.drawn import GridPage, StepsPage, StripPage
+from diffusion_lab.figures.grids import image_grid, save_grid, to_pixels
+from diffusion_lab.figures.progress_page import ProgressPage
 from diffusion_lab.loading import load
-from diffusion_lab.reporting.grids import image_grid, save_grid, to_pixels
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.spacing import Trailing
 from diffusion_lab.training.callbacks import Artefacts, Interrupted, SampleGrid
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.module import DiffusionModule
-from diffusion_lab.training.pages import (
-    AliasPage,
-    ArchitecturePage,
-    DenoisingPage,
-    GridPage,
-    ProgressPage,
-    StepsPage,
-    StripPage,
-)
-from diffusion_lab.training.pages.architecture import plan_of
 
 
 class Failing:

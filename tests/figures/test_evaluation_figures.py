@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from diffusion_lab.reporting.evaluation import (
+from diffusion_lab.figures.evaluation_figures import (
     PAIRS,
     confusion_image,
     density_image,
     nearest_image,
 )
-from diffusion_lab.reporting.grids import tiles, to_pixels
-from diffusion_lab.reporting.study_page import difference_table, markdown, on_front
+from diffusion_lab.figures.grids import tiles, to_pixels
+from diffusion_lab.figures.study_figures import on_front
+from diffusion_lab.reporting.study_page import difference_table, markdown
 
 
 def test_nearest_pairs_come_first_each_above_its_training_image():

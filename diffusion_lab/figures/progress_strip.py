@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffusion_lab.reporting.grids import BACKGROUND, tiles
-from diffusion_lab.reporting.margins import with_margins
+from diffusion_lab.figures.grids import BACKGROUND, tiles
+from diffusion_lab.figures.margins import with_margins
 from diffusion_lab.runs.records import caption
 from diffusion_lab.spread import spread
 

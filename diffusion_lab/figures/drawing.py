@@ -11,7 +11,7 @@ from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler, Step
 
 if TYPE_CHECKING:
-    from diffusion_lab.training.module import DiffusionModule
+    from diffusion_lab.generate.trained_model import Generates
 
 
 class Drawn:
@@ -52,7 +52,7 @@ class Drawn:
         of = "all classes in turn" if self.label == "all" else f"class {self.label}"
         return f"{count} of {of}, seed {self.seed}"
 
-    def check(self, model: DiffusionModule) -> None:
+    def check(self, model: Generates) -> None:
         """Refuse a class, a sampler or data that this model does not go with.
 
         Raises:
@@ -64,26 +64,26 @@ class Drawn:
         expand_labels(self.label, self.num_samples, model.num_classes)
         self._sampler(model).check(model.diffusion.schedule)
 
-    def _sampler(self, model: DiffusionModule) -> Sampler:
+    def _sampler(self, model: Generates) -> Sampler:
         sampler = self.sampler or model.drawing.sampler
         if sampler is None:
             raise ValueError("sampler=None: the model has no sampler of its own; give one")
         return sampler
 
-    def columns_of(self, model: DiffusionModule) -> int:
+    def columns_of(self, model: Generates) -> int:
         """One column a class where classes take turns, else about square."""
         if self.label == "all" and model.num_classes:
-            from diffusion_lab.reporting.grids import class_columns
+            from diffusion_lab.figures.grids import class_columns
 
             return class_columns(model.num_classes)
         return max(1, round(self.num_samples**0.5))
 
-    def steps_taken(self, model: DiffusionModule) -> int:
+    def steps_taken(self, model: Generates) -> int:
         """Steps of one trajectory; a rising pair of the grid is noise and no step."""
         times = self._sampler(model).times(model.diffusion.schedule)
         return sum(bool(s < t) for t, s in pairwise(times))
 
-    def kept(self, model: DiffusionModule, wanted: Collection[int]) -> dict[int, Step]:
+    def kept(self, model: Generates, wanted: Collection[int]) -> dict[int, Step]:
         """Steps of these numbers, and the last one; tensors float32 on the CPU."""
         kept: dict[int, Step] = {}
         for number, step in enumerate(self._trajectory(model)):
@@ -93,7 +93,7 @@ class Drawn:
         kept.setdefault(latest[0], _on_cpu(latest[1]))
         return kept
 
-    def _trajectory(self, model: DiffusionModule) -> Iterator[Step]:
+    def _trajectory(self, model: Generates) -> Iterator[Step]:
         return model.trajectory(
             self.num_samples,
             self.label,

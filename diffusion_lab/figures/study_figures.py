@@ -7,12 +7,12 @@ images and points. The dashed line is where real data would stand.
 from __future__ import annotations
 
 import io
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.metrics.catalog import metric
-from diffusion_lab.reporting.study_page import Figures, finite_value, known, on_front
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -25,6 +25,41 @@ LOG_SPAN = 10.0
 """Largest over smallest value from which an axis is logarithmic."""
 COLOUR, GREY = "#2166ac", "#666666"
 MARKS = "osD^vP*X"
+
+
+Figures = Mapping[str, Any]
+"""The figures of one row by name, and its name as `row`."""
+
+
+def known(rows: Sequence[Figures], names: Sequence[str]) -> list[str]:
+    """Those of the names that at least one row has a finite value for."""
+    return [name for name in names if any(finite_value(row, name) is not None for row in rows)]
+
+
+def finite_value(row: Figures, name: str) -> float | None:
+    """A row's figure; None where it has none, or one that is not finite."""
+    metric(name)
+    value = row.get(name)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def on_front(rows: Sequence[Figures], x: str, y: str) -> list[bool]:
+    """Which rows no other one beats in two figures at once (the Pareto front).
+
+    Args:
+        rows: figures by name.
+        x: one figure.
+        y: the other; a row without a value of both is not on the front.
+    """
+    signs = [-1.0 if metric(name).better == "high" else 1.0 for name in (x, y)]
+    values = [(finite_value(row, x), finite_value(row, y)) for row in rows]
+    points = [None if a is None or b is None else (signs[0] * a, signs[1] * b) for a, b in values]
+
+    def beaten(p: tuple[float, float]) -> bool:
+        others = (q for q in points if q is not None and q != p)
+        return any(q[0] <= p[0] and q[1] <= p[1] for q in others)
+
+    return [p is not None and not beaten(p) for p in points]
 
 
 class StudyFigure(ABC):

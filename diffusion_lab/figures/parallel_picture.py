@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from diffusion_lab.reporting.clouds import rendered
+from diffusion_lab.figures.clouds import rendered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

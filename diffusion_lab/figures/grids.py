@@ -43,7 +43,7 @@ def to_pixels(images: Tensor) -> np.ndarray:
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"images={tuple(images.shape)}: an image sheet needs (N, 1, H, W) or (N, 3, H, W); "
-            "draw points in the plane with diffusion_lab.reporting.clouds.scatter_image"
+            "draw points in the plane with diffusion_lab.figures.clouds.scatter_image"
         )
     values = images.detach().float().cpu().movedim(1, -1)
     broken = ~values.isfinite().all(-1).numpy()

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lab.reporting.clouds import scatter_image, window
-from diffusion_lab.reporting.grids import image_grid
-from diffusion_lab.reporting.margins import with_margins
+from diffusion_lab.figures.clouds import scatter_image, window
+from diffusion_lab.figures.grids import image_grid
+from diffusion_lab.figures.margins import with_margins
 from diffusion_lab.spread import spread
 
 CLOUD = 150

@@ -7,10 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from diffusion_lab.files import write_atomically
-from diffusion_lab.reporting.animations import save_film
-from diffusion_lab.reporting.clouds import scatter_image
-from diffusion_lab.reporting.grids import (
+from diffusion_lab.figures.animations import save_film
+from diffusion_lab.figures.clouds import scatter_image
+from diffusion_lab.figures.grids import (
     BACKGROUND,
     INK,
     class_columns,
@@ -20,10 +19,11 @@ from diffusion_lab.reporting.grids import (
     tiles,
     to_pixels,
 )
-from diffusion_lab.reporting.margins import with_margins
-from diffusion_lab.reporting.network_diagram import BLOCKS, MIDDLE, Part, Plan, diagram
-from diffusion_lab.reporting.pictures import picture
-from diffusion_lab.reporting.strips import strip_image
+from diffusion_lab.figures.margins import with_margins
+from diffusion_lab.figures.network_diagram import BLOCKS, MIDDLE, Part, Plan, diagram
+from diffusion_lab.figures.pictures import picture
+from diffusion_lab.figures.strips import strip_image
+from diffusion_lab.files import write_atomically
 from diffusion_lab.spread import spread
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from PIL import Image
 from torch import Tensor
 
+from diffusion_lab.figures.clouds import scatter_image
+from diffusion_lab.figures.grids import TILES, image_grid
 from diffusion_lab.pixels import refuse_shape
-from diffusion_lab.reporting.clouds import scatter_image
-from diffusion_lab.reporting.grids import TILES, image_grid
 
 
 def picture(

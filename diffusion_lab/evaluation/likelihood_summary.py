@@ -1,9 +1,7 @@
-"""Figures of a likelihood: what it is made of, how foreign data and classes are told by it."""
+"""A likelihood in numbers: its parts, and how foreign data and classes are told by it."""
 
 from __future__ import annotations
 
-import io
-from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
 
@@ -112,31 +110,3 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def _is_bound(found: dict[str, Any]) -> bool:
     return "reconstruction" in found["split"]
-
-
-def figure(found: dict[str, Any]) -> bytes:
-    """A PNG of a `summary`: its parts as bars, and single intervals over log-SNR."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    picture = Figure(figsize=(8.0, 3.6), dpi=150, layout="constrained")
-    bars, curve = picture.subplots(1, 2)
-    names = list(found["split"])
-    means = [found["split"][name]["mean"] for name in names]
-    errors = [WIDTH * found["split"][name]["se"] for name in names]
-    bars.barh(range(len(names)), means, xerr=errors, height=0.62, color="#2166ac")
-    bars.set_yticks(range(len(names)), names, fontsize=8)
-    bars.invert_yaxis()
-    bars.set(xlabel=found["unit"], title=f"{found['mean']:.3f} {found['unit']} in all")
-    steps = [step for step in found["steps"] if step["log_snr"] is not None]
-    across = [step["log_snr"] for step in steps]
-    widths = [abs(b - a) for a, b in pairwise(across)]
-    density = [step["mean"] / w for step, w in zip(steps, widths, strict=False)]
-    curve.plot(across[: len(density)], density, color="#2166ac")
-    curve.set(xlabel="log-SNR (noise left, data right)", ylabel=f"{found['unit']} per log-SNR")
-    for axes in (bars, curve):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.title.set_fontsize(9)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(picture).print_png(buffer)
-    return buffer.getvalue()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusion_lab.figures.page import inside
 from diffusion_lab.ranges import Count, checked
-from diffusion_lab.training.pages.page import inside
 
 if TYPE_CHECKING:
-    from diffusion_lab.training.module import DiffusionModule
+    from diffusion_lab.generate.trained_model import Generates
 
 
 class ProgressPage:
@@ -38,10 +38,10 @@ class ProgressPage:
         """What it shows."""
         return "the same noise after more and more training"
 
-    def write(self, model: DiffusionModule, folder: Path) -> Path:
+    def write(self, model: Generates, folder: Path) -> Path:
         """Cut and stack."""
-        from diffusion_lab.reporting.grids import save_picture
-        from diffusion_lab.reporting.progress_strip import progress_strip
+        from diffusion_lab.figures.grids import save_picture
+        from diffusion_lab.figures.progress_strip import progress_strip
         from diffusion_lab.runs.records import grids
 
         picture = progress_strip(grids(folder), images=self.images, rows=self.rows)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusion_lab.figures.drawing import Drawn
+from diffusion_lab.figures.page import inside
 from diffusion_lab.generate.labels import Label
 from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler
-from diffusion_lab.training.pages.drawing import Drawn
-from diffusion_lab.training.pages.page import inside
 
 if TYPE_CHECKING:
     from diffusion_lab.diffusion.schedules import Schedule
-    from diffusion_lab.training.module import DiffusionModule
+    from diffusion_lab.generate.trained_model import Generates
 
 
 class GridPage(Drawn):
@@ -50,10 +50,10 @@ class GridPage(Drawn):
         self.file = inside("file", file, (".png",))
         self.columns = columns
 
-    def write(self, model: DiffusionModule, folder: Path) -> Path:
+    def write(self, model: Generates, folder: Path) -> Path:
         """Draw the samples and lay them out."""
-        from diffusion_lab.reporting.grids import save_picture
-        from diffusion_lab.reporting.pictures import picture
+        from diffusion_lab.figures.grids import save_picture
+        from diffusion_lab.figures.pictures import picture
 
         samples = model.sample(
             self.num_samples,
@@ -100,10 +100,10 @@ class StripPage(Drawn):
         self.file = inside("file", file, (".png",))
         self.moments = moments
 
-    def write(self, model: DiffusionModule, folder: Path) -> Path:
+    def write(self, model: Generates, folder: Path) -> Path:
         """Sample once and show some of the steps."""
-        from diffusion_lab.reporting.grids import save_picture
-        from diffusion_lab.reporting.strips import strip_image
+        from diffusion_lab.figures.grids import save_picture
+        from diffusion_lab.figures.strips import strip_image
         from diffusion_lab.spread import spread
 
         wanted = set(spread(self.steps_taken(model), self.moments))
@@ -154,11 +154,11 @@ class StepsPage(Drawn):
             )
         self.moments = moments
 
-    def write(self, model: DiffusionModule, folder: Path) -> Path:
+    def write(self, model: Generates, folder: Path) -> Path:
         """Sample once and draw the state at some of the steps."""
-        from diffusion_lab.reporting.clouds import window
-        from diffusion_lab.reporting.grids import save_picture
-        from diffusion_lab.reporting.pictures import picture
+        from diffusion_lab.figures.clouds import window
+        from diffusion_lab.figures.grids import save_picture
+        from diffusion_lab.figures.pictures import picture
         from diffusion_lab.spread import spread
 
         taken = self.steps_taken(model)

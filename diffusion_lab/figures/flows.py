@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lab.reporting.clouds import (
+from diffusion_lab.figures.clouds import (
     DATA,
     INK,
     check_points,

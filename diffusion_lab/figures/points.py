@@ -15,15 +15,15 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import combine, marginal
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.figures.drawing import Drawn
+from diffusion_lab.figures.page import inside
 from diffusion_lab.generate.labels import Label, expand_labels
 from diffusion_lab.random import seeded_generator
 from diffusion_lab.ranges import Count, Positive, Seed, checked
 from diffusion_lab.sampling.sampler import Guidance, Sampler
-from diffusion_lab.training.pages.drawing import Drawn
-from diffusion_lab.training.pages.page import inside
 
 if TYPE_CHECKING:
-    from diffusion_lab.training.module import DiffusionModule
+    from diffusion_lab.generate.trained_model import Generates
 
 
 class DrawnPoints(Drawn):
@@ -51,7 +51,7 @@ class DrawnPoints(Drawn):
         super().__init__(num_points, label, 1, seed, sampler, guidance)
         self.file = inside("file", file, (".png",))
 
-    def check(self, model: DiffusionModule) -> None:
+    def check(self, model: Generates) -> None:
         """Refuse other data than points in the plane, and what `Drawn` refuses."""
         _refuse_other_data(model)
         super().check(model)
@@ -87,10 +87,10 @@ class SamplesPage(DrawnPoints):
     ) -> None:
         super().__init__(file, num_points, label, seed, sampler, guidance)
 
-    def write(self, model: DiffusionModule, folder: Path) -> Path:
+    def write(self, model: Generates, folder: Path) -> Path:
         """Draw samples and write the page."""
-        from diffusion_lab.reporting.clouds import beside_image
-        from diffusion_lab.reporting.grids import save_picture
+        from diffusion_lab.figures.clouds import beside_image
+        from diffusion_lab.figures.grids import save_picture
 
         samples = model.sample(
             self.num_samples,
@@ -145,14 +145,14 @@ class VectorFieldPage:
         self.arrows, self.half = arrows, half
         self.num_points, self.seed = num_points, seed
 
-    def check(self, model: DiffusionModule) -> None:
+    def check(self, model: Generates) -> None:
         """Refuse other data than points in the plane."""
         _refuse_other_data(model)
 
-    def write(self, model: DiffusionModule, folder: Path) -> Path:
+    def write(self, model: Generates, folder: Path) -> Path:
         """Ask the model at a grid of points and write the page."""
-        from diffusion_lab.reporting.flows import Field, field_image
-        from diffusion_lab.reporting.grids import save_picture
+        from diffusion_lab.figures.flows import Field, field_image
+        from diffusion_lab.figures.grids import save_picture
 
         data, _ = _test_points(model, self.num_points)
         eps = torch.randn(data.shape, generator=seeded_generator("vector field", self.seed))
@@ -203,10 +203,10 @@ class TrajectoryPage(DrawnPoints):
     ) -> None:
         super().__init__(file, num_points, label, seed, sampler, guidance)
 
-    def write(self, model: DiffusionModule, folder: Path) -> Path:
+    def write(self, model: Generates, folder: Path) -> Path:
         """Sample, keep every state, and write the page."""
-        from diffusion_lab.reporting.flows import paths_image
-        from diffusion_lab.reporting.grids import save_picture
+        from diffusion_lab.figures.flows import paths_image
+        from diffusion_lab.figures.grids import save_picture
 
         steps = list(self._trajectory(model))
         paths = torch.stack([steps[0].x_t, *(step.x for step in steps)])
@@ -214,12 +214,12 @@ class TrajectoryPage(DrawnPoints):
         return save_picture(folder / self.file, paths_image(paths, data))
 
 
-def _refuse_other_data(model: DiffusionModule) -> None:
+def _refuse_other_data(model: Generates) -> None:
     if model.shape != (2,):
         raise ValueError(f"shape={list(model.shape)}: this page draws points in the plane, [2]")
 
 
-def _test_points(model: DiffusionModule, count: int) -> tuple[Tensor, Tensor]:
+def _test_points(model: Generates, count: int) -> tuple[Tensor, Tensor]:
     """The first test points of the data that the model is trained on, and their classes."""
     points = getattr(getattr(model.trainer, "datamodule", None), "points", None)
     if points is None:

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusion_lab.training.pages.page import inside
+from diffusion_lab.figures.page import inside
 
 if TYPE_CHECKING:
-    from diffusion_lab.training.module import DiffusionModule
+    from diffusion_lab.generate.trained_model import Generates
 
 
 class AliasPage:
@@ -34,7 +34,7 @@ class AliasPage:
         """What it stands for."""
         return f"another name of {self.of}"
 
-    def write(self, model: DiffusionModule, folder: Path) -> Path:
+    def write(self, model: Generates, folder: Path) -> Path:
         """Make the link, in place of an earlier one.
 
         Raises:

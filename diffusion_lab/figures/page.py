@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from diffusion_lab.training.module import DiffusionModule
+    from diffusion_lab.generate.trained_model import Generates
 
 
 class Page(Protocol):
@@ -18,7 +18,7 @@ class Page(Protocol):
     folder) is the one picture of a page of several that the loggers are given.
     """
 
-    def write(self, model: DiffusionModule, folder: Path) -> Path:
+    def write(self, model: Generates, folder: Path) -> Path:
         """Make the page from a trained model and give its file, or the folder of its files.
 
         Args:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffusion_lab.reporting.network_diagram import BLOCKS, ENDS, MIDDLE, RESIZE, TOLD, Part, Plan
-from diffusion_lab.training.pages.page import inside
+from diffusion_lab.figures.network_diagram import BLOCKS, ENDS, MIDDLE, RESIZE, TOLD, Part, Plan
+from diffusion_lab.figures.page import inside
 
 if TYPE_CHECKING:
-    from diffusion_lab.training.module import DiffusionModule
+    from diffusion_lab.generate.trained_model import Generates
 
 U_NET = {"encoder", "downs", "middle", "ups", "decoder"}
 """Children by which a network is known as a U; the other names drawn are stem, embed, conv_out."""
@@ -39,10 +39,10 @@ class ArchitecturePage:
         """What it shows."""
         return "the network, with the size of what each part gives"
 
-    def write(self, model: DiffusionModule, folder: Path) -> Path:
+    def write(self, model: Generates, folder: Path) -> Path:
         """Run the network once on nothing and draw its parts."""
-        from diffusion_lab.reporting.grids import save_picture
-        from diffusion_lab.reporting.network_diagram import diagram
+        from diffusion_lab.figures.grids import save_picture
+        from diffusion_lab.figures.network_diagram import diagram
 
         plan = plan_of(model.diffusion.denoiser, model.shape, model.num_classes)
         return save_picture(folder / self.file, diagram(plan))
