@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import write_atomically
+from diffusion_lab.pixels import read_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,9 +87,8 @@ def _first_of(errors: Sequence[tuple[Path, str]], count: int) -> str:
 def decoded_picture(path: Path, shape: Sequence[int], crop: int | None = None) -> np.ndarray:
     """One file as bytes `(C, H, W)`.
 
-    The picture is turned as its EXIF says, laid on black where it is transparent, cut about its
-    centre (to a square of side `crop`, if given, then to the shape's proportions), and resized
-    with an antialiasing filter (Lanczos).
+    The picture (see `read_picture`) is cut about its centre, to a square of side `crop`, if given,
+    then to the shape's proportions, and resized with an antialiasing filter (Lanczos).
 
     Args:
         path: Of the file.
@@ -97,39 +97,21 @@ def decoded_picture(path: Path, shape: Sequence[int], crop: int | None = None) -
 
     Raises:
         OSError: No picture, or a damaged one.
-        ValueError: Smaller than `crop`.
+        ValueError: Smaller than `crop`, or pixels that `read_picture` rejects.
     """
-    from PIL import Image, ImageOps
-
-    channels, height, width = shape
-    with Image.open(path) as opened:
-        whole = ImageOps.exif_transpose(opened)
-        opaque = _opaque(whole, "L" if channels == 1 else "RGB")
-    if crop is not None:
-        if min(opaque.size) < crop:
-            raise ValueError(
-                f"{opaque.width} x {opaque.height} pixels, fewer than data.crop={crop}"
-            )
-        opaque = _centre(opaque, crop, crop)
-    scale = min(opaque.width / width, opaque.height / height)
-    opaque = _centre(opaque, max(1, round(width * scale)), max(1, round(height * scale)))
-    if opaque.size != (width, height):
-        opaque = opaque.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(opaque).reshape(height, width, channels).transpose(2, 0, 1)
-
-
-def _opaque(whole: Image, mode: str) -> Image:
-    """A picture in grey or colour, without transparency and with 8 bits a channel."""
     from PIL import Image
 
-    if whole.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
-        values = np.asarray(whole, dtype=np.float64) / 257
-        whole = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
-    if "A" in whole.mode or "transparency" in whole.info:
-        coloured = whole.convert("RGBA")
-        whole = Image.new("RGB", whole.size)
-        whole.paste(coloured, mask=coloured.getchannel("A"))
-    return whole.convert(mode)
+    channels, height, width = shape
+    whole = read_picture(path, channels)
+    if crop is not None:
+        if min(whole.size) < crop:
+            raise ValueError(f"{whole.width} x {whole.height} pixels, fewer than data.crop={crop}")
+        whole = _centre(whole, crop, crop)
+    scale = min(whole.width / width, whole.height / height)
+    whole = _centre(whole, max(1, round(width * scale)), max(1, round(height * scale)))
+    if whole.size != (width, height):
+        whole = whole.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(whole).reshape(height, width, channels).transpose(2, 0, 1)
 
 
 def _centre(whole: Image, width: int, height: int) -> Image:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.generate.initial_state import InitialState, between_inverted, between_noises
-from diffusion_lab.pixels import from_bytes
+from diffusion_lab.pixels import from_bytes, read_picture
 from diffusion_lab.sampling.ancestral import DDIMInversion
 
 if TYPE_CHECKING:
@@ -31,16 +31,17 @@ def read_image(path: str | Path, shape: Sequence[int], key: str = "image") -> Te
     Raises:
         ValueError: no such file, no picture, or another size.
     """
-    from PIL import Image
+    from PIL import UnidentifiedImageError
 
     channels, height, width = shape
     try:
-        with Image.open(Path(path).expanduser()) as picture:
-            pixels = picture.convert("L" if channels == 1 else "RGB")
+        pixels = read_picture(Path(path).expanduser(), channels)
     except FileNotFoundError:
         raise ValueError(f"{key}={path}: there is no such file") from None
-    except OSError:  # UnidentifiedImageError is one
+    except UnidentifiedImageError:
         raise ValueError(f"{key}={path} is no picture that can be read") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{key}={path} is no picture that can be read: {error}") from None
     if pixels.size != (width, height):
         raise ValueError(
             f"{key}={path} has {pixels.width} x {pixels.height} pixels; the model's images have "

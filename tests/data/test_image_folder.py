@@ -9,6 +9,8 @@ from diffusion_lab.data import decoding
 from diffusion_lab.data.decoding import decoded_picture
 from diffusion_lab.data.image_folder import ImageFolder, list_images
 from diffusion_lab.errors import DataError
+from diffusion_lab.generate.image_inputs import known_mask, read_image
+from diffusion_lab.pixels import from_bytes
 
 
 def paint(path, colour=(200, 100, 50), size=(8, 8)):
@@ -159,24 +161,48 @@ def test_resizing_does_not_alias(tmp_path):
     assert np.abs(small.astype(float) - 127.5).max() < 20
 
 
-def test_orientation_transparency_and_depth(tmp_path):
+def pictures(folder):
+    """Files of 4 x 4 pixels of every kind -> what a pixel of each is, (row, column) -> value."""
     corner = Image.new("RGB", (4, 4))
     corner.putpixel((0, 0), (255, 255, 255))
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise by a quarter
-    corner.save(tmp_path / "turned.png", exif=exif)
-    assert decoded_picture(tmp_path / "turned.png", (1, 4, 4))[0, 0, 3] == 255
-    Image.new("RGBA", (4, 4), (200, 200, 200, 0)).save(tmp_path / "clear.png")
-    assert (decoded_picture(tmp_path / "clear.png", (3, 4, 4)) == 0).all()
-    Image.new("LA", (4, 4), (200, 255)).save(tmp_path / "opaque.png")
-    assert (decoded_picture(tmp_path / "opaque.png", (3, 4, 4)) == 200).all()
+    corner.save(folder / "turned.png", exif=exif)
+    Image.new("RGBA", (4, 4), (200, 200, 200, 0)).save(folder / "clear.png")
+    Image.new("LA", (4, 4), (200, 255)).save(folder / "opaque.png")
     palette = Image.new("P", (4, 4), 1)
-    palette.putpalette([0, 0, 0, 255, 0, 0])
-    palette.save(tmp_path / "palette.gif", transparency=0)
-    assert (decoded_picture(tmp_path / "palette.gif", (3, 4, 4))[0] == 255).all()
-    deep = np.full((4, 4), 128 * 257, np.uint16)
-    Image.fromarray(deep).save(tmp_path / "deep.png")
-    assert (decoded_picture(tmp_path / "deep.png", (1, 4, 4)) == 128).all()
+    palette.putpalette([0, 0, 0, 255, 255, 255])
+    palette.save(folder / "palette.gif", transparency=0)
+    Image.fromarray(np.full((4, 4), 128 * 257, np.uint16)).save(folder / "deep.png")
+    Image.fromarray(np.full((4, 4), 64 * 257, np.int32)).save(folder / "deep.tif")
+    Image.fromarray(np.full((4, 4), 0.2, np.float32)).save(folder / "float.tif")
+    Image.new("1", (4, 4), 1).save(folder / "bits.png")
+    return {
+        "turned.png": 255, "clear.png": 0, "opaque.png": 200, "palette.gif": 255,
+        "deep.png": 128, "deep.tif": 64, "float.tif": 51, "bits.png": 255,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_kind_of_picture_is_read_alike_everywhere(channels, tmp_path):
+    """Training, `image=` and `known=` have one decoder."""
+    for name, value in pictures(tmp_path).items():
+        pixels = decoded_picture(tmp_path / name, (channels, 4, 4))
+        assert pixels.shape == (channels, 4, 4) and (pixels[:, 0, 3] == value).all(), name
+        assert torch.equal(
+            read_image(tmp_path / name, (channels, 4, 4)), from_bytes(torch.tensor(pixels))
+        )
+        mask = known_mask(str(tmp_path / name), (channels, 4, 4))
+        assert torch.equal(mask[0] == 1, torch.tensor(pixels[0] > 127)), name
+
+
+@pytest.mark.parametrize("values", [[-1.0, 1.0], [0.0, 255.0], [0.0, float("nan")], [0, 70000]])
+def test_pixels_out_of_the_range_of_their_mode_are_refused(values, tmp_path):
+    dtype = np.int32 if isinstance(values[1], int) else np.float32
+    Image.fromarray(np.array([values] * 2, dtype)).save(tmp_path / "x.tif")
+    for read in (decoded_picture, read_image):
+        with pytest.raises(ValueError, match=r"mode [IF] from .* must be in 0 \.\. "):
+            read(tmp_path / "x.tif", (1, 2, 2))
 
 
 def test_damaged_files_are_told_in_one_error(tmp_path):
