@@ -459,15 +459,15 @@ TRAINING: dict[str, Plant] = {
     "logger": at("logger", INSTANTIATE_CLASS),
     "a partial callback": at("callbacks/ema/_args_", [1]),
     "a page outside": at("callbacks/artefacts", {
-        "_target_": "diffusion_lab.training.callbacks.artefacts.Artefacts", "run_dir": OUT,
+        "_target_": "diffusion_lab.training.callbacks.final_figures.FinalFigures", "run_dir": OUT,
         "pages": {"x": {"_target_": "diffusion_lab.figures.denoising.DenoisingPage",
                         "folder": "../../x"}}}),
     "a page at an absolute place": at("callbacks/artefacts", {
-        "_target_": "diffusion_lab.training.callbacks.artefacts.Artefacts", "run_dir": OUT,
+        "_target_": "diffusion_lab.training.callbacks.final_figures.FinalFigures", "run_dir": OUT,
         "pages": {"x": {"_target_": "diffusion_lab.figures.drawn.GridPage",
                         "file": "/x.png"}}}),
     "a link outside": at("callbacks/artefacts", {
-        "_target_": "diffusion_lab.training.callbacks.artefacts.Artefacts", "run_dir": OUT,
+        "_target_": "diffusion_lab.training.callbacks.final_figures.FinalFigures", "run_dir": OUT,
         "pages": {"x": {"_target_": "diffusion_lab.figures.alias.AliasPage",
                         "file": "x", "of": "../../x"}}}),
     "a key with a word": at("callbacks/a=1 hydra.run.dir", {"x": OUT}),
@@ -521,7 +521,7 @@ NOTHING: dict[str, Plant] = {
     "one more in a callback": at("callbacks/speed", {"_target_": RUN_RECORD, "run_dir": OUT}),
     "beside": at("callbacks/sample_metrics/scorer/beside", OUT),
     "a reader beside": at("callbacks/final_samples", {
-        "_target_": "diffusion_lab.training.callbacks.final_samples.FinalSamples",
+        "_target_": "diffusion_lab.training.callbacks.samples.FinalSamples",
         "reader": {"_target_": "diffusion_lab.metrics.quick.kept_reader", "_partial_": True,
                    "beside": OUT}}),
     "a cache": all_of(at("data", FOLDER), choice("data", "image_folder")),

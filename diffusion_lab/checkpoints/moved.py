@@ -32,6 +32,8 @@ _FILES = {
     ("training.pages.progress", "figures.progress_page"): ("ProgressPage",),
     ("training.pages.progress_page", "figures.progress_page"): ("ProgressPage",),
     ("reporting.study_figures", "figures.study_figures"): ("Bars", "Curve", "Frontier", "Scatter"),
+    ("training.callbacks.sample_grid", "training.callbacks.samples"): ("SampleGrid",),
+    ("training.callbacks.final_samples", "training.callbacks.samples"): ("FinalSamples",),
 }
 """(Old file, new file) -> classes."""
 MOVED = {
@@ -41,6 +43,9 @@ MOVED = {
         for name in names
     },
     "diffusion_lab.diffusion.objectives.Objective": "diffusion_lab.diffusion.objectives.Regression",
+    "diffusion_lab.training.callbacks.artefacts.Artefacts": (
+        "diffusion_lab.training.callbacks.final_figures.FinalFigures"
+    ),
     "diffusion_lab.training.stored_model.StoredModel": "diffusion_lab.loading.StoredModel",
 }
 """Old dotted name -> new one."""

@@ -30,7 +30,7 @@ from diffusion_lab.figures.progress_page import ProgressPage
 from diffusion_lab.loading import load
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.spacing import Trailing
-from diffusion_lab.training.callbacks import Artefacts, Interrupted, SampleGrid
+from diffusion_lab.training.callbacks import FinalFigures, Interrupted, SampleGrid
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.module import DiffusionModule
 
@@ -59,7 +59,7 @@ class Noting:
 
 def fit(folder: Path, pages: dict[str, Any], *others: pl.Callback, **changes: Any) -> pl.Trainer:
     module = changes.pop("module", None) or tiny_module()
-    callbacks = [EMA(0.9), SampleGrid(folder, 6), *others, Artefacts(folder, pages)]
+    callbacks = [EMA(0.9), SampleGrid(folder, 6), *others, FinalFigures(folder, pages)]
     trainer = tiny_trainer(folder, callbacks=callbacks, **({"max_epochs": 2} | changes))
     trainer.fit(module, datamodule=TinyData())
     return trainer
@@ -126,7 +126,7 @@ def test_bad_pages_are_refused_before_training(tmp_path: Path) -> None:
     assert first == f"callbacks.artefacts.pages.nine: label=9: classes are 0 .. {CLASSES - 1}"
     assert second.startswith("callbacks.artefacts.pages.long: ") and "2000" in second
     with pytest.raises(ValueError, match=r"pages\.odd=3 has no write"):
-        Artefacts(tmp_path, {"odd": 3})
+        FinalFigures(tmp_path, {"odd": 3})
     with pytest.raises(ConfigError, match="without classes"):
         fit(tmp_path / "x", {"all": GridPage("a.png", label="all")}, module=unconditional())
 
@@ -210,7 +210,7 @@ def test_what_shows_nothing_of_a_model_is_left_out(tmp_path: Path) -> None:
     page = DenoisingPage()
     assert page.suits(tiny_module()) and page.suits(unconditional())
     assert not page.suits(points_module()) and not page.suits(tiny_module(sampler=None))
-    artefacts = Artefacts(tmp_path, {"denoising": page, "grid": GridPage("grid.png")})
+    artefacts = FinalFigures(tmp_path, {"denoising": page, "grid": GridPage("grid.png")})
     artefacts.setup(None, points_module(), "fit")
     assert list(artefacts.suited) == ["grid"]
     page.write(unconditional().eval(), tmp_path)

@@ -1,4 +1,4 @@
-"""The table of final samples: what is asked for, what is read, and what it costs nobody."""
+"""The table of final samples: requested class, predicted class, and what it costs nobody."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_table_holds_what_was_asked_and_what_is_read(tmp_path: Path) -> None
     shown = Dashboard()
     fit(tmp_path, FinalSamples(reading, num_samples=5), shown)
     ((columns, rows),) = shown.of("table", "final_samples")
-    assert columns == ["image", "asked", "predicted", "confidence"]
+    assert columns == ["image", "requested", "predicted", "confidence"]
     assert [row[1:3] for row in rows] == [[k % CLASSES, 2] for k in range(5)]
     assert all(row[3] == pytest.approx(0.75) for row in rows)
     assert rows[0][0].size == (8, 8) and shown.of("picture", "samples/final")
@@ -71,7 +71,7 @@ def test_both_dashboards_show_it(tmp_path: Path) -> None:
     assert found.of("final_samples/nrows") == [4] and found.of("samples/final/_type")
     events = accumulator(str(tmp_path / "t" / "tensorboard")).Reload()
     text = events.Tensors("final_samples/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert text.splitlines()[0] == "| image | asked | predicted | confidence |"
+    assert text.splitlines()[0] == "| image | requested | predicted | confidence |"
     assert text.splitlines()[3] == "| 1 | 1 | 2 | 0.75 |"
     assert [event.step for event in events.Images("samples/final")] == [19]
     assert events.Tensors("run/text_summary") and events.Tensors("config/text_summary")

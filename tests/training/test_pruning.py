@@ -1,4 +1,4 @@
-"""Jobs that are given up: what the pruner is told, and what it says."""
+"""Jobs that are pruned: what the pruner sees, and what it decides."""
 
 import json
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def test_values_are_counted_by_optimizer_steps(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "worse", "better"), [("min", 2.6, 2.4), ("max", 2.4, 2.6)])
-def test_worse_than_the_median_at_this_step_is_given_up(tmp_path, mode, worse, better):
+def test_worse_than_the_median_at_this_step_is_pruned(tmp_path, mode, worse, better):
     run(tmp_path / "a", [2.0, 1.0])
     run(tmp_path / "b", [3.0, 0.1])
     run(tmp_path / "other", [9.0, 9.0], status="failed")
@@ -55,7 +55,7 @@ def test_the_best_value_so_far_counts(tmp_path):
     watched.on_validation_end(trainer(4, 9.0), None)
 
 
-def test_few_finished_jobs_give_nothing_up(tmp_path):
+def test_few_finished_jobs_prune_nothing(tmp_path):
     run(tmp_path / "a", [1.0])
     pruning(tmp_path).on_validation_end(trainer(2, 99.0), None)
 

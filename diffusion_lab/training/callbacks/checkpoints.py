@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning.pytorch as pl
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from diffusion_lab.errors import CheckpointError
+from diffusion_lab.errors import CheckpointError, ConfigError
 from diffusion_lab.files import remove_leftovers
+from diffusion_lab.metrics.catalog import LOGGED
 from diffusion_lab.ranges import Count, checked
-from diffusion_lab.training.callbacks.monitoring import Best, refuse_never_logged
-from diffusion_lab.training.trainer_state import between_steps, by_steps, training_ends_here
+from diffusion_lab.training.trainer_state import (
+    between_steps,
+    by_steps,
+    epoch_ends_here,
+    training_ends_here,
+    validates_training,
+)
+
+_LARGER_IS_BETTER = frozenset(
+    {name for name, row in LOGGED.items() if row.better == "high"} | {"val/accuracy"}
+)
+"""Metrics of this package whose largest value is the best; of all others it is the smallest."""
 
 
 class Checkpoints(Checkpoint):
     """Saves last.ckpt at the end of every epoch and best.ckpt at the best validation.
 
     A step that is followed by a validation is saved after it, so that whoever resumes there finds
-    its result in the records.
-
-    Args:
-        run_dir: The run's folder; files go to its folder `checkpoints`.
-        monitor: Logged metric whose best value makes best.ckpt; null: no best.ckpt. One that only
-            some validations log is looked at after these.
-        mode: "min" where the smallest value is the best, "max" where the largest is.
-        every_n_steps: Also save last.ckpt every so many optimizer steps; null for epochs only.
-        keep_every_n_steps: Keep a file of its own, step_001000.ckpt, every so many optimizer
-            steps; null for none.
-        keep_every_n_epochs: The same at the end of every so many epochs, also named by the step.
+    its result in the records. A monitored metric that only some validations log is compared after
+    these. Files that are kept for ever, also those of `keep_every_n_epochs`, are named by the step.
 
     Raises:
-        ArgumentError: a number below 1.
-        ValueError: a mode that does not suit the metric.
+        ConfigError: `mode` makes the worst value of the monitored metric the best.
     """
 
     @checked
@@ -47,29 +50,32 @@ class Checkpoints(Checkpoint):
         keep_every_n_steps: Count | None = None,
         keep_every_n_epochs: Count | None = None,
     ) -> None:
+        _check_mode(monitor, mode)
         self.folder = Path(run_dir) / "checkpoints"
-        self.best = None if monitor is None else Best(monitor, mode)
+        self.monitor, self.mode = monitor, mode
+        self.best = math.inf if mode == "min" else -math.inf
         self.every_n_steps = every_n_steps
         self.keep_every_n_steps = keep_every_n_steps
         self.keep_every_n_epochs = keep_every_n_epochs
         self._saved_at = -1
 
-    @property
-    def last_path(self) -> Path:
-        """The newest state."""
-        return self.folder / "last.ckpt"
+    # ------------------------------------------------------------------ before training
 
-    @property
-    def best_path(self) -> Path:
-        """The state of the best validation."""
-        return self.folder / "best.ckpt"
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Reject a folder that cannot be written and a metric that nothing will log.
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a folder that cannot be written or a metric that never comes, before training."""
+        Raises:
+            CheckpointError: Nothing can be written there.
+            ConfigError: Samples are not scored, so their metrics never come.
+        """
         if stage != "fit":
             return
-        if self.best is not None:
-            refuse_never_logged(self.best.monitor, trainer)
+        if self.monitor in LOGGED and self.monitor not in _promised(trainer):
+            raise ConfigError(
+                f"callbacks.checkpoints.monitor={self.monitor} is logged only while samples are "
+                "scored: set callbacks.sample_metrics.every_n_epochs, e.g. to 1, or monitor "
+                "val/loss"
+            )
         if not trainer.is_global_zero:
             return
         try:
@@ -83,77 +89,125 @@ class Checkpoints(Checkpoint):
             ) from None
         remove_leftovers(self.folder)
 
-    def save(self, trainer: pl.Trainer, path: Path | None = None) -> Path:
-        """Save the run's state, by default as last.ckpt; every process must call this."""
-        path = path or self.last_path
-        trainer.save_checkpoint(path)
-        return path
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reject validations within an optimizer step: best.ckpt could not be resumed.
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse validations while gradients are summed up: best.ckpt could not be resumed."""
-        summed, batches = trainer.accumulate_grad_batches, trainer.num_training_batches
-        if summed == 1 or trainer.val_check_batch is None or not by_steps(trainer):
+        Raises:
+            ConfigError: Gradients are accumulated across a validation.
+        """
+        accumulated, batches = trainer.accumulate_grad_batches, trainer.num_training_batches
+        if accumulated == 1 or trainer.val_check_batch is None or not by_steps(trainer):
             return
         whole_epochs = trainer.check_val_every_n_epoch is not None
-        drifting = not whole_epochs and batches % summed
-        if trainer.val_check_batch % summed or drifting:
-            from diffusion_lab.errors import ConfigError
-
+        drifting = not whole_epochs and batches % accumulated
+        if trainer.val_check_batch % accumulated or drifting:
             rest = "" if whole_epochs else f" and divide the {batches} batches of an epoch"
             raise ConfigError(
-                f"trainer.accumulate_grad_batches={summed} must divide trainer.val_check_interval="
-                f"{trainer.val_check_interval}{rest}: a validation in the middle of an optimizer "
-                "step leaves no state to resume from"
+                f"trainer.accumulate_grad_batches={accumulated} must divide "
+                f"trainer.val_check_interval={trainer.val_check_interval}{rest}: a validation in "
+                "the middle of an optimizer step leaves no state to resume from"
             )
 
+    # ------------------------------------------------------------------ saving
+
+    def save(self, trainer: Trainer, name: str = "last.ckpt") -> None:
+        """Save the run's state; every process must call this."""
+        trainer.save_checkpoint(self.folder / name)
+
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save in the middle of an epoch, where neither a validation nor its end does."""
         if between_steps(trainer, batch_idx):
             self._save_within_epoch(trainer)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the best, and what is due at this step."""
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if not validates_training(trainer):
             return
-        if self.best is not None and self.best.updated(trainer):
-            self.save(trainer, self.best_path)
-        if not _epoch_is_whole(trainer):
+        if self._is_best(trainer):
+            self.save(trainer, "best.ckpt")
+        if not epoch_ends_here(trainer):
             self._save_within_epoch(trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last, and keep what is due.
 
         Where `max_steps` or `max_time` cuts an epoch short, its last step was saved as one within
         it: only from there can a longer training go on as if it had been meant to be longer.
         """
-        if not _epoch_is_whole(trainer) and self._saved_at == trainer.global_step:
+        if not epoch_ends_here(trainer) and self._saved_at == trainer.global_step:
             return
         self.save(trainer)
-        every = self.keep_every_n_epochs
-        of_epoch = every is not None and (trainer.current_epoch + 1) % every == 0
-        if of_epoch or _due(self.keep_every_n_steps, trainer.global_step):
+        if _due(self.keep_every_n_epochs, trainer.current_epoch + 1) or self._kept_here(trainer):
             self._keep(trainer)
 
-    def _save_within_epoch(self, trainer: pl.Trainer) -> None:
+    def _save_within_epoch(self, trainer: Trainer) -> None:
         step = trainer.global_step
         if _due(self.every_n_steps, step) or training_ends_here(trainer):
             self.save(trainer)
             self._saved_at = step
-        if _due(self.keep_every_n_steps, step):
+        if self._kept_here(trainer):
             self._keep(trainer)
 
-    def _keep(self, trainer: pl.Trainer) -> None:
-        self.save(trainer, self.folder / f"step_{trainer.global_step:06d}.ckpt")
+    def _kept_here(self, trainer: Trainer) -> bool:
+        return _due(self.keep_every_n_steps, trainer.global_step)
+
+    def _keep(self, trainer: Trainer) -> None:
+        self.save(trainer, f"step_{trainer.global_step:06d}.ckpt")
+
+    # ------------------------------------------------------------------ the best value
+
+    def _is_best(self, trainer: Trainer) -> bool:
+        """Whether the metric is better than ever before; its value is then the best.
+
+        A value that an earlier validation logged is never better, so validations without the
+        metric change nothing.
+        """
+        if self.monitor is None:
+            return False
+        logged = trainer.callback_metrics.get(self.monitor)
+        if logged is None:
+            self._check_promised(trainer, self.monitor)
+            return False
+        value = float(logged)
+        better = value < self.best if self.mode == "min" else value > self.best
+        if better:
+            self.best = value
+        return better
+
+    @staticmethod
+    def _check_promised(trainer: Trainer, monitor: str) -> None:
+        """Raise ConfigError for a metric that this validation did not log and no later one will."""
+        promised = _promised(trainer)
+        if monitor not in promised:
+            raise ConfigError(
+                f"callbacks.checkpoints.monitor={monitor!r} is not logged; there are "
+                f"{', '.join(sorted({*trainer.callback_metrics, *promised}))}"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far, and of what."""
+        if self.monitor is None:
+            return {}
+        return {"best": self.best, "monitor": self.monitor, "mode": self.mode}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best value, unless it is of another metric."""
+        if self.monitor is None or not state_dict:
+            return
+        stored = (state_dict.get("monitor", "val/loss"), state_dict.get("mode", "min"))
+        if stored == (self.monitor, self.mode):
+            self.best = float(state_dict["best"])
+        else:
+            warnings.warn(
+                f"callbacks.checkpoints.monitor={self.monitor} (mode={self.mode}) was {stored[0]} "
+                f"(mode={stored[1]}) so far: the next value is taken for the best",
+                stacklevel=2,
+            )
 
     def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Let a run that is steered by steps go on from the end of an epoch.
 
@@ -163,20 +217,24 @@ class Checkpoints(Checkpoint):
         """
         trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
 
-    def state_dict(self) -> dict[str, Any]:
-        """The best value so far, and of what."""
-        return {} if self.best is None else self.best.state_dict()
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best value, if it is of the same metric."""
-        if self.best is not None and state_dict:
-            self.best.load_state_dict(state_dict)
+def _check_mode(monitor: str | None, mode: str) -> None:
+    """Raise ConfigError where `mode` makes the worst value of a metric of ours the best."""
+    if monitor is None:
+        return
+    own = monitor in LOGGED or monitor in _LARGER_IS_BETTER or monitor.startswith("val/loss")
+    wanted = "max" if monitor in _LARGER_IS_BETTER else "min"
+    if own and mode != wanted:
+        raise ConfigError(
+            f"callbacks.checkpoints.mode={mode}: {monitor} is the better the "
+            f"{'larger' if wanted == 'max' else 'smaller'} it is; take mode={wanted}"
+        )
 
 
-def _epoch_is_whole(trainer: pl.Trainer) -> bool:
-    """Whether the latest batch was the last of its epoch."""
-    return trainer.fit_loop.batch_idx + 1 >= trainer.num_training_batches
+def _promised(trainer: Trainer) -> set[str]:
+    """Metrics that callbacks log after some validations only."""
+    return {name for c in trainer.callbacks for name in getattr(c, "promised", ())}  # type: ignore[attr-defined]
 
 
-def _due(every: int | None, step: int) -> bool:
-    return every is not None and step > 0 and step % every == 0
+def _due(every: int | None, number: int) -> bool:
+    return every is not None and number > 0 and number % every == 0

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: save, say how to go on, and leave with the status that schedulers expect."""
+"""SIGTERM and SIGINT: save, say how to resume, and exit with the status that schedulers expect."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import threading
 from types import FrameType
 from typing import Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_lab.training.callbacks.checkpoints import Checkpoints
-from diffusion_lab.training.trainer_state import between_steps
+from diffusion_lab.training.trainer_state import between_steps, callback_of
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -38,68 +37,57 @@ class Interruption(Callback):
         self._received: int | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signals."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Install the signal handlers."""
         self._received = None
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._notice) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Leave between two steps; an epoch's last step is left after its validation."""
-        if between_steps(trainer, batch_idx) and self._wanted(trainer):
+        if between_steps(trainer, batch_idx) and self._stop_requested(trainer):
             self._leave(trainer)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave between two epochs, the last one's checkpoint being written."""
-        if trainer.global_step and self._wanted(trainer):
+        if trainer.global_step and self._stop_requested(trainer):
             self._leave(trainer, save=False)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back."""
-        self._release()
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Give the signals back."""
-        self._release()
-
-    def _notice(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:
             self._release()
             raise KeyboardInterrupt
         self._received = number
         print(f"\n{signal.Signals(number).name}: saving after this step ...", flush=True)
 
-    def _wanted(self, trainer: pl.Trainer) -> bool:
-        wanted = self._received is not None
+    def _stop_requested(self, trainer: Trainer) -> bool:
+        """Whether any process received a signal."""
+        requested = self._received is not None
         if trainer.world_size > 1:
-            wanted = trainer.strategy.reduce_boolean_decision(wanted, all=False)
-        return wanted
+            requested = trainer.strategy.reduce_boolean_decision(requested, all=False)
+        return requested
 
-    def _leave(self, trainer: pl.Trainer, save: bool = True) -> None:
+    def _leave(self, trainer: Trainer, save: bool = True) -> None:
         number = self._received or signal.SIGTERM
-        keeper = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
-        if keeper is not None:
+        checkpoints = callback_of(trainer, Checkpoints)
+        if checkpoints is not None:
             if save:
-                keeper.save(trainer)
+                checkpoints.save(trainer)
             if trainer.is_global_zero:
                 print(
                     f"Stopped by {signal.Signals(number).name} at step {trainer.global_step}, "
                     f"saved. Go on with:\n  python -m diffusion_lab.train "
-                    f"resume={keeper.folder.parent}",
+                    f"resume={checkpoints.folder.parent}",
                     flush=True,
                 )
         raise Interrupted(number, trainer.global_step)
 
-    def _release(self) -> None:
+    def _release(self, *args: Any) -> None:
+        """Restore the handlers of before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+    on_train_end = on_exception = _release  # type: ignore[assignment]

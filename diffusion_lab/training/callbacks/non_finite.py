@@ -1,10 +1,11 @@
-"""Stopping at the first loss or gradient that is not a finite number."""
+"""Stop at the first loss or gradient that is not a finite number."""
 
 from __future__ import annotations
 
-import lightning.pytorch as pl
+import math
+
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -19,16 +20,10 @@ class NonFiniteError(RunError):
 class NonFiniteGuard(Callback):
     """Raises `NonFiniteError` when loss or gradient is NaN or infinite.
 
-    On the CPU the step is refused before the weights change. On an accelerator the flag is read
-    one step later, so that the device never waits for it; weights that are not finite are refused
-    before any checkpoint is written, so the last good one stays.
-
-    Args:
-        max_skipped: With a gradient scaler (16-mixed) an overflow now and then is normal and the
-            scaler skips that step: so many in a row are allowed.
-
-    Raises:
-        ArgumentError: max_skipped < 0.
+    On the CPU this happens before the weights change. On an accelerator the values are read one
+    step later, so that the device never waits for them, and before any checkpoint is written, so
+    that the last good one stays. With a gradient scaler (16-mixed) an overflow now and then is
+    normal, and the scaler skips that step: `max_skipped` in a row are allowed.
     """
 
     @checked
@@ -39,21 +34,21 @@ class NonFiniteGuard(Callback):
         self._pending: tuple[Tensor, torch.cuda.Event | None, int] | None = None
 
     def on_before_backward(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        """Remember the loss."""
+        """Keep the loss for the optimizer step."""
         self._loss = loss.detach()
 
     def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Judge this step on the CPU, the one before on an accelerator."""
+        """Check this step on the CPU, the one before on an accelerator."""
         assert self._loss is not None
         grads = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         norms = torch._foreach_norm(grads)
         values = torch.stack([torch.stack(norms).float().norm(), self._loss.float()])
         if values.is_cuda:
-            self._judge(trainer)
+            self._check(trainer)
             host = torch.empty(2, pin_memory=True)
             host.copy_(values, non_blocking=True)
             event = torch.cuda.Event()
@@ -61,15 +56,15 @@ class NonFiniteGuard(Callback):
             self._pending = (host, event, trainer.global_step)
         else:
             self._pending = (values, None, trainer.global_step)
-            self._judge(trainer)
+            self._check(trainer)
 
     def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict
     ) -> None:
-        """Refuse to save after a step that was not finite."""
-        self._judge(trainer)
+        """Check before saving, so that a file never holds weights that are not finite."""
+        self._check(trainer)
 
-    def _judge(self, trainer: pl.Trainer) -> None:
+    def _check(self, trainer: Trainer) -> None:
         if self._pending is None:
             return
         values, event, step = self._pending
@@ -77,7 +72,7 @@ class NonFiniteGuard(Callback):
         if event is not None:
             event.synchronize()
         norm, loss = values.tolist()
-        if norm - norm == 0 and loss - loss == 0:
+        if math.isfinite(norm) and math.isfinite(loss):
             self.skipped = 0
             return
         self.skipped += 1

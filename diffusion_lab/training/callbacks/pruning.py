@@ -1,4 +1,4 @@
-"""Giving up a job of a search that does worse than others did."""
+"""Stop a job of a search that does worse than the others did."""
 
 from __future__ import annotations
 
@@ -7,38 +7,34 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_lab.errors import RunError
 from diffusion_lab.files import read_record
+from diffusion_lab.ranges import checked
 from diffusion_lab.runs.leaderboard import FINISHED
 from diffusion_lab.runs.records import read_metrics
+from diffusion_lab.training.trainer_state import validates_training
 
 
 class Pruned(RunError):
-    """A job was given up on purpose; the message says what it was compared with."""
+    """A job was stopped by a pruner; the message names the metric and its value."""
 
 
 class Pruning(Callback):
-    """Asks a pruner of Optuna's, after each validation, whether the job is worth going on with.
+    """Asks an Optuna pruner after each validation whether the job is worth continuing.
 
-    What the pruner is told comes from the folders beside the run's: the values that each finished
-    job had on its way, from its metrics.csv. So it works under every launcher and sweeper, and no
-    database is needed. Pruners that keep books of their own inside a study (successive halving,
-    Hyperband) see no more than these values, and so give up less.
+    The pruner sees the values that each finished job in a folder beside `run_dir` had on its way,
+    from its metrics.csv. So this works with every launcher and sweeper, and needs no database.
+    Pruners that keep state inside a study (successive halving, Hyperband) see no more than these
+    values, and so stop fewer jobs. `optuna.pruners.MedianPruner` stops a job whose best value so
+    far is worse than the median of the others at the same step (Golovin et al. 2017, 3.2.2).
 
-    A job that is given up raises `Pruned`: its checkpoints and grids stay, its status is "pruned",
+    A job that is stopped raises `Pruned`: its checkpoints and grids stay, its status is "pruned",
     and the same sweep typed again leaves it as it is.
-
-    Args:
-        run_dir: The run's folder; the other jobs are its siblings.
-        pruner: A pruner, e.g. `optuna.pruners.MedianPruner`: the job's best value so far is worse
-            than the median of what the others had at the same step (Golovin et al. 2017, 3.2.2).
-        monitor: Name of the metric as it is logged.
-        mode: "min" where the smallest value is the best, "max" where the largest is.
     """
 
+    @checked
     def __init__(
         self,
         run_dir: str | Path,
@@ -46,33 +42,31 @@ class Pruning(Callback):
         monitor: str = "val/loss",
         mode: Literal["min", "max"] = "min",
     ) -> None:
-        if mode not in ("min", "max"):
-            raise ValueError(f"callbacks.pruning.mode={mode!r} must be min or max")
         self.folder = Path(run_dir)
         self.pruner = pruner
         self.monitor = monitor
         self.mode = mode
         self._values: dict[int, float] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take up the values of a run that goes on."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore the values of a resumed run."""
         self._values = values_of(self.folder, self.monitor) if trainer.global_step else {}
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask, where the metric was logged."""
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask the pruner, if the metric was logged."""
         value = trainer.callback_metrics.get(self.monitor)
-        if value is None or trainer.sanity_checking or trainer.state.fn != "fit":
+        if value is None or not validates_training(trainer):
             return
         self._values[trainer.global_step] = float(value)
         worse = trainer.is_global_zero and self._is_worse()
         if trainer.strategy.broadcast(worse):
             raise Pruned(
-                f"given up at step {trainer.global_step} with {self.monitor}={float(value):.5g}: "
+                f"pruned at step {trainer.global_step} with {self.monitor}={float(value):.5g}: "
                 f"others did better by then ({type(self.pruner).__name__})"
             )
 
     def _is_worse(self) -> bool:
-        """What the pruner says of this job among the finished ones."""
+        """What the pruner decides about this job, given the finished ones."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -101,6 +95,6 @@ def values_of(folder: Path, metric: str) -> dict[int, float]:
 
 
 def _is_finished(folder: Path) -> bool:
-    """Whether a folder holds a finished job of a sweep; another run is nothing to compare with."""
+    """Whether a folder holds a finished job of a sweep; other runs are not compared with."""
     status = read_record(folder / "summary.json").get("status")
     return status == FINISHED and (folder / "job.json").is_file()

@@ -10,16 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_lab.files import read_record, write_atomically
 from diffusion_lab.runs.environment import git_revision, hardware, versions
 from diffusion_lab.training.callbacks.interruption import Interrupted
 from diffusion_lab.training.callbacks.pruning import Pruned
-from diffusion_lab.training.callbacks.timed import Timed
+from diffusion_lab.training.callbacks.speed import Speed
+from diffusion_lab.training.trainer_state import callback_of
 
 
-class RunRecord(Timed):
+class RunRecord(Callback):
     """Writes summary.json, and report.html when the run ends.
 
     Keys: status ("running", "finished", "interrupted", "pruned" or "failed"), experiment, step,
@@ -27,17 +28,12 @@ class RunRecord(Timed):
     (the data module's source), resumed_from (steps), started, ended, git, versions, hardware,
     processes, precision, and, where there are such, error and init_from (path, sha256 and step of
     the checkpoint whose weights it started from). A resumed run adds to `seconds`.
-
-    Args:
-        run_dir: The run's folder.
-        experiment: Name of the recipe.
-        report: Write report.html at the end.
+    `images_per_second` is null without the callback `Speed`.
     """
 
     def __init__(
         self, run_dir: str | Path, experiment: str | None = None, report: bool = True
     ) -> None:
-        super().__init__()
         self.folder = Path(run_dir)
         self.path = self.folder / "summary.json"
         self.experiment = experiment
@@ -46,9 +42,8 @@ class RunRecord(Timed):
         self._clock = time.perf_counter()
         self._before = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record what is known before the first step."""
-        super().on_train_start(trainer, pl_module)
         self._clock = time.perf_counter()
         earlier = read_record(self.path) if trainer.global_step else {}
         self._before = float(earlier.get("seconds") or 0.0)
@@ -62,8 +57,8 @@ class RunRecord(Timed):
         }
         self._write(trainer)
 
-    def _known(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-        """What can be told at any time."""
+    def _known(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        """What is known before the first step, and empty places for the rest."""
         start = getattr(module, "init_from", None)
         return ({"init_from": start} if start else {}) | {
             "status": "running",
@@ -86,17 +81,16 @@ class RunRecord(Timed):
             "precision": trainer.precision,
         }
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the epoch."""
-        super().on_train_epoch_end(trainer, pl_module)
         self._update(trainer)
         self._write(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the end."""
         self._finish(trainer, "finished")
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the end of a run that was resumed at its very end: no training hook ran."""
         if self.record or not trainer.global_step:
             return
@@ -106,13 +100,13 @@ class RunRecord(Timed):
         self.record = self._known(trainer, pl_module) | earlier | ended
         self._write(trainer)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the report, after every other callback and logger has written its last."""
         if stage == "fit" and self.record.get("ended") and trainer.is_global_zero:
             self._write_report(trainer)
 
     def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Record what stopped the run."""
         self.record["error"] = str(exception) or type(exception).__name__
@@ -120,14 +114,14 @@ class RunRecord(Timed):
         pruned = isinstance(exception, Pruned)
         self._finish(trainer, "interrupted" if stopped else "pruned" if pruned else "failed")
 
-    def _finish(self, trainer: pl.Trainer, status: str) -> None:
-        self.throughput.stop()
+    def _finish(self, trainer: Trainer, status: str) -> None:
         self._update(trainer)
         self.record |= {"status": status, "ended": _now()}
         self._write(trainer)
 
-    def _update(self, trainer: pl.Trainer) -> None:
-        rate = self.throughput.rate
+    def _update(self, trainer: Trainer) -> None:
+        speed = callback_of(trainer, Speed)
+        rate = None if speed is None else speed.rate
         self.record |= {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
@@ -136,13 +130,13 @@ class RunRecord(Timed):
             "metrics": {k: _finite(v) for k, v in sorted(trainer.callback_metrics.items())},
         }
 
-    def _write(self, trainer: pl.Trainer) -> None:
+    def _write(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:
             return
         text = json.dumps(self.record, indent=2, default=str) + "\n"
         write_atomically(self.path, text.encode())
 
-    def _write_report(self, trainer: pl.Trainer) -> None:
+    def _write_report(self, trainer: Trainer) -> None:
         if not self.report:
             return
         try:

@@ -1,4 +1,4 @@
-"""What a run leaves behind beside checkpoints and grids: pages, made when training has ended."""
+"""Figures of the final model, drawn when training has ended."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch import Callback, Trainer
 
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.figures.page import Page
 from diffusion_lab.files import write_atomically
 from diffusion_lab.sampling.sampler import evaluating
@@ -20,23 +20,23 @@ from diffusion_lab.training.loggers import log_images
 from diffusion_lab.training.module import DiffusionModule
 
 
-class Artefacts(Callback):
-    """Makes pages from the final (averaged) weights and lists them in artefacts.json.
+class FinalFigures(Callback):
+    """Draws figures of the final (averaged) weights and lists them in artefacts.json.
 
-    It stands behind the callbacks of averaging and of grids, whose last work its pages show. What
-    a page refuses is refused before training; a page that fails at the end is a warning, and the
-    others are made; one that has nothing to show of this model (`suits`) is left out. A run that is
-    stopped makes none.
+    It must come after the callbacks of averaging and of grids, whose last work the figures show.
+    What a figure rejects is rejected before training; a figure that fails at the end is a warning,
+    and the others are drawn; one that has nothing to show of this model (`suits`) is left out. A
+    run that is stopped draws none.
 
     artefacts.json holds {"step", "pages": [{"name", "caption", "files", "error"}]}, files relative
     to the run's folder.
 
     Args:
         run_dir: The run's folder.
-        pages: Name -> page; None in place of one switches it off.
+        pages: Name -> figure; None in place of one switches it off.
 
     Raises:
-        ValueError: something that is no page.
+        ValueError: Something that is no figure.
     """
 
     def __init__(self, run_dir: str | Path, pages: Mapping[str, Page | None]) -> None:
@@ -50,35 +50,36 @@ class Artefacts(Callback):
                     "the _target_ of a page, e.g. diffusion_lab.figures.drawn.GridPage"
                 )
 
-    def setup(self, trainer: pl.Trainer, pl_module: DiffusionModule, stage: str) -> None:
-        """Refuse pages that cannot be made of this model, before any training."""
+    def setup(self, trainer: Trainer, pl_module: DiffusionModule, stage: str) -> None:
+        """Check that the figures can be drawn of this model, before any training.
+
+        Raises:
+            ConfigError: The message holds every one that cannot.
+        """
         if stage != "fit":
             return
         suited = {n: p for n, p in self.pages.items() if _member(p, "suits", True)(pl_module)}
         self.suited = suited
-        faults = []
+        errors = []
         for name, page in suited.items():
             try:
                 _member(page, "check", None)(pl_module)
             except ValueError as error:
-                faults.append(f"callbacks.artefacts.pages.{name}: {error}")
-        if faults:
-            from diffusion_lab.errors import ConfigError
+                errors.append(f"callbacks.artefacts.pages.{name}: {error}")
+        if errors:
+            raise ConfigError("\n".join(errors))
 
-            raise ConfigError("\n".join(faults))
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: DiffusionModule) -> None:
-        """Make every page, on the first process."""
+    def on_train_end(self, trainer: Trainer, pl_module: DiffusionModule) -> None:
+        """Draw every figure, on the first process."""
         if not (self.suited and trainer.global_step and trainer.is_global_zero):
             return
         entries = [self._entry(trainer, pl_module, name) for name in self.suited]
         record = {"step": trainer.global_step, "pages": entries}
-        write_atomically(
-            self.folder / "artefacts.json", (json.dumps(record, indent=1) + "\n").encode()
-        )
+        text = json.dumps(record, indent=1) + "\n"
+        write_atomically(self.folder / "artefacts.json", text.encode())
 
-    def _entry(self, trainer: pl.Trainer, module: DiffusionModule, name: str) -> dict[str, Any]:
-        """Make one page; its entry in artefacts.json."""
+    def _entry(self, trainer: Trainer, module: DiffusionModule, name: str) -> dict[str, Any]:
+        """Draw one figure; returns its entry in artefacts.json."""
         page = self.suited[name]
         place = getattr(page, "file", None) or getattr(page, "folder", name)
         entry: dict[str, Any] = {"name": name, "caption": getattr(page, "caption", "")}
@@ -105,19 +106,19 @@ class Artefacts(Callback):
 
 
 def _member(page: Page, name: str, otherwise: bool | None) -> Callable[[DiffusionModule], Any]:
-    """An optional member that takes the model; `otherwise` is what it gives where it is missing."""
+    """An optional method that takes the model; returns `otherwise` where it is missing."""
     return getattr(page, name, lambda model: otherwise)
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of a page; in a folder of steps, those of most noise come first."""
+    """The files of a figure; in a folder of steps, those of most noise come first."""
     if path.is_dir() and not path.is_symlink():
         return sorted(path.glob("step_*.png"), reverse=True)
     return [path]
 
 
-def _log(trainer: pl.Trainer, name: str, path: Path) -> None:
-    """Hand a page that is one picture to the loggers."""
+def _log(trainer: Trainer, name: str, path: Path) -> None:
+    """Hand a figure that is one picture to the loggers."""
     if path.suffix == ".png" and path.is_file():
         from PIL import Image
 
