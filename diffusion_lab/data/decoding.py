@@ -41,7 +41,7 @@ def decoded(
         files: Pictures of any format that Pillow reads.
         shape: `(C, H, W)`, C = 1 (grey) or 3 (colour).
         crop: See `decoded_picture`.
-        cache: File of the pixels; its name must tell all that they depend on. A folder that
+        cache: File of the pixels; its name must identify all that they depend on. A folder that
             cannot be written only costs decoding again.
 
     Returns:
@@ -57,7 +57,7 @@ def decoded(
         pixels = content[:size].reshape(len(files), *shape)
         errors = _fill(pixels, files, partial(decoded_picture, shape=shape, crop=crop))
         if errors:
-            raise DataError(_first_of(errors, len(files)))
+            raise DataError(_summary(errors, len(files)))
         content[size:] = np.frombuffer(hashlib.sha256(pixels.data).digest(), np.uint8)
         with suppress(OSError):
             write_atomically(cache, content.data)
@@ -75,19 +75,19 @@ def _cached(path: Path, size: int) -> np.ndarray | None:
     return content if sound else None
 
 
-def _first_of(errors: Sequence[tuple[Path, str]], count: int) -> str:
+def _summary(errors: Sequence[tuple[Path, str]], count: int) -> str:
     first = "; ".join(f"{path}: {reason}" for path, reason in errors[:NAMED])
     more = f" (and {len(errors) - NAMED} more)" if len(errors) > NAMED else ""
     return (
-        f"{len(errors)} of {count} images cannot be used: {first}{more}. Mend these files or move "
-        "them away"
+        f"{len(errors)} of {count} images cannot be used: {first}{more}. Repair these files or "
+        "move them away"
     )
 
 
 def decoded_picture(path: Path, shape: Sequence[int], crop: int | None = None) -> np.ndarray:
     """One file as bytes `(C, H, W)`.
 
-    The picture (see `read_picture`) is cut about its centre, to a square of side `crop`, if given,
+    The picture (see `read_picture`) is cropped about its centre, to a square of side `crop`, if given,
     then to the shape's proportions, and resized with an antialiasing filter (Lanczos).
 
     Args:
@@ -96,7 +96,7 @@ def decoded_picture(path: Path, shape: Sequence[int], crop: int | None = None) -
         crop: Side of the square, in pixels of the file.
 
     Raises:
-        OSError: No picture, or a damaged one.
+        OSError: Not a picture, or a damaged one.
         ValueError: Smaller than `crop`, or pixels that `read_picture` rejects.
     """
     from PIL import Image
@@ -133,7 +133,7 @@ def _fill(
         try:
             pixels[number] = read(files[number])
         except UnidentifiedImageError:
-            return files[number], "no picture"
+            return files[number], "not a picture"
         except Exception as error:  # Pillow raises many kinds, each of them about the file
             return files[number], str(error) or type(error).__name__
         return None
