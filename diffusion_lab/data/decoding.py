@@ -87,8 +87,8 @@ def _summary(errors: Sequence[tuple[Path, str]], count: int) -> str:
 def decoded_picture(path: Path, shape: Sequence[int], crop: int | None = None) -> np.ndarray:
     """One file as bytes `(C, H, W)`.
 
-    The picture (see `read_picture`) is cropped about its centre, to a square of side `crop`, if given,
-    then to the shape's proportions, and resized with an antialiasing filter (Lanczos).
+    The picture (see `read_picture`) is cropped about its centre, to a square of side `crop`, if
+    given, then to the shape's proportions, and resized with an antialiasing filter (Lanczos).
 
     Args:
         path: Of the file.

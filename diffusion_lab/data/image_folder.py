@@ -31,8 +31,8 @@ from diffusion_lab.files import user_cache_dir
 from diffusion_lab.random import permutation
 from diffusion_lab.ranges import Count, Positive, checked
 
-PIXELS_FORMAT = 1
-"""Raised where the same files give other pixels."""
+PIXELS_FORMAT = 2
+"""Raised when the same files give other pixels, so that cached ones are decoded anew."""
 MOST_VALIDATION = 5000
 """Images cut for validation where no number is given; fewer if that is more than a tenth."""
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
