@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
-from diffusion_lab.config.running import run
+from diffusion_lab.config.main import run
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.train import make_trainer, settle_precision
 
@@ -58,8 +58,8 @@ def bench_faults(cfg: DictConfig) -> list[str]:
         for name in ("steps", "rounds", "warmup", "num_samples", "sample_rounds")
         if type(cfg.bench[name]) is not int or cfg.bench[name] < 1
     ]
-    recipe = {key: cfg._get_node(key) for key in cfg if key not in ("bench", "hydra")}
-    return [*counts, *check(OmegaConf.create(recipe))]
+    recipe = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("bench", "hydra")])
+    return [*counts, *check(recipe)]
 
 
 def _shorten(cfg: DictConfig, folder: str) -> None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from diffusion_lab.checkpoints.finding import missing_checkpoint
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
-from diffusion_lab.config.running import run
-from diffusion_lab.config.sweep_values import into_rows
+from diffusion_lab.config.main import run
+from diffusion_lab.config.words import into_rows
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluation.request import EvaluationRequest, plain
 from diffusion_lab.runs.folder import run_folder_of, typed_now

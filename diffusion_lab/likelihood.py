@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.checkpoints.finding import missing_checkpoint
+from diffusion_lab.config.building import refuse_stored
 from diffusion_lab.config.checking import refuse
-from diffusion_lab.config.components import refuse_stored
-from diffusion_lab.config.running import run
-from diffusion_lab.config.stored import OF_A_MODEL
+from diffusion_lab.config.checkpoint_defaults import OF_A_MODEL
+from diffusion_lab.config.main import run
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluation.likelihood_request import (
     OWN,

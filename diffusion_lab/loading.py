@@ -15,7 +15,7 @@ import torch
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
-from diffusion_lab.config.components import build
+from diffusion_lab.config.building import build
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.errors import CheckpointError, ConfigError, UserError
 from diffusion_lab.generate.generation import Drawing
@@ -160,7 +160,7 @@ class StoredModel:
     """A second model, for guidance or to distil from: that of another run, read when first called.
 
     A run that names one can be loaded without it; a configuration that is typed is refused where
-    there is nothing at `path` (`config.crossing`).
+    there is nothing at `path` (`config.cross_field_checks`).
 
     Args:
         path: A checkpoint file or a run folder.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffusion_lab.config.running import run
+from diffusion_lab.config.main import run
 from diffusion_lab.errors import ConfigError
 
 RUN_FILES = ("sweep.csv", "config.yaml", "summary.json", "metrics.csv", "samples")

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from diffusion_lab.checkpoints.finding import find_checkpoint, missing_checkpoint
+from diffusion_lab.config.building import build, refuse_stored
 from diffusion_lab.config.checking import checked_parts, refuse
-from diffusion_lab.config.components import build, refuse_stored
-from diffusion_lab.config.running import run
-from diffusion_lab.config.stored import OF_A_MODEL
+from diffusion_lab.config.checkpoint_defaults import OF_A_MODEL
+from diffusion_lab.config.main import run
 from diffusion_lab.errors import ConfigError, UserError
 from diffusion_lab.files import write_atomically
 
@@ -116,9 +116,8 @@ def validated(
     Raises:
         ConfigError: Everything wrong with the request.
     """
-    own: dict[str, Any] = {
-        str(key): cfg._get_node(key) for key in cfg if key not in ("hydra", "ckpt", "label")
-    }
+    own: Any = OmegaConf.to_container(cfg, resolve=False)
+    own = {key: value for key, value in own.items() if key not in ("hydra", "ckpt", "label")}
     trained = {key: stored[key] for key in _TRAINED if key in stored}
     found, objects = checked_parts(OmegaConf.create({**trained, **own}))
     from diffusion_lab.generate.options import SampleOptions

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
-from diffusion_lab.config.running import run
+from diffusion_lab.config.main import run
 from diffusion_lab.errors import ConfigError, UserError
 from diffusion_lab.runs.folder import is_rank_zero, open_run, typed_now
 from diffusion_lab.runs.launching import SweepLaunch

@@ -11,7 +11,7 @@ import pytest
 
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.checking import check
-from diffusion_lab.config.groups import CONF
+from diffusion_lab.config.composing import CONF
 
 FILES = sorted(CONF.rglob("*.yaml"))
 TINY = [

@@ -253,7 +253,7 @@ CALLS: dict[str, dict[str, Any]] = {
     },
     "hydra.utils.call": {"_target_": "hydra.utils.call", "config": {"x": 1}},
     "hydra instantiate": {"_target_": "hydra.utils.instantiate", "config": OUR_WRITER},
-    "our build": {"_target_": "diffusion_lab.config.components.build", "node": 1, "role": "data"},
+    "our build": {"_target_": "diffusion_lab.config.building.build", "node": 1, "role": "data"},
     "our instantiate": {"_target_": "diffusion_lab.config.building.instantiate", "node": None},
     "torch.load": {"_target_": "torch.load", "f": f"{OUT}/x", "weights_only": False},
     "torch.hub.load": {"_target_": "torch.hub.load", "repo_or_dir": "a/b", "model": "c"},

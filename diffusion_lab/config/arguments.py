@@ -12,11 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_lab.config.composing import raw, settle
-from diffusion_lab.config.groups import CONF, groups, options
+from diffusion_lab.config.checkpoint_defaults import with_checkpoint
+from diffusion_lab.config.composing import CONF, groups, options, raw, settle
+from diffusion_lab.config.messages import explain, nearest
 from diffusion_lab.config.words import PATH_KEYS, key_of, quoted, value_of
+from diffusion_lab.errors import ConfigError
 
 
 def compose(command: str, overrides: Sequence[str] = (), *, settled: bool = True) -> DictConfig:
@@ -33,18 +37,12 @@ def compose(command: str, overrides: Sequence[str] = (), *, settled: bool = True
     Raises:
         ConfigError: An unknown key or option, or a value that cannot be read.
     """
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from diffusion_lab.config.suggestions import explain
-    from diffusion_lab.errors import ConfigError
-
+    typed = rewrite(command, overrides)
     try:
-        typed = rewrite(command, list(overrides))
         cfg = raw(command, typed)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, command, overrides)) from None
-    return settle(cfg, typed) if settled else cfg
+        raise ConfigError(explain(error, command, typed)) from None
+    return settle(cfg, map(key_of, typed)) if settled else cfg
 
 
 def rewrite(command: str, overrides: Sequence[str]) -> list[str]:
@@ -63,8 +61,6 @@ def with_stored(command: str, overrides: Sequence[str]) -> tuple[list[str], dict
     if (CONF / f"{command}.yaml").is_file() and "budget" in _default_groups(command):
         words = with_budget(words)
     if value_of("ckpt", words) not in (None, "", "null", "???"):
-        from diffusion_lab.config.stored import with_checkpoint
-
         return with_checkpoint(command, words, _default_groups(command))
     return words, None
 
@@ -106,9 +102,6 @@ def listing(word: str) -> str:
     Raises:
         ConfigError: There is no such group.
     """
-    from diffusion_lab.config.suggestions import nearest
-    from diffusion_lab.errors import ConfigError
-
     group = word.partition("=")[2].strip("/ ")
     if not group:
         return "Groups (list=GROUP lists the choices of one):\n  " + "\n  ".join(groups())
@@ -127,8 +120,6 @@ def help_text(command: str, overrides: Sequence[str] = ()) -> str:
 
     Hydra's own listing of the groups takes time that grows with their square.
     """
-    from omegaconf import OmegaConf
-
     text = str(OmegaConf.load(CONF / f"{command}.yaml").hydra.help.template)
     known = [f"{group}: {', '.join(options(group))}" for group in groups()]
     config = OmegaConf.to_yaml(raw(command, rewrite(command, overrides)))
@@ -165,8 +156,6 @@ def _as_prompt(word: str) -> str:
 
 def _default_groups(command: str) -> list[str]:
     """Groups in the defaults list of a command, in order; of the commands it builds on too."""
-    from omegaconf import OmegaConf
-
     file = OmegaConf.to_container(OmegaConf.load(CONF / f"{command}.yaml"))
     names: list[str] = []
     for entry in file.get("defaults", []):  # type: ignore[union-attr]

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_lab.config.building import instantiate, targets, untrusted
-from diffusion_lab.config.crossing import cross
+from diffusion_lab.config.cross_field_checks import cross
+from diffusion_lab.config.messages import nearest
 from diffusion_lab.config.rules import leaves, ranged, shown
 from diffusion_lab.config.signatures import HYDRA_KEYS, mismatch, names_in, signature
-from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.errors import ArgumentError, ConfigError
 
 BUILT = ("schedule", "parameterization", "objective", "denoiser", "sampler", "guidance",
@@ -123,12 +123,7 @@ def _resolved(cfg: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         if key == "hydra":
             continue
         try:
-            child = cfg._get_node(key)
-            value = (
-                OmegaConf.to_container(child, resolve=True)
-                if OmegaConf.is_config(child) and not child._is_interpolation()
-                else ("???" if OmegaConf.is_missing(cfg, key) else cfg[key])
-            )
+            value = "???" if OmegaConf.is_missing(cfg, key) else cfg[key]
             is_config = OmegaConf.is_config(value)
             plain[str(key)] = OmegaConf.to_container(value, resolve=True) if is_config else value
         except OmegaConfBaseException as error:

@@ -1,27 +1,61 @@
-"""From a command's name and overrides to a config, by Hydra.
+"""The groups and options of `conf/`, told from its files, and what Hydra composes of them.
 
-`conf/` stands beside the package in a checkout and inside it in an installed wheel.
+`conf/` stands beside the package in a checkout and inside it in an installed wheel. Hydra and
+OmegaConf are imported when something is composed: models are loaded without them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf, open_dict
-
-from diffusion_lab.config.groups import CONF
 from diffusion_lab.config.signatures import signature
-from diffusion_lab.config.words import key_of
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _conf_folder() -> Path:
+    for folder in (_PACKAGE.parent / "conf", _PACKAGE / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"conf/train.yaml is neither in {_PACKAGE.parent} nor in {_PACKAGE}")
+
+
+CONF = _conf_folder()
+"""The folder of all yaml files."""
+
+
+def options(group: str) -> list[str]:
+    """Names that may stand after `group=`; empty if there is no such group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@cache
+def groups() -> tuple[str, ...]:
+    """All groups of `conf/`, nested ones as a/b."""
+    folders = {path.parent for path in CONF.rglob("*.yaml")} - {CONF}
+    return tuple(sorted(folder.relative_to(CONF).as_posix() for folder in folders))
+
+
+def names_in_yaml() -> set[str]:
+    """All names that stand before a colon somewhere in `conf/`, in comments too."""
+    texts = (path.read_text(encoding="utf-8") for path in CONF.rglob("*.yaml"))
+    return {name for text in texts for name in re.findall(r"\w+(?=\s*:)", text)}
 
 
 @contextmanager
 def _own_hydra() -> Iterator[None]:
     """A Hydra of our own, whether or not one is running already."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -35,38 +69,49 @@ def _own_hydra() -> Iterator[None]:
 
 def raw(command: str, overrides: Sequence[str] = (), *, hydra: bool = False) -> DictConfig:
     """What Hydra itself composes; `hydra` keeps its own node and with it the choices."""
+    from hydra import compose
+
     with _own_hydra():
-        return hydra_compose(command, overrides=list(overrides), return_hydra_config=hydra)
+        return compose(command, overrides=list(overrides), return_hydra_config=hydra)
 
 
 def unset(node: DictConfig) -> list[str]:
     """Keys under a node that have no value and need one (`???`)."""
+    from omegaconf import OmegaConf
+
     return sorted(OmegaConf.missing_keys(node))
 
 
-def settle(cfg: DictConfig, overrides: Iterable[str] = ()) -> DictConfig:
+def settle(cfg: DictConfig, typed: Iterable[str] = ()) -> DictConfig:
     """Leave out what an experiment or a budget sets for another option than the chosen one.
 
     `experiment=x denoiser=mlp` composes also where x sets `denoiser.base_channels`: a key that the
     chosen constructor does not take is dropped, unless it was typed (then `check` reports it).
     """
-    typed = {key_of(override) for override in overrides}
+    from omegaconf import OmegaConf, open_dict
+
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    kept = set(typed)
+    foreign = [
+        (path, key)
+        for name, node in plain.items()
+        if name != "hydra"
+        for path, key in _foreign_keys(node, str(name))
+        if f"{path}.{key}" not in kept
+    ]
     with open_dict(cfg):
-        for name in list(cfg):
-            node = None if OmegaConf.is_missing(cfg, name) else cfg._get_node(name)
-            if isinstance(node, DictConfig) and not node._is_none() and name != "hydra":
-                _drop_foreign(node, str(name), typed)
+        for path, key in foreign:
+            del OmegaConf.select(cfg, path)[key]
     return cfg
 
 
-def _drop_foreign(node: DictConfig, path: str, typed: set[str]) -> None:
-    target = node._get_node("_target_")
-    known = signature(str(target)) if target is not None else None
-    for key in list(node):
-        where = f"{path}.{key}"
-        if known and not known.takes(str(key)) and where not in typed:
-            del node[key]
-            continue
-        child: Any = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
-            _drop_foreign(child, where, typed)
+def _foreign_keys(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """(path of a node, key that its class does not take), not looking below such a key."""
+    if not isinstance(node, Mapping):
+        return
+    known = signature(str(node["_target_"])) if "_target_" in node else None
+    for key, child in node.items():
+        if known and not known.takes(str(key)):
+            yield path, str(key)
+        else:
+            yield from _foreign_keys(child, f"{path}.{key}")

@@ -60,7 +60,7 @@ class Choice:
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value, or None."""
-        from diffusion_lab.config.suggestions import nearest
+        from diffusion_lab.config.messages import nearest
 
         if value in self.values:
             return None
@@ -132,7 +132,7 @@ class Device:
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value, or None."""
-        from diffusion_lab.config.suggestions import nearest
+        from diffusion_lab.config.messages import nearest
 
         if str(value) in ("auto", "cpu", "mps") or str(value).startswith("cuda"):
             return None

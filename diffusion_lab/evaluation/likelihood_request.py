@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check
-from diffusion_lab.config.composing import unset
-from diffusion_lab.config.groups import options
+from diffusion_lab.config.composing import options, unset
+from diffusion_lab.config.messages import nearest
 from diffusion_lab.config.rules import Choice, Number, Rule, shown
-from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.config.words import quoted
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluation.request import plain

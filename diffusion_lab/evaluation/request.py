@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.building import refuse_stored
 from diffusion_lab.config.checking import check, checked_parts
-from diffusion_lab.config.components import refuse_stored
+from diffusion_lab.config.checkpoint_defaults import OF_A_MODEL
 from diffusion_lab.config.rules import shown
-from diffusion_lab.config.stored import OF_A_MODEL
 from diffusion_lab.config.words import quoted
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.files import sha256
@@ -200,7 +200,7 @@ def common_words(cfg: DictConfig, typed: Sequence[str] = ()) -> list[str]:
         cfg: The study's config, whose seed, number of images, device ... all rows share.
         typed: What was typed; choices of sampler, guidance, constraint and data are taken over.
     """
-    from diffusion_lab.config.stored import OPTION
+    from diffusion_lab.config.checkpoint_defaults import OPTION
     from diffusion_lab.config.words import key_of
 
     groups = {"sampler", "guidance", "constraint", "data", "grid", "features"}

@@ -8,8 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from diffusion_lab.config.composing import raw, settle
-from diffusion_lab.config.groups import options
+from diffusion_lab.config.composing import options, raw, settle
 
 Difference = tuple[str, Any, Any]
 """A key, its value in the default recipe (None: it has none) and its value here."""

@@ -19,16 +19,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from diffusion_lab.config.arguments import rewrite
 from diffusion_lab.config.checking import refuse
-from diffusion_lab.config.composing import raw
-from diffusion_lab.config.groups import CONF, options
+from diffusion_lab.config.composing import CONF, raw
 from diffusion_lab.config.rules import ranged
-from diffusion_lab.config.suggestions import nearest
-from diffusion_lab.config.words import Typed, key_of, quoted, value_of
+from diffusion_lab.config.words import Typed, key_of, quoted, value_of, values_of
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.files import read_record, write_atomically
 from diffusion_lab.runs.folder import is_rank_zero, prepare, status_of
@@ -79,8 +76,7 @@ class SweepLaunch:
         self.folder = Path(str(value_of("run_dir", overrides)))
         self.digest = _digest(words)
         self._answer_if_done()
-        _refuse_unknown_options(words)
-        fixed = [word for word in words if not _varies(word)]
+        fixed = [word for word in words if values_of(word) is None]
         once = rewrite("train", fixed)
         cfg = raw("train", [*once, quoted("run_dir", self.folder)], hydra=True)
         refuse_launch(cfg.hydra, cfg.get("trainer") or {})
@@ -153,24 +149,6 @@ class SweepLaunch:
         record |= {"command": self.digest, "jobs": list(names)}
         content = json.dumps(record, indent=1) + "\n"
         write_atomically(self.folder / "sweep.json", content.encode())
-
-
-def _varies(word: str) -> bool:
-    return bool(OverridesParser.create().parse_override(word).is_sweep_override())
-
-
-def _refuse_unknown_options(words: Sequence[str]) -> None:
-    """Refuse a mistyped choice now, not when its job comes up."""
-    parser = OverridesParser.create()
-    for word in words:
-        override = parser.parse_override(word)
-        group = key_of(word).partition("@")[0]
-        known = options(group)
-        if not known or not override.is_sweep_override() or not override.is_choice_sweep():
-            continue
-        for value in override.sweep_string_iterator():
-            if str(value) not in {*known, "auto", "null"}:
-                raise ConfigError(f"{group}={value}: no such choice{nearest(str(value), known)}")
 
 
 def _name_of(node: Any) -> str:

@@ -18,9 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_lab.config.components import stored_errors
-from diffusion_lab.config.composing import raw, settle
-from diffusion_lab.config.groups import CONF, groups, options
+from diffusion_lab.config.building import stored_errors
+from diffusion_lab.config.composing import CONF, groups, options, raw, settle
 from diffusion_lab.config.words import key_of, quoted, value_of
 from diffusion_lab.errors import ConfigError
 
@@ -71,21 +70,21 @@ def words_of(
     except (HydraException, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"this run cannot be resumed: its choices do not fit: {reason}") from None
-    known = {str(key): base._get_node(key) for key in base if key not in _NOT_TAKEN}
+    known: Any = OmegaConf.to_container(base, resolve=False)
     if not _same_class(known.get("logger"), taken.get("logger")):
-        known.pop("logger", None)
+        taken.pop("logger", None)
     changes = [
         word
         for key, node in known.items()
         if key in taken
-        for word in _changes(key, node, taken[key])
+        for word in _changes(key, node, taken[key], base)
     ]
     return [*chosen, *changes]
 
 
 def _same_class(base: Any, stored: Any) -> bool:
     target = stored.get("_target_") if isinstance(stored, Mapping) else None
-    return isinstance(base, DictConfig) and base.get("_target_") == target
+    return isinstance(base, Mapping) and base.get("_target_") == target
 
 
 def _choices(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]:
@@ -136,41 +135,43 @@ def refuse_other_data(config: Mapping[str, Any], words: Sequence[str]) -> None:
         )
 
 
-def _changes(path: str, base: Any, stored: Any) -> Iterator[str]:
-    """Words that turn a composed node into the stored one."""
-    if isinstance(base, DictConfig) and not base._is_none() and not base._is_interpolation():
-        if not isinstance(stored, Mapping):
-            yield f"{path}={literal(stored)}"
-            return
-        for key in map(str, base):
-            child = base._get_node(key)
-            if key in _PLACES or f"{path}.{key}" in _ANEW:
-                continue
-            if key in stored:
-                yield from _changes(f"{path}.{key}", child, stored[key])
-            elif not _is_place(child) and _value(child) is not None:  # null: nothing to delete
-                yield f"~{path}.{key}"
-        for key in stored:
-            if key not in base and f"{path}.{key}" not in _ANEW:
-                yield f"++{path}.{_name(key)}={literal(_PLACES.get(key, stored[key]))}"
+def _changes(path: str, base: Any, stored: Any, cfg: DictConfig) -> Iterator[str]:
+    """Words that turn a composed node into the stored one.
+
+    Args:
+        path: Where it stands.
+        base: What it was composed to, interpolations as they are.
+        stored: What it is to be.
+        cfg: All that was composed, by which interpolations are resolved.
+    """
+    if not isinstance(base, Mapping):
+        if not _is_place(base) and _value(path, base, cfg) != stored:
+            yield f"{'++' if isinstance(stored, Mapping) else ''}{path}={literal(stored)}"
         return
-    if _is_place(base) or _value(base) == stored:
+    if not isinstance(stored, Mapping):
+        yield f"{path}={literal(stored)}"
         return
-    yield f"{'++' if isinstance(stored, Mapping) else ''}{path}={literal(stored)}"
+    for key, child in base.items():
+        if key in _PLACES or f"{path}.{key}" in _ANEW:
+            continue
+        if key in stored:
+            yield from _changes(f"{path}.{key}", child, stored[key], cfg)
+        elif not _is_place(child) and _value(f"{path}.{key}", child, cfg) is not None:
+            yield f"~{path}.{key}"
+    for key in stored:
+        if key not in base and f"{path}.{key}" not in _ANEW:
+            yield f"++{path}.{_name(key)}={literal(_PLACES.get(key, stored[key]))}"
 
 
 def _is_place(node: Any) -> bool:
-    text = node._value() if hasattr(node, "_value") else node
-    return isinstance(text, str) and bool(_PLACE.search(text))
+    return isinstance(node, str) and bool(_PLACE.search(node))
 
 
-def _value(node: Any) -> Any:
-    if OmegaConf.is_config(node):
-        return OmegaConf.to_container(node, resolve=True)
-    if node is not None and node._is_interpolation():
-        found = node._dereference_node()
-        return _value(found)
-    return node._value() if node is not None else None
+def _value(path: str, base: Any, cfg: DictConfig) -> Any:
+    if base == "???":
+        return base
+    found = OmegaConf.select(cfg, path)
+    return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
 
 
 def literal(value: Any) -> str:

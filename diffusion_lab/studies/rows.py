@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple, Protocol
 from annotated_types import Ge
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
-from diffusion_lab.config.sweep_values import combinations
+from diffusion_lab.config.words import combinations
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.ranges import checked
 from diffusion_lab.runs.folder import run_folder_of

@@ -20,7 +20,7 @@ from test_conf import CASES, overrides
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
-from diffusion_lab.config.groups import CONF
+from diffusion_lab.config.composing import CONF
 from diffusion_lab.config.rules import RULES, BatchShare, Each, Number, leaves
 from diffusion_lab.config.signatures import mismatch, signature
 from diffusion_lab.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffusion_lab.config.arguments import compose
-from diffusion_lab.config.groups import CONF
+from diffusion_lab.config.composing import CONF
 from diffusion_lab.errors import ConfigError
 
 TINY = [

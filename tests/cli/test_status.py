@@ -89,7 +89,7 @@ def test_ctrl_c(command, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffusion_lab.config.running._through_hydra", stopped)
+    monkeypatch.setattr("diffusion_lab.config.main._through_hydra", stopped)
     status, told = typed(command)
     assert status == 130 and told == "error: stopped by Ctrl-C\n"
 

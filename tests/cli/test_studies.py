@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from diffusion_lab.config.arguments import compose
-from diffusion_lab.config.sweep_values import combinations, into_rows
-from diffusion_lab.config.words import Typed
+from diffusion_lab.config.words import Typed, combinations, into_rows
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluate import evaluate
 from diffusion_lab.metrics import features

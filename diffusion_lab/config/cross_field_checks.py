@@ -10,8 +10,8 @@ from typing import Any
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.config.arguments import has_accelerator
+from diffusion_lab.config.messages import nearest
 from diffusion_lab.config.signatures import constant
-from diffusion_lab.config.suggestions import nearest
 from diffusion_lab.errors import CheckpointError
 
 _SHARDING = ("fsdp", "deepspeed", "modelparallel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,13 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_lab.config.arguments import help_text, listing, with_stored
-from diffusion_lab.config.composing import settle
-from diffusion_lab.config.groups import CONF, groups, names_in_yaml
-from diffusion_lab.config.streams import reader_may_stop
-from diffusion_lab.config.suggestions import explain, known_keys, taker, unknown_key
+from diffusion_lab.config.composing import CONF, groups, names_in_yaml, settle
+from diffusion_lab.config.messages import explain, mistakes, wrong_options
 from diffusion_lab.config.words import Typed, key_of, value_of
-from diffusion_lab.errors import ArgumentError, ConfigError, UserError
+from diffusion_lab.errors import ConfigError, UserError
 
+_GONE = (errno.EPIPE, errno.EIO)
+"""Nobody reads the pipe any more; the terminal was closed."""
 Task = Callable[..., Any]
 """(config) or, of a command that was given `ckpt=`, (config, checkpoint) -> anything."""
 
@@ -52,23 +53,12 @@ def run(
         job: In a sweep, called in place of `task` for each job, which it is given.
         finish: After a sweep; gives the exit status.
     """
-    with reader_may_stop():
-        _run(command, task, prepare, job, finish)
-
-
-def _run(
-    command: str,
-    task: Task,
-    prepare: Callable[[Typed], list[str]] | None,
-    job: Callable[[DictConfig, Task], Any] | None,
-    finish: Callable[[], int] | None,
-) -> None:
     typed = Typed.of(sys.argv[1:])
     warnings.showwarning = partial(_show_warning, warnings.showwarning)
-    try:
+    with reader_may_stop(), _ended_with_a_status(command, typed):
         _answer_questions(command, typed)
         if not typed.silent:
-            _refuse_unknown_keys(command, typed)
+            _refuse_mistakes(command, typed)
             if prepare is not None and not typed.shows:
                 typed.overrides = prepare(typed)
             typed.overrides, checkpoint = with_stored(command, typed.overrides)
@@ -76,17 +66,26 @@ def _run(
                 task = partial(task, checkpoint=checkpoint)
         sys.argv[1:] = typed.argv
         status = _through_hydra(command, typed, task, job, finish)
-    except (HydraException, OmegaConfBaseException) as error:
-        _stop(explain(error, command, typed.overrides), 2)
-    except UserError as error:
-        _stop(str(error), error.exit_status)
-    except ArgumentError as error:
-        _stop(str(error), 2)
-    except KeyboardInterrupt:
-        _stop("stopped by Ctrl-C", 130)
-    else:
         if status:
             sys.exit(status)
+
+
+@contextmanager
+def _ended_with_a_status(command: str, typed: Typed) -> Iterator[None]:
+    """Print what is written for a person to read as one message, and leave with its status."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        several = {"multirun": typed.multirun, "own_files": typed.has_own_files}
+        text, status = explain(error, command, typed.overrides, **several), ConfigError.exit_status
+    except UserError as error:
+        text, status = str(error), error.exit_status
+    except KeyboardInterrupt:
+        text, status = "stopped by Ctrl-C", 130
+    else:
+        return
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(status)
 
 
 def _through_hydra(
@@ -103,7 +102,7 @@ def _through_hydra(
         OmegaConf.set_struct(cfg, False)
         try:
             with reader_may_stop():  # again: a launcher's process has a stdout of its own
-                settle(cfg, HydraConfig.get().overrides.task)
+                settle(cfg, map(key_of, HydraConfig.get().overrides.task))
                 result = job(cfg, task) if typed.multirun and job is not None else task(cfg)
         except Exception as error:
             raised.append(error)
@@ -157,51 +156,31 @@ def _answer_questions(command: str, typed: Typed) -> None:
             sys.exit(0)
 
 
-def _refuse_unknown_keys(command: str, typed: Typed) -> None:
-    """Refuse keys that stand nowhere, before Hydra composes, which is what takes long.
+def _refuse_mistakes(command: str, typed: Typed) -> None:
+    """Refuse what looks mistyped and is, before Hydra composes, which is what takes long.
 
-    `+key=` and `++key=` too where no constructor takes the key: Hydra itself advises `+` for a
-    mistyped key, which then silently does nothing.
+    Raises:
+        ConfigError: One sentence for each mistake.
     """
-    overrides = typed.overrides
-    added = [key_of(word) for word in overrides if word.startswith("+")]
-    elsewhere = ("hydra.", *_own_nodes(overrides))
-    known_groups = groups()
-    suspects = [
-        key
-        for key in [*added, *_set_without_a_yaml(typed)]
-        if key.split("@")[0] not in known_groups and not f"{key}.".startswith(elsewhere)
-    ]
-    known = set(known_keys(command, overrides)) if suspects else set()
-    faults = [
-        unknown_key(key, command, overrides)
-        for key in suspects
-        if key not in known and not (key in added and taker(key, command, overrides))
-    ]
-    if faults:
-        raise ConfigError("\n".join(faults))
+    known = not typed.has_own_files
+    known &= not any(value_of(key, typed.overrides) for key in ("ckpt", "resume", "run"))
+    several = typed.multirun or value_of("study", typed.overrides) is not None
+    if _looks_mistyped(typed.overrides, known):
+        found = mistakes(command, typed.overrides, multirun=several, everything_known=known)
+        if found:
+            raise ConfigError("\n".join(found))
 
 
-def _set_without_a_yaml(typed: Typed) -> list[str]:
-    """Typed keys whose last name stands in no yaml and nowhere else in what was typed.
-
-    None where keys may come from yaml files of the user's own, or from a stored run.
-    """
-    own_files = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
-    stored = [value_of(key, typed.overrides) for key in ("ckpt", "resume", "run")]
-    if own_files & set(typed.flags) or any(stored):
-        return []
-    words = [word for word in typed.overrides if word[:1].isalpha() and "=" in word]
-    names = set(re.findall(r"\w+(?=:)", " ".join(words))).union(names_in_yaml())
-    added = {key_of(word) for word in typed.overrides if word.startswith("+")}
-    keys = [key_of(word) for word in words]
-    return [k for k in keys if k.rpartition(".")[2] not in names and k not in added]
-
-
-def _own_nodes(overrides: list[str]) -> list[str]:
-    """Nodes that are added whole, such as a callback of one's own: they bring a `_target_`."""
-    keys = [key_of(word) for word in overrides if word.startswith("+") and "_target_" in word]
-    return [key.removesuffix("_target_").rstrip(".") + "." for key in keys]
+def _looks_mistyped(overrides: list[str], everything_known: bool) -> bool:
+    """Whether a word has a plus, an option that is in no group, or a key that is in no yaml."""
+    if any(word.startswith("+") for word in overrides):
+        return True
+    words = [word for word in overrides if word[:1].isalpha() and "=" in word]
+    names = {key_of(word).partition("@")[0].rpartition(".")[2] for word in words}
+    inside = re.findall(r"\w+(?=:)", " ".join(words))
+    return everything_known and (
+        any(map(wrong_options, words)) or bool(names - {*inside, *names_in_yaml(), *groups()})
+    )
 
 
 def _show_warning(
@@ -219,6 +198,57 @@ def _show_warning(
         plain(message, category, filename, *place, **more)
 
 
-def _stop(text: str, status: int) -> None:
-    print(f"error: {text}", file=sys.stderr)
-    sys.exit(status)
+class Lenient:
+    """A text stream that goes on into nothing once nobody reads it any more.
+
+    Args:
+        stream: The stream; everything but writing is its own.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write; how many characters."""
+        self._tried(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        self._tried(self._stream.flush)
+
+    def _tried(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            self._leave_reader()
+
+    def _leave_reader(self) -> None:
+        """Put the null device in the place of what is gone, for all that writes to it."""
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self._stream.fileno())
+        os.close(nothing)
+        self._stream.flush()  # what is buffered; else it is tried again when Python ends
+
+
+@contextmanager
+def reader_may_stop() -> Iterator[None]:
+    """While this lasts, a reader of stdout or stderr that stops is no error.
+
+    As in `--help | head`, or in a training whose terminal was closed: it goes on, in silence.
+    """
+    before = sys.stdout, sys.stderr
+    lenient = [None if stream is None else Lenient(stream) for stream in before]
+    sys.stdout, sys.stderr = lenient  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for stream in lenient:
+            if stream is not None:
+                stream.flush()
+        sys.stdout, sys.stderr = before

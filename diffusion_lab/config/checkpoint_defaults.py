@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
-from diffusion_lab.config.components import refuse_stored
+from diffusion_lab.config.building import refuse_stored
 from diffusion_lab.config.words import key_of, quoted, trusted, value_of
 
 OPTION = "from_checkpoint"
