@@ -53,13 +53,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
 
 def bench_faults(cfg: DictConfig) -> list[str]:
     """Every fault of the config, those of the node ``bench`` included."""
-    counts = [
-        f"bench.{name}={cfg.bench[name]} must be an integer of at least 1"
-        for name in ("steps", "rounds", "warmup", "num_samples", "sample_rounds")
-        if type(cfg.bench[name]) is not int or cfg.bench[name] < 1
-    ]
-    recipe = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("bench", "hydra")])
-    return [*counts, *check(recipe)]
+    return check(cfg)
 
 
 def _shorten(cfg: DictConfig, folder: str) -> None:

@@ -91,7 +91,9 @@ def checked(function: Function) -> Function:
     @cache
     def ranged() -> dict[str, ast.expr]:
         texts = {name: text for name, text in function.__annotations__.items() if name != "return"}
-        return {name: tree for name, text in texts.items() if _has_range(tree := parsed(text))}
+        return {
+            name: tree for name, text in texts.items() if _has_range(tree := annotation_tree(text))
+        }
 
     @wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -105,13 +107,13 @@ def checked(function: Function) -> Function:
     return wrapper  # type: ignore[return-value]
 
 
-def parsed(annotation: str) -> ast.expr:
+def annotation_tree(annotation: str) -> ast.expr:
     """An annotation as a tree."""
     return ast.parse(annotation, mode="eval").body
 
 
 def _has_range(annotation: ast.expr) -> bool:
-    names = {_last_name(node) for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    names = {last_name(node) for node in ast.walk(annotation) if isinstance(node, ast.Name)}
     return bool(names & {"Annotated", "Literal", *_ALIASES})
 
 
@@ -125,7 +127,7 @@ def mismatch(value: Any, annotation: ast.expr | None) -> str | None:
     if annotation is None or (isinstance(value, dict) and "_target_" in value):
         return None
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        return mismatch(value, parsed(annotation.value))
+        return mismatch(value, annotation_tree(annotation.value))
     expected = [_expected(value, part) for part in alternatives(annotation)]
     if any(text is None for text in expected):
         return None
@@ -138,7 +140,7 @@ def alternatives(annotation: ast.expr) -> list[ast.expr]:
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
         return alternatives(annotation.left) + alternatives(annotation.right)
     if isinstance(annotation, ast.Subscript):
-        name = _last_name(annotation.value)
+        name = last_name(annotation.value)
         parts = _parts(annotation)
         if name == "Optional":
             return [*alternatives(parts[0]), ast.Constant(None)]
@@ -149,19 +151,19 @@ def alternatives(annotation: ast.expr) -> list[ast.expr]:
 
 def bounds_of(annotation: ast.expr) -> tuple[str, Bounds] | None:
     """The scalar type and the range that one alternative states; None where it states none."""
-    known = _ALIASES.get(_last_name(annotation))
+    known = _ALIASES.get(last_name(annotation))
     if known is not None:
         kind, *constraints = get_args(known)
         return kind.__name__, Bounds(**{k: v for c in constraints for k, v in asdict(c).items()})
-    if not isinstance(annotation, ast.Subscript) or _last_name(annotation.value) != "Annotated":
+    if not isinstance(annotation, ast.Subscript) or last_name(annotation.value) != "Annotated":
         return None
     kind_node, *calls = _parts(annotation)
     limits = {
-        _last_name(call.func).lower(): ast.literal_eval(call.args[0])
+        last_name(call.func).lower(): ast.literal_eval(call.args[0])
         for call in calls
-        if isinstance(call, ast.Call) and _last_name(call.func) in ("Ge", "Gt", "Le", "Lt")
+        if isinstance(call, ast.Call) and last_name(call.func) in ("Ge", "Gt", "Le", "Lt")
     }
-    return _last_name(kind_node), Bounds(**limits)
+    return last_name(kind_node), Bounds(**limits)
 
 
 def _expected(value: Any, annotation: ast.expr) -> str | None:
@@ -173,7 +175,7 @@ def _expected(value: Any, annotation: ast.expr) -> str | None:
         name, bounds = stated
         fits = _is_scalar(value, name) and bounds.hold(value)
         return None if fits else f"{_SCALARS[name][1]} {bounds}"
-    name = _last_name(annotation)
+    name = last_name(annotation)
     if name in _SCALARS:
         return None if _is_scalar(value, name) else _SCALARS[name][1]
     if isinstance(annotation, ast.Subscript):
@@ -186,7 +188,7 @@ def _is_scalar(value: Any, name: str) -> bool:
 
 
 def _expected_container(value: Any, annotation: ast.Subscript) -> str | None:
-    name, parts = _last_name(annotation.value), _parts(annotation)
+    name, parts = last_name(annotation.value), _parts(annotation)
     if name == "Literal":
         allowed = [part.value for part in parts if isinstance(part, ast.Constant)]
         fits = any(value is entry or (value == entry and type(value) is type(entry))
@@ -216,5 +218,6 @@ def _parts(annotation: ast.Subscript) -> list[ast.expr]:
     return list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
 
 
-def _last_name(node: ast.expr) -> str:
+def last_name(node: ast.expr) -> str:
+    """The name of a node, of a dotted one its last part; nothing of any other node."""
     return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")

@@ -21,8 +21,9 @@ from diffusion_lab.config.building import instantiate, targets, untrusted
 from diffusion_lab.config.cross_field_checks import cross
 from diffusion_lab.config.messages import nearest
 from diffusion_lab.config.rules import leaves, ranged, shown
-from diffusion_lab.config.signatures import HYDRA_KEYS, mismatch, names_in, signature
+from diffusion_lab.config.signatures import HYDRA_KEYS, names_in, signature
 from diffusion_lab.errors import ArgumentError, ConfigError
+from diffusion_lab.ranges import mismatch
 
 BUILT = ("schedule", "parameterization", "objective", "denoiser", "sampler", "guidance",
          "constraint", "features")  # fmt: skip

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from diffusion_lab.config.checkpoint_defaults import OPTION
 from diffusion_lab.config.composing import CONF, groups, options, raw
 from diffusion_lab.config.signatures import signature
-from diffusion_lab.config.words import key_of, parsed, values_of
+from diffusion_lab.config.words import key_of, read_override, values_of
 
 _PLUGINS = {
     **dict.fromkeys(("joblib",), ("hydra_joblib_launcher", "joblib")),
@@ -106,7 +106,7 @@ def mistakes(
     found: list[str] = []
     for word in overrides:
         key, added = key_of(word), word.startswith("+")
-        if parsed(word) is None:
+        if read_override(word) is None:
             found.append(_unreadable(word))
         elif values_of(word) is not None and not multirun:
             value = word.partition("=")[2]

@@ -1,7 +1,7 @@
 """Ranges of the keys that no class of this package states: the commands' own, and foreign classes'.
 
-Our own constructors state theirs in annotations (`diffusion_lab.ranges`), and the torch-only
-components refuse their own values when they are built on the meta device.
+Our own constructors state theirs in annotations, see `diffusion_lab.ranges`; these are written and
+judged alike.
 """
 
 from __future__ import annotations
@@ -9,187 +9,90 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from diffusion_lab.ranges import annotation_tree, mismatch
 
-@dataclass(frozen=True)
-class Number:
-    """A number in [low, high], or above low where `above`.
-
-    Attributes:
-        low: Smallest value; None: no bound.
-        high: Largest value; None: no bound.
-        whole: Integers only.
-        above: `low` itself is refused.
-        null: null is allowed.
-    """
-
-    low: float | None = None
-    high: float | None = None
-    whole: bool = False
-    above: bool = False
-    null: bool = False
-
-    def fault(self, value: Any) -> str | None:
-        """What is wrong with a value, as the end of a sentence, or None."""
-        if value is None:
-            return None if self.null else f"is null; {self}"
-        wrong_type = isinstance(value, bool) or not isinstance(value, int | float)
-        if wrong_type or (self.whole and not isinstance(value, int)):
-            return str(self)
-        low = self.low is not None and (value <= self.low if self.above else value < self.low)
-        high = self.high is not None and value > self.high
-        return str(self) if low or high or not math.isfinite(value) else None
-
-    def __str__(self) -> str:
-        kind = "an integer" if self.whole else "a number"
-        low = None if self.low is None else f"{'above' if self.above else 'of at least'} {self.low}"
-        high = None if self.high is None else f"at most {self.high}"
-        bounds = " and ".join(text for text in (low, high) if text)
-        null = ", or null" if self.null else ""
-        return f"must be {kind}" + (f" {bounds}" if bounds else "") + null
+Rule = str | Callable[[Any], str | None]
+"""An annotation, or a function that tells what was expected of a value that it does not take."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One of a few values."""
-
-    values: tuple[Any, ...]
-
-    def fault(self, value: Any) -> str | None:
-        """What is wrong with a value, or None."""
-        from diffusion_lab.config.messages import nearest
-
-        if value in self.values:
-            return None
-        names = [str(entry) for entry in self.values]
-        return f"must be one of {', '.join(names)}" + nearest(str(value), names).split(";")[0]
+def _devices(value: Any) -> str | None:
+    """A number of devices, -1 or auto for all there are, or their indices."""
+    entries = value if isinstance(value, list) and value else [None]
+    fits = (
+        (type(value) is int and (value == -1 or value >= 1))
+        or (isinstance(value, str) and re.fullmatch(r"auto|-1|[1-9]\d*|(\d+,)+\d*", value))
+        or all(type(entry) is int and entry >= 0 for entry in entries)
+    )
+    return None if fits else "an integer of at least 1, -1 or auto (all), or a list"
 
 
-@dataclass(frozen=True)
-class BatchShare:
-    """A number of things (integer >= 0) or a share of them (float in [0, 1]).
-
-    Attributes:
-        above_zero: 0 is refused.
-    """
-
-    above_zero: bool = False
-
-    def fault(self, value: Any) -> str | None:
-        """What is wrong with a value, or None."""
-        ok = value is None or (
-            not isinstance(value, bool)
-            and (
-                (isinstance(value, int) and value >= 0)
-                or (isinstance(value, float) and 0.0 <= value <= 1.0)
-            )
-            and not (self.above_zero and value == 0)
-        )
-        return None if ok else "must be a number of batches (3) or a share of them (0.1 to 1.0)"
-
-
-@dataclass(frozen=True)
-class Each:
-    """A list whose entries all keep a rule.
-
-    Attributes:
-        rule: That of each entry.
-        null: null is allowed in place of the list.
-    """
-
-    rule: Number
-    null: bool = False
-
-    def fault(self, value: Any) -> str | None:
-        """What is wrong with a value, or None."""
-        if value is None and self.null:
-            return None
-        wrong = not isinstance(value, list) or any(self.rule.fault(entry) for entry in value)
-        return f"must be a list, each entry {str(self.rule)[len('must be ') :]}" if wrong else None
-
-
-@dataclass(frozen=True)
-class Devices:
-    """A number of devices, -1 or auto for all there are, or a list of their indices."""
-
-    def fault(self, value: Any) -> str | None:
-        """What is wrong with a value, or None."""
-        entries = value if isinstance(value, list) and value else [None]
-        ok = (
-            (type(value) is int and (value == -1 or value >= 1))
-            or (isinstance(value, str) and re.fullmatch(r"auto|-1|[1-9]\d*|(\d+,)+\d*", value))
-            or all(type(entry) is int and entry >= 0 for entry in entries)
-        )
-        return None if ok else "must be an integer of at least 1, -1 or auto (all), or a list"
-
-
-@dataclass(frozen=True)
-class Device:
+def _device(value: Any) -> str | None:
     """A torch device by name, or auto."""
+    from diffusion_lab.config.messages import nearest
 
-    def fault(self, value: Any) -> str | None:
-        """What is wrong with a value, or None."""
-        from diffusion_lab.config.messages import nearest
-
-        if str(value) in ("auto", "cpu", "mps") or str(value).startswith("cuda"):
-            return None
-        hint = nearest(str(value), ["auto", "cpu", "cuda", "mps"])
-        return f"must be auto, cpu, cuda, cuda:1 or mps{hint}"
+    if str(value) in ("auto", "cpu", "mps") or str(value).startswith("cuda"):
+        return None
+    hint = nearest(str(value), ["auto", "cpu", "cuda", "mps"])
+    return f"auto, cpu, cuda, cuda:1 or mps{hint}"
 
 
-_COUNT = Number(1, whole=True)
-_PRECISIONS = ("auto", "32-true", "32", 32, "bf16-mixed", "16-mixed")
-"""Images and losses are float32, so weights of another type (`bf16-true`) do not fit them."""
-
-Rule = Number | Choice | BatchShare | Each | Devices | Device
-
+_BATCHES = "Natural | Share | None"
+"""A number of batches, or a share of them."""
 RULES: dict[str, Rule] = {
-    "seed": Number(0, 2**32 - 1, whole=True),
-    "num_samples": Number(1, whole=True, null=True),
-    "batch_size": Number(1, whole=True, null=True),
-    "device": Device(),
-    "devices": _COUNT,
-    "columns": Number(1, whole=True, null=True),
-    "strip": Number(0, whole=True),
-    "interpolate": Number(0, whole=True),
-    "start": Number(0, 1, above=True, null=True),
-    "frames": Number(2, whole=True),
-    "weights": Choice(("ema", "raw")),
-    "optimizer.lr": Number(0, above=True),
-    "optimizer.eps": Number(0),
-    "optimizer.weight_decay": Number(0),
-    "optimizer.betas": Each(Number(0, 0.9999999)),
-    "optimizer.momentum": Number(0, 1),
-    "trainer.max_epochs": Number(-1, whole=True, null=True),
-    "trainer.max_steps": Number(-1, whole=True),
-    "trainer.accumulate_grad_batches": _COUNT,
-    "trainer.check_val_every_n_epoch": Number(1, whole=True, null=True),
-    "trainer.val_check_interval": BatchShare(above_zero=True),
-    "trainer.log_every_n_steps": Number(0, whole=True, null=True),
-    "trainer.gradient_clip_val": Number(0, null=True),
-    "trainer.limit_train_batches": BatchShare(above_zero=True),
-    "trainer.limit_*_batches": BatchShare(),
-    "trainer.devices": Devices(),
-    "trainer.overfit_batches": BatchShare(),
-    "trainer.num_nodes": _COUNT,
-    "trainer.num_sanity_val_steps": Number(-1, whole=True, null=True),
-    "trainer.precision": Choice(_PRECISIONS),
-    "callbacks.pruning.pruner.n_*": Number(0, whole=True),
-    "hydra.launcher.n_jobs": Number(-1, whole=True),
-    "hydra.launcher.nodes": _COUNT,
-    "hydra.launcher.timeout_min": _COUNT,
-    "hydra.launcher.*_per_*": Number(0, whole=True, null=True),
-    "hydra.launcher.array_parallelism": _COUNT,
-    "hydra.sweeper.n_*": _COUNT,
-    "hydra.sweeper.max_failure_rate": Number(0, 1),
-    "hydra.sweeper.sampler.seed": Number(0, 2**32 - 1, whole=True, null=True),
-    "hydra.sweeper.sampler.n_startup_trials": Number(0, whole=True),
-    "trainer.accelerator": Choice(("auto", "cpu", "gpu", "cuda", "mps", "tpu")),
+    "seed": "Seed",
+    "num_samples": "Count | None",
+    "batch_size": "Count | None",
+    "device": _device,
+    "devices": "Count",
+    "columns": "Count | None",
+    "strip": "Natural",
+    "interpolate": "Natural",
+    "start": "Annotated[float, Gt(0), Le(1)] | None",
+    "frames": "Annotated[int, Ge(2)]",
+    "weights": "Literal['ema', 'raw']",
+    **dict.fromkeys(("bench.steps", "bench.rounds", "bench.warmup"), "Count"),
+    **dict.fromkeys(("bench.num_samples", "bench.sample_rounds"), "Count"),
+    "optimizer.lr": "Positive",
+    "optimizer.eps": "NonNegative",
+    "optimizer.weight_decay": "NonNegative",
+    "optimizer.betas": "list[Annotated[float, Ge(0), Lt(1)]]",
+    "optimizer.momentum": "Share",
+    "trainer.max_epochs": "Annotated[int, Ge(-1)] | None",
+    "trainer.max_steps": "Annotated[int, Ge(-1)]",
+    "trainer.accumulate_grad_batches": "Count",
+    "trainer.check_val_every_n_epoch": "Count | None",
+    "trainer.val_check_interval": "Count | Annotated[float, Gt(0), Le(1)] | None",
+    "trainer.log_every_n_steps": "Natural | None",
+    "trainer.gradient_clip_val": "NonNegative | None",
+    "trainer.limit_train_batches": "Count | Annotated[float, Gt(0), Le(1)] | None",
+    "trainer.limit_*_batches": _BATCHES,
+    "trainer.devices": _devices,
+    "trainer.overfit_batches": _BATCHES,
+    "trainer.num_nodes": "Count",
+    "trainer.num_sanity_val_steps": "Annotated[int, Ge(-1)] | None",
+    # Images and losses are float32, so weights of another type (`bf16-true`) do not fit them
+    "trainer.precision": "Literal['auto', '32-true', '32', 32, 'bf16-mixed', '16-mixed']",
+    "trainer.accelerator": "Literal['auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu']",
+    "callbacks.pruning.pruner.n_*": "Natural",
+    "hydra.launcher.n_jobs": "Annotated[int, Ge(-1)]",
+    "hydra.launcher.nodes": "Count",
+    "hydra.launcher.timeout_min": "Count",
+    "hydra.launcher.*_per_*": "Natural | None",
+    "hydra.launcher.array_parallelism": "Count",
+    "hydra.sweeper.n_*": "Count",
+    "hydra.sweeper.max_failure_rate": "Share",
+    "hydra.sweeper.sampler.seed": "Seed | None",
+    "hydra.sweeper.sampler.n_startup_trials": "Natural",
 }
-"""Key pattern -> what its value must be."""
+"""Key pattern -> what its value must be; the first one that fits counts."""
+
+
+def expected_of(value: Any, rule: Rule) -> str | None:
+    """What a rule expects, if a value does not keep it; None if it does."""
+    return rule(value) if callable(rule) else mismatch(value, annotation_tree(rule))
 
 
 def leaves(plain: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -209,12 +112,12 @@ def ranged(plain: dict[str, Any]) -> dict[str, str]:
     """
     faults: dict[str, str] = {}
     for path, value in leaves(plain):
-        pattern = next((name for name in RULES if fnmatch.fnmatchcase(path, name)), None)
-        fault = RULES[pattern].fault(value) if pattern else None
-        if fault is None and isinstance(value, float) and not math.isfinite(value):
-            fault = "must be a finite number"
-        if fault is not None:
-            faults[path] = f"{path}={shown(value)} {fault}"
+        rule = next((rule for name, rule in RULES.items() if fnmatch.fnmatchcase(path, name)), None)
+        expected = None if rule is None else expected_of(value, rule)
+        if expected is None and isinstance(value, float) and not math.isfinite(value):
+            expected = "a finite number"
+        if expected is not None:
+            faults[path] = f"{path}={shown(value)} must be {expected}"
     return faults
 
 

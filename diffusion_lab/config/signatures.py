@@ -13,9 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from diffusion_lab.ranges import mismatch
-
-__all__ = ["HYDRA_KEYS", "Signature", "constant", "mismatch", "names_in", "signature"]
+from diffusion_lab.ranges import last_name
 
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
 """Keys of a node that are Hydra's, not the constructor's."""
@@ -73,7 +71,7 @@ def constant(target: str, name: str) -> Any:
         value = getattr(entry, "value", None)
         if value is not None and any(isinstance(g, ast.Name) and g.id == name for g in goals):
             return _evaluated(value)
-    bases = [f"{module}.{_last_name(base)}" for base in definition.bases]
+    bases = [f"{module}.{last_name(base)}" for base in definition.bases]
     values = (constant(base, name) for base in bases)
     return next((value for value in values if value is not None), None)
 
@@ -97,10 +95,6 @@ def names_in(module: str) -> list[str]:
         for node in tree.body
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
     ]
-
-
-def _last_name(node: ast.expr) -> str:
-    return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
 
 
 def _of_function(node: ast.FunctionDef, *, drop_first: bool) -> Signature:
@@ -164,7 +158,7 @@ def _with_parents(own: Signature, node: ast.ClassDef, module: str) -> Signature:
 
 def _parents(node: ast.ClassDef, module: str) -> Signature:
     """The constructor that a class inherits; one that takes anything where none is found."""
-    bases = [_last_name(base.value if isinstance(base, ast.Subscript) else base)
+    bases = [last_name(base.value if isinstance(base, ast.Subscript) else base)
              for base in node.bases]  # fmt: skip
     bases = [name for name in bases if name not in _WITHOUT_ARGUMENTS]
     for name in bases:

@@ -122,7 +122,7 @@ def trusted(overrides: Sequence[str]) -> list[str]:
 
 
 @lru_cache(maxsize=512)
-def parsed(word: str) -> Any:
+def read_override(word: str) -> Any:
     """An override as Hydra reads it; None where it cannot be read.
 
     The parser is no documented part of Hydra, and is called here alone.
@@ -140,7 +140,7 @@ def values_of(word: str) -> list[str] | None:
     """The values that a word lists for a sweep (`seed=0,1`, `seed=range(0,2)`), or None."""
     from hydra.errors import HydraException
 
-    override = parsed(word)
+    override = read_override(word)
     if override is None or not override.is_sweep_override():
         return None
     try:
@@ -160,7 +160,7 @@ def combinations(over: Sequence[str]) -> list[tuple[str, ...]]:
     """
     lists = []
     for word in over:
-        override = parsed(word)
+        override = read_override(word)
         if override is None:
             raise ConfigError(f"{_OVER}: cannot read {word!r}; write key=value,value")
         values = values_of(word) or [override.get_value_element_as_str()]

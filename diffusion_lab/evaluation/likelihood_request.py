@@ -10,7 +10,7 @@ from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check
 from diffusion_lab.config.composing import options, unset
 from diffusion_lab.config.messages import nearest
-from diffusion_lab.config.rules import Choice, Number, Rule, shown
+from diffusion_lab.config.rules import Rule, expected_of, shown
 from diffusion_lab.config.words import quoted
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluation.request import plain
@@ -22,21 +22,20 @@ if TYPE_CHECKING:
     from diffusion_lab.evaluation.likelihoods import Score
     from diffusion_lab.generate.trained_model import TrainedModel
 
-_COUNT = Number(1, whole=True)
 RULES: dict[str, Rule] = {
-    "method": Choice(("bound", "ode")),
-    "num_images": Number(2, whole=True),
-    "steps": Number(1, whole=True, null=True),
-    "variance": Choice((None, "small", "large", "learned")),
-    "draws": _COUNT,
-    "probes": Number(1, whole=True, null=True),
-    "tolerance": Number(0, above=True, null=True),
-    "label": Choice(("data", None)),
-    "classify": Choice((True, False)),
-    "batch_size": _COUNT,
+    "method": "Literal['bound', 'ode']",
+    "num_images": "Annotated[int, Ge(2)]",
+    "steps": "Count | None",
+    "variance": "Literal[None, 'small', 'large', 'learned']",
+    "draws": "Count",
+    "probes": "Count | None",
+    "tolerance": "Positive | None",
+    "label": "Literal['data', None]",
+    "classify": "bool",
+    "batch_size": "Count",
 }
-"""Key of `conf/likelihood.yaml` -> what its value must be."""
-END = Number(0, 1, above=True, null=True)
+"""Key of `conf/likelihood.yaml` -> what its value must be, see `config.rules`."""
+END = "Annotated[float, Gt(0), Le(1)] | None"
 """Of `end`, where it is not auto."""
 ODE_STEPS = 50
 """Intervals of the ODE where `steps` is null."""
@@ -73,10 +72,11 @@ def request_faults(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
     keys = ("schedule", "parameterization", "denoiser")
     own = {key: plain(cfg[key]) for key in ("weights", "seed", "device", "grid", "data", "trust")}
     found = check({**{key: config[key] for key in keys if config.get(key)}, **own})
-    ruled = {key: rule.fault(plain(cfg[key])) for key, rule in RULES.items()}
-    ruled["end"] = None if cfg.end == "auto" else END.fault(plain(cfg.end))
-    told = {key: fault.replace("None", "null") for key, fault in ruled.items() if fault}
-    found += [f"{key}={shown(plain(cfg[key]))} {fault}" for key, fault in told.items()]
+    rules = RULES if cfg.end == "auto" else RULES | {"end": END}
+    told = {key: expected_of(plain(cfg[key]), rule) for key, rule in rules.items()}
+    found += [
+        f"{key}={shown(plain(cfg[key]))} must be {text}" for key, text in told.items() if text
+    ]
     if cfg.against is not None and str(cfg.against) not in options("data"):
         names = options("data")
         hint = nearest(str(cfg.against), names)

@@ -21,12 +21,12 @@ from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
 from diffusion_lab.config.composing import CONF
-from diffusion_lab.config.rules import RULES, BatchShare, Each, Number, leaves
-from diffusion_lab.config.signatures import mismatch, signature
+from diffusion_lab.config.rules import RULES, leaves
+from diffusion_lab.config.signatures import signature
 from diffusion_lab.errors import UserError
 from diffusion_lab.evaluation.likelihood_request import END
 from diffusion_lab.evaluation.likelihood_request import RULES as OF_LIKELIHOOD
-from diffusion_lab.ranges import alternatives, bounds_of
+from diffusion_lab.ranges import alternatives, annotation_tree, bounds_of, last_name, mismatch
 
 TINY = [
     "experiment=quickstart", "budget=smoke", "trainer=cpu", "logger=none", "denoiser=mlp",
@@ -92,23 +92,22 @@ def bases(command, run):
     yield [*CNN, "sweep=optuna"]
 
 
-def annotation_of(plain, path):
-    """(target, annotation) of a key; None where no class takes it."""
+def annotation_of(command, plain, path):
+    """(target, annotation) of a key; of a ruled one, the rule; None where nothing states one."""
     parent, _, key = path.rpartition(".")
     node = plain
     for part in parent.split(".") if parent else ():
         node = node[part]
     target = str(node.get("_target_", ""))
     taken = signature(target) if target else None
-    return (target, taken.annotations.get(key)) if taken else (target, None)
+    rule = rule_of(command, path)
+    stated = taken.annotations.get(key) if taken else None
+    return target, annotation_tree(rule) if isinstance(rule, str) else stated
 
 
 def rule_of(command, path):
-    if command == "likelihood" and path in OF_LIKELIHOOD | {"end": END}:
-        return (OF_LIKELIHOOD | {"end": END})[path]
-    if path.startswith("bench."):
-        return Number(1, whole=True)
-    return next((rule for name, rule in RULES.items() if fnmatch.fnmatchcase(path, name)), None)
+    rules = OF_LIKELIHOOD | {"end": END} | RULES if command == "likelihood" else RULES
+    return next((rule for name, rule in rules.items() if fnmatch.fnmatchcase(path, name)), None)
 
 
 def is_number(value):
@@ -118,13 +117,9 @@ def is_number(value):
 def numbers(command, plain):
     """Key paths that hold a number, a list of numbers, or null in place of one."""
     for path, value in leaves(plain):
-        _, annotation = annotation_of(plain, path)
-        rule = rule_of(command, path)
+        _, annotation = annotation_of(command, plain, path)
         entries = value if isinstance(value, list) and value else [value]
-        empty = value is None and (
-            isinstance(rule, Number | BatchShare | Each)
-            or (annotation and any(bounds_of(part) for part in alternatives(annotation)))
-        )
+        empty = value is None and any(map(bounds_of, alternatives(annotation or NONE)))
         if path.rpartition(".")[2] not in FREE and (all(map(is_number, entries)) or empty):
             yield path
 
@@ -139,20 +134,14 @@ def edges(bounds):
 
 def outside(command, plain, path):
     """Values that must be refused: of no number, and beyond what is declared."""
-    _, annotation = annotation_of(plain, path)
-    rule = rule_of(command, path)
-    found = list(WRONG)
+    _, annotation = annotation_of(command, plain, path)
+    rule, found = rule_of(command, path), list(WRONG)
     for part in alternatives(annotation) if annotation else ():
-        stated = bounds_of(part)
+        in_list = last_name(getattr(part, "value", part)) == "list"
+        stated = bounds_of(part.slice if in_list else part)
         found += edges(stated[1]) if stated else []
-    one = rule.rule if isinstance(rule, Each) else rule
-    if isinstance(one, Number):
-        low = (None, one.low) if one.above else (one.low, None)
-        found += edges((*low, one.high, None))
-    if isinstance(rule, BatchShare):
-        found += [-1, -0.1, 1.5, *([0] if rule.above_zero else [])]
-    if isinstance(rule, Each):
-        found = [[value] for value in found if value is not WRONG[3]] + [1, "text"]
+        if in_list and stated:
+            found = [[value] for value in found if value is not WRONG[3]] + [1, "text"]
     if annotation is not None and mismatch(None, annotation):
         found.append(None)
     return [value for value in found if not takes(annotation, rule, value)]
@@ -160,11 +149,14 @@ def outside(command, plain, path):
 
 def takes(annotation, rule, value):
     """Whether a key says in so many words that it takes such a value."""
+    parts = alternatives(annotation or NONE)
+    for kind, bounds in filter(None, map(bounds_of, parts)):  # beyond one range, inside another
+        if is_number(value) and (kind == "float" or isinstance(value, int)) and bounds.hold(value):
+            return True
     said = annotation is None or mismatch(value, annotation) is None
-    named = {type(value).__name__, "Literal"} & {
-        getattr(getattr(p, "value", p), "id", "") for p in alternatives(annotation or NONE)
-    }
-    return bool(said and named and (rule is None or not rule.fault(value)))
+    names = {getattr(getattr(part, "value", part), "id", "") for part in parts}
+    named = names & {type(value).__name__, "Literal"}
+    return bool(said and named and not (callable(rule) and rule(value)))
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +175,7 @@ def cases(command, configs):
     for cfg in configs[command]:
         plain = OmegaConf.to_container(cfg, resolve=True)
         for path in numbers(command, plain):
-            target, _ = annotation_of(plain, path)
+            target, _ = annotation_of(command, plain, path)
             key = (target, path.rpartition(".")[2]) if target else (command, path)
             elsewhere = path.split(".")[0] != command if command in ("study", "features") else (
                 target and command != "train"
@@ -252,7 +244,7 @@ def test_what_a_constructor_of_torch_alone_refuses_is_refused_before(configs):
     """Those classes declare no ranges: what they accept is asked of themselves."""
     wrong = []
     for cfg, plain, path in cases("train", configs):
-        target, annotation = annotation_of(plain, path)
+        target, annotation = annotation_of("train", plain, path)
         stated = rule_of("train", path) or any(map(bounds_of, alternatives(annotation or NONE)))
         if stated or not target.startswith(TORCH_ONLY):
             continue
