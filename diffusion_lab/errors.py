@@ -41,11 +41,11 @@ class StudyError(RunError):
     """A study that cannot go on; the message says what to type."""
 
 
-class ArgumentError(ValueError):
+class ArgumentError(UserError, ValueError):
     """An argument out of range.
 
     A constructor knows the name of its argument and not where in a configuration it stands; who
-    knows the path puts it in front (`at`).
+    builds from a configuration puts the path of the node in front of the name.
 
     Attributes:
         name: The argument.
@@ -57,11 +57,7 @@ class ArgumentError(ValueError):
         super().__init__(name, value, rule)
         self.name, self.value, self.rule = name, value, rule
 
-    def at(self, path: str = "") -> str:
-        """The sentence, with the path of the node that holds the argument, e.g. "sampler"."""
+    def __str__(self) -> str:
         value = "null" if self.value is None else self.value
         value = str(value).lower() if isinstance(value, bool) else value
-        return f"{path}{'.' if path else ''}{self.name}={value} {self.rule}"
-
-    def __str__(self) -> str:
-        return self.at()
+        return f"{self.name}={value} {self.rule}"

@@ -17,7 +17,7 @@ from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
 from diffusion_lab.config.building import build
 from diffusion_lab.diffusion.model import GaussianDiffusion
-from diffusion_lab.errors import CheckpointError, ConfigError, UserError
+from diffusion_lab.errors import ArgumentError, CheckpointError, ConfigError, UserError
 from diffusion_lab.generate.generation import Drawing
 from diffusion_lab.generate.multi_device import Source
 from diffusion_lab.generate.trained_model import TrainedModel
@@ -80,9 +80,9 @@ def restored(
     try:
         model = build_model(config, trust, **parts)
         model.load_weights({k: v for k, v in state.items() if k.startswith("diffusion.")})
-    except UserError:
-        raise
     except Exception as error:  # of a constructor, or of weights of another network
+        if isinstance(error, UserError) and not isinstance(error, ArgumentError):
+            raise
         raise CheckpointError(f"the checkpoint makes no model: {_shortened(error)}") from error
     return model.to(device or "cpu").eval()
 

@@ -146,7 +146,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
 def _callback(name: str, node: Any, trust: Sequence[str]) -> Any:
     """A callback; what its constructor refuses is what somebody wrote."""
     try:
-        return instantiate(node, trust=trust)
+        return instantiate(node, trust=trust, path=f"callbacks.{name}")
     except UserError:
         raise
     except (TypeError, ValueError) as error:

@@ -337,7 +337,7 @@ def _sentence(path: str, node: dict[str, Any], error: Exception) -> tuple[str, s
         return path, text
     if isinstance(error, ArgumentError):
         name = error.name if error.name.startswith(f"{path}.") else _named(path, node, error.name)
-        return name, ArgumentError(name, error.value, error.rule).at()
+        return name, str(ArgumentError(name, error.value, error.rule))
     if not isinstance(error, ValueError):
         text = f"{type(error).__name__}: {text}"
     return f"{path}#", f"{path}: {text}"
