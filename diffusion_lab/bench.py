@@ -18,7 +18,6 @@ from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
 from diffusion_lab.config.main import run
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.train import make_trainer, settle_precision
 
 if TYPE_CHECKING:
     from diffusion_lab.training.benchmark import TakingTurns
@@ -38,6 +37,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     """
     refuse(bench_faults(cfg))
     from diffusion_lab.files import write_atomically
+    from diffusion_lab.loading import settle_precision
     from diffusion_lab.training.benchmark import TakingTurns
 
     turns = TakingTurns(cfg.bench.steps, cfg.bench.warmup)
@@ -72,7 +72,7 @@ def _shorten(cfg: DictConfig, folder: str) -> None:
 
 def _measured(cfg: DictConfig, turns: TakingTurns, folder: Path) -> dict[str, Any]:
     """Train and sample, and say how fast."""
-    from diffusion_lab.loading import build_training
+    from diffusion_lab.loading import build_training, make_trainer
     from diffusion_lab.runs.environment import hardware, versions
     from diffusion_lab.training.benchmark import sampling_seconds
     from diffusion_lab.training.reproducibility import set_global_flags

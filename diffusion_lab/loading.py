@@ -1,11 +1,13 @@
-"""From a checkpoint or a configuration to a model.
+"""From a checkpoint or a configuration to a model, and to what trains it.
 
-`load` gives the model of a checkpoint and needs neither Hydra nor Lightning; `build_training` gives
-the LightningModule that a configuration describes.
+`load` gives the model of a checkpoint and needs neither Hydra nor Lightning; `build_training` and
+`make_trainer` give the LightningModule and the Trainer that a configuration describes.
 """
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ import torch
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
-from diffusion_lab.config.building import build
+from diffusion_lab.config.building import build, instantiate
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.errors import ArgumentError, CheckpointError, ConfigError, UserError
 from diffusion_lab.generate.generation import Drawing
@@ -23,6 +25,9 @@ from diffusion_lab.generate.multi_device import Source
 from diffusion_lab.generate.trained_model import TrainedModel
 
 if TYPE_CHECKING:
+    from lightning import Trainer
+    from omegaconf import DictConfig
+
     from diffusion_lab.training.module import DiffusionModule
 
 _OF_MODEL = ("denoiser", "schedule", "parameterization")
@@ -149,11 +154,55 @@ def build_training(config: Mapping[str, Any], *, trust: Sequence[str] = ()) -> D
         ConfigError: A `_target_` outside the allow-list.
         ValueError: A value out of range, from the constructor it belongs to.
     """
-    from diffusion_lab.config.building import instantiate
-
     parts = {name: instantiate(config.get(name), trust=trust) for name in TRAINING_PARTS}
     module: DiffusionModule = instantiate(config["model"], trust=trust, **parts)
     return module
+
+
+def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
+    """Lightning's Trainer with the callbacks, the loggers and our checkpoint files."""
+    from diffusion_lab.training.checkpoint_io import VerifiedCheckpoints
+    from diffusion_lab.training.loggers import MetricsFile
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*functional.all_gather is deprecated")
+    callbacks = [_callback(name, node, cfg.trust) for name, node in (cfg.callbacks or {}).items()]
+    # conf/local may hold keys of a logger that is not chosen.
+    chosen = bool(cfg.logger) and "_target_" in cfg.logger
+    logger = instantiate(cfg.logger, trust=cfg.trust) if chosen else None
+    trainer: Trainer = instantiate(
+        cfg.trainer,
+        trust=cfg.trust,
+        callbacks=[callback for callback in callbacks if callback is not None],
+        logger=[MetricsFile(folder), *([logger] if logger is not None else [])],
+        plugins=[VerifiedCheckpoints()],
+    )
+    return trainer
+
+
+def _callback(name: str, node: Any, trust: Sequence[str]) -> Any:
+    """A callback; what its constructor refuses is what somebody wrote."""
+    try:
+        return instantiate(node, trust=trust, path=f"callbacks.{name}")
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"callbacks.{name}: {error}") from error
+
+
+def settle_precision(cfg: DictConfig) -> None:
+    """`trainer.precision=auto`: bfloat16 autocast where the device computes in it."""
+    if cfg.trainer.get("precision") != "auto":
+        return
+    if torch.cuda.is_available() and cfg.trainer.get("accelerator") != "cpu":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        fast = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    cfg.trainer.precision = "bf16-mixed" if fast else "32-true"
 
 
 class StoredModel:

@@ -6,7 +6,6 @@ everything is. Nothing heavy is imported before the config has been found sound.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from omegaconf import OmegaConf
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
 from diffusion_lab.config.main import run
-from diffusion_lab.errors import ConfigError, UserError
+from diffusion_lab.errors import ConfigError
 from diffusion_lab.runs.folder import is_rank_zero, open_run, typed_now
 from diffusion_lab.runs.launching import SweepLaunch
 from diffusion_lab.runs.sweeps import job
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from lightning import LightningDataModule, Trainer
     from omegaconf import DictConfig
 
-    from diffusion_lab.checkpoints.starting import WarmStart
     from diffusion_lab.runs.leaderboard import Goal, Job
+    from diffusion_lab.training.module import DiffusionModule
 
 
 _COUNTERS = (("step", "global_step"), ("epoch", "current_epoch"))
@@ -49,28 +48,25 @@ def train(cfg: DictConfig) -> dict[str, float]:
             fit the network.
     """
     refuse(check(cfg))
-    typed, choices = typed_now()
-    settle_precision(cfg)
-    checkpoint, step = _resumed(cfg)
-    start = _start(cfg) if checkpoint is None else None
-    folder = open_run(cfg, typed, choices)
-    _say(f"{cfg.name} (budget={cfg.get('budget')}, seed={cfg.seed}) -> {folder}")
-
     import torch
 
-    from diffusion_lab.loading import build_training
+    from diffusion_lab.loading import build_training, make_trainer, settle_precision
     from diffusion_lab.training.reproducibility import set_global_flags
 
+    settle_precision(cfg)
+    checkpoint, step = _resumed(cfg)
     set_global_flags(cfg.seed, deterministic=bool(cfg.trainer.get("deterministic")))
+    started = _started_from_weights(cfg) if checkpoint is None else None
+    typed, choices = typed_now()
+    folder = open_run(cfg, typed, choices)
+    _say(f"{cfg.name} (budget={cfg.get('budget')}, seed={cfg.seed}) -> {folder}")
     if checkpoint is not None:
         _say(f"Going on from step {step}: {checkpoint}")
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     data: LightningDataModule = instantiate(cfg.data, trust=cfg.trust, path="data")
-    model = build_training(plain, trust=cfg.trust)
-    if start is not None:
-        model.start_from(start)
-        _say(f"Starting from the weights of {start.path} (step {start.step})")
-    model.describe_run(plain, choices)
+    model = started or build_training(_plain(cfg), trust=cfg.trust)
+    if model.init_from:
+        _say("Starting from the weights of {path} (step {step})".format(**model.init_from))
+    model.describe_run(_plain(cfg), choices)
     trainer = make_trainer(cfg, folder)
     try:
         trainer.fit(model, data, ckpt_path=checkpoint)
@@ -101,70 +97,27 @@ def _resumed(cfg: DictConfig) -> tuple[Path | None, int]:
     return file, int(stored["global_step"])
 
 
-def _start(cfg: DictConfig) -> WarmStart | None:
-    """The weights of `init_from`, found to fit; sets the key to the file that it means.
+def _started_from_weights(cfg: DictConfig) -> DiffusionModule | None:
+    """The module with the weights of `init_from`; sets the key to the file that it means.
 
     Raises:
         CheckpointError: There is no such checkpoint, or it does not fit the network.
     """
     if not cfg.get("init_from"):
         return None
-    from diffusion_lab.checkpoints.starting import load_start, read_start
+    from diffusion_lab.checkpoints.starting import read_start
     from diffusion_lab.loading import build_training
 
     start = read_start(cfg.init_from, Path(str(cfg.paths.output_dir)))
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    load_start(start, build_training(plain, trust=cfg.trust))
+    model = build_training(_plain(cfg), trust=cfg.trust)
+    model.start_from(start)
     cfg.init_from = str(start.path)
-    return start
+    return model
 
 
-def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
-    """Lightning's Trainer with the callbacks, the loggers and our checkpoint files."""
-    from diffusion_lab.training.checkpoint_io import VerifiedCheckpoints
-    from diffusion_lab.training.loggers import MetricsFile
-
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
-    warnings.filterwarnings("ignore", message=".*functional.all_gather is deprecated")
-    callbacks = [_callback(name, node, cfg.trust) for name, node in (cfg.callbacks or {}).items()]
-    # conf/local may hold keys of a logger that is not chosen.
-    chosen = bool(cfg.logger) and "_target_" in cfg.logger
-    logger = instantiate(cfg.logger, trust=cfg.trust) if chosen else None
-    trainer: Trainer = instantiate(
-        cfg.trainer,
-        trust=cfg.trust,
-        callbacks=[callback for callback in callbacks if callback is not None],
-        logger=[MetricsFile(folder), *([logger] if logger is not None else [])],
-        plugins=[VerifiedCheckpoints()],
-    )
-    return trainer
-
-
-def _callback(name: str, node: Any, trust: Sequence[str]) -> Any:
-    """A callback; what its constructor refuses is what somebody wrote."""
-    try:
-        return instantiate(node, trust=trust, path=f"callbacks.{name}")
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"callbacks.{name}: {error}") from error
-
-
-def settle_precision(cfg: DictConfig) -> None:
-    """`trainer.precision=auto`: bfloat16 autocast where the device computes in it."""
-    if cfg.trainer.get("precision") != "auto":
-        return
-    import torch
-
-    if torch.cuda.is_available() and cfg.trainer.get("accelerator") != "cpu":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        fast = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
-    cfg.trainer.precision = "bf16-mixed" if fast else "32-true"
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return plain
 
 
 def _tell(folder: Path, data: LightningDataModule, trainer: Trainer) -> None:

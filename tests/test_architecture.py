@@ -44,8 +44,8 @@ ENTRIES = {"train", "sample", "evaluate", "likelihood", "report", "bench"}
 """Commands: they may import every room, and no room imports one of them."""
 LIBRARIES = {
     "hydra": {"config", "runs", *ENTRIES},
-    "omegaconf": {"config", "runs", *ENTRIES},
-    "lightning": {"data", "training", *ENTRIES},
+    "omegaconf": {"config", "runs", "loading", *ENTRIES},
+    "lightning": {"data", "training", "loading", *ENTRIES},
     "wandb": {"training"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

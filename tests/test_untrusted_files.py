@@ -28,8 +28,8 @@ from diffusion_lab.checkpoints.format import write_checkpoint
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.checking import check, refuse
 from diffusion_lab.errors import UserError
+from diffusion_lab.loading import make_trainer
 from diffusion_lab.runs.folder import open_run, refuse_link_below, refuse_links, with_resume
-from diffusion_lab.train import make_trainer
 
 GOOD = Path(__file__).parent / "net" / "format_1.ckpt"
 OUTSIDE = Path(tempfile.mkdtemp(prefix="outside"))
