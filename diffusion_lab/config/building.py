@@ -53,16 +53,16 @@ _STORED_KEYS = frozenset({"_target_", "_partial_"})
 """Of Hydra's own keys, those that a stored node may have."""
 
 
-def targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """(key path, `_target_`) of a plain node and all nodes under it."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield path, str(node["_target_"])
-        for key, child in node.items():
-            yield from targets(child, f"{path}.{key}" if path else str(key))
-    elif isinstance(node, list | tuple):
-        for index, child in enumerate(node):
-            yield from targets(child, f"{path}[{index}]")
+def nodes(tree: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(key path, node) of everything in plain data that has a `_target_`, outermost first."""
+    if isinstance(tree, Mapping):
+        if "_target_" in tree:
+            yield path, tree
+        for key, child in tree.items():
+            yield from nodes(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(tree, list | tuple):
+        for index, child in enumerate(tree):
+            yield from nodes(child, f"{path}[{index}]")
 
 
 def is_trusted(target: str, trust: Sequence[str] = ()) -> bool:
@@ -72,11 +72,11 @@ def is_trusted(target: str, trust: Sequence[str] = ()) -> bool:
 
 def untrusted(node: Any, trust: Sequence[str] = (), path: str = "") -> dict[str, str]:
     """Key path -> sentence of every `_target_` outside the allow-list; needs no import."""
-    named = [(f"{where or 'node'}._target_", target) for where, target in targets(node, path)]
+    targets = {f"{at or 'node'}._target_": str(n["_target_"]) for at, n in nodes(node, path)}
     return {
         key: f"{key}={target} is not of a trusted package ({', '.join((*TRUSTED, *trust))}); "
         f"trust=[{target.split('.')[0]}] adds one you know"
-        for key, target in named
+        for key, target in targets.items()
         if not is_trusted(target, trust)
     }
 
@@ -105,8 +105,8 @@ def instantiate(node: Any, *, trust: Sequence[str] = (), path: str = "", **extra
     faults = untrusted(plain, trust, path)
     if faults:
         raise ConfigError("\n".join(faults.values()))
-    for where, target in targets(plain, path):
-        _refuse_alias(where, target, trust)
+    for where, part in nodes(plain, path):
+        _refuse_alias(where, str(part["_target_"]), trust)
     return _built({**plain, **extra}, path, trust)
 
 

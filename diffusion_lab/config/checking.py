@@ -8,17 +8,17 @@ looked at again. Only the last look imports torch; none imports lightning or tor
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_lab.config.building import instantiate, targets, untrusted
-from diffusion_lab.config.cross_field_checks import cross
+from diffusion_lab.config.building import instantiate, nodes, untrusted
+from diffusion_lab.config.cross_field_checks import Fault, cross_field_faults
 from diffusion_lab.config.messages import nearest
 from diffusion_lab.config.rules import leaves, ranged, shown
 from diffusion_lab.config.signatures import HYDRA_KEYS, names_in, signature
@@ -63,16 +63,19 @@ def checked_parts(
     cfg: DictConfig | dict[str, Any], *, build: bool = True
 ) -> tuple[list[str], dict[str, Any]]:
     """`check`, and what it built: node -> object, for whom it is fit to be used (no network is)."""
-    plain, faults = _resolved(cfg)
+    plain, unresolved = _resolved(cfg)
     sources = _sources(cfg)
     trust = plain.get("trust") or []
     trust = trust if isinstance(trust, list) else [str(trust)]
-    found: dict[str, str] = dict(faults)
-    for path, sentence in [*_missing(plain), *_named_and_typed(plain), *_foreign(plain, trust)]:
-        found.setdefault(path, sentence)
-    for path, sentence in ranged(plain).items():
-        found.setdefault(path, sentence)
-    for path, sentence in cross(plain):
+    found: dict[str, str] = {}
+    for path, sentence in chain(
+        unresolved,
+        _missing(plain),
+        _named_and_typed(plain),
+        untrusted(plain, trust).items(),
+        ranged(plain).items(),
+        cross_field_faults(plain),
+    ):
         found.setdefault(path, sentence)
     objects: dict[str, Any] = {}
     if build:
@@ -81,7 +84,7 @@ def checked_parts(
         for path, sentence in built.faults():
             found.setdefault(path, sentence)
         objects = built.objects
-    for key, _ in faults:  # what cannot be read because of a key that has a fault of its own
+    for key, _ in unresolved:  # what cannot be read because of a key that has a fault of its own
         if any(p.startswith(f"{key}.") and source in found for p, source in sources.items()):
             del found[key]
     return list(dict.fromkeys(_by_source(found, sources).values())), objects
@@ -114,7 +117,7 @@ def _by_source(found: dict[str, str], sources: dict[str, str]) -> dict[str, str]
     }
 
 
-def _resolved(cfg: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def _resolved(cfg: Any) -> tuple[dict[str, Any], list[Fault]]:
     """The config as plain data; keys whose interpolation fails are left out and reported."""
     if not OmegaConf.is_config(cfg):
         return dict(cfg), []
@@ -135,57 +138,41 @@ def _resolved(cfg: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     return plain, faults
 
 
-def _missing(plain: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (path, f"{path} has no value: give {path}=...")
-        for path, value in leaves(plain)
-        if value == "???"
-    ]
+def _missing(plain: dict[str, Any]) -> Iterator[Fault]:
+    for path, value in leaves(plain):
+        if value == "???":
+            yield path, f"{path} has no value: give {path}=..."
 
 
-def _foreign(plain: dict[str, Any], trust: Sequence[str]) -> list[tuple[str, str]]:
-    return list(untrusted(plain, trust).items())
-
-
-def _named_and_typed(plain: dict[str, Any]) -> list[tuple[str, str]]:
+def _named_and_typed(plain: dict[str, Any]) -> Iterator[Fault]:
     """Arguments that a constructor does not take, lacks, or takes as another type."""
-    faults: list[tuple[str, str]] = []
-    values: list[tuple[str, Any, ast.expr | None]] = []
-    for path, target in targets(plain):
-        node = _node_at(plain, path)
-        taken = signature(target)
+    wrong: list[Fault] = []
+    for path, node in nodes(plain):
+        target = str(node["_target_"])
+        taken, name = signature(target), target.rsplit(".")[-1]
         if taken is None:
-            faults += _no_such_target(path, target)
+            yield from _no_such_target(path, target)
             continue
         for key, value in node.items():
             where = f"{path}.{key}" if path else str(key)
             if not taken.takes(str(key)):
-                hint = nearest(str(key), taken.annotations)
-                faults.append((where, f"{where}: {target.rsplit('.')[-1]} takes no {key}{hint}"))
-            elif key not in HYDRA_KEYS and value != "???":
-                values.append((where, value, taken.annotations.get(str(key))))
+                yield where, f"{where}: {name} takes no {key}{nearest(key, taken.annotations)}"
+            elif key in HYDRA_KEYS or value == "???":
+                continue
+            elif expected := mismatch(value, taken.annotations.get(str(key))):
+                wrong.append((where, f"{where}={shown(value)} must be {expected}"))
         lacking = set(taken.required) - set(node) - _FILLED_LATER
         if lacking and "_args_" not in node and not node.get("_partial_"):
-            names = ", ".join(sorted(lacking))
-            faults.append((path, f"{path}: {target.rsplit('.')[-1]} needs {names}"))
-    wrong = [(where, value, mismatch(value, annotation)) for where, value, annotation in values]
-    return faults + [(w, f"{w}={shown(v)} must be {rule}") for w, v, rule in wrong if rule]
+            yield path, f"{path}: {name} needs {', '.join(sorted(lacking))}"
+    yield from wrong
 
 
-def _no_such_target(path: str, target: str) -> list[tuple[str, str]]:
+def _no_such_target(path: str, target: str) -> Iterator[Fault]:
     module, _, name = target.rpartition(".")
     known = names_in(module)
-    if not target.startswith("diffusion_lab.") or not known:
-        return []
-    text = f"{path}._target_={target}: {module} has no {name}{nearest(name, known)}"
-    return [(f"{path}._target_", text)]
-
-
-def _node_at(plain: dict[str, Any], path: str) -> dict[str, Any]:
-    node: Any = plain
-    for part in re.findall(r"[^.\[\]]+", path):
-        node = node[int(part)] if isinstance(node, list) else node[part]
-    return node
+    if target.startswith("diffusion_lab.") and known:
+        hint = nearest(name, known)
+        yield f"{path}._target_", f"{path}._target_={target}: {module} has no {name}{hint}"
 
 
 class Built:
@@ -206,9 +193,9 @@ class Built:
         self.suspect = suspect
         self.repeats = repeats
         self.objects: dict[str, Any] = {}
-        self.found: list[tuple[str, str]] = []
+        self.found: list[Fault] = []
 
-    def faults(self) -> list[tuple[str, str]]:
+    def faults(self) -> list[Fault]:
         """(key path, sentence) of everything that cannot be built or does not fit."""
         for name in BUILT:
             node = self.plain.get(name)
@@ -221,16 +208,16 @@ class Built:
     def _build_elsewhere(self) -> None:
         """What stands in another node, e.g. a sampler of a callback's; outermost ones first."""
         built: list[str] = list(BUILT)
-        for path, target in targets(self.plain):
+        for path, node in nodes(self.plain):
             inside = any(path == other or path.startswith(f"{other}.") for other in built)
-            if target.startswith(_TORCH_ONLY) and not inside:
-                self._build(path, _node_at(self.plain, path))
+            if str(node["_target_"]).startswith(_TORCH_ONLY) and not inside:
+                self._build(path, node)
                 built.append(path)
 
     def _is_suspect(self, path: str) -> bool:
         return any(key == path or key.startswith((path + ".", path + "[")) for key in self.suspect)
 
-    def _build(self, path: str, node: dict[str, Any]) -> None:
+    def _build(self, path: str, node: Mapping[str, Any]) -> None:
         """Build a node, those inside it first, so that each of their faults is told.
 
         A constructor raises at its first fault; the key that it names is then left to its default,
@@ -255,7 +242,7 @@ class Built:
         if len(self.found) > before:
             self.objects.pop(path, None)
 
-    def _made(self, path: str, node: dict[str, Any]) -> None:
+    def _made(self, path: str, node: Mapping[str, Any]) -> None:
         """Make an object, and try it on the schedule, which is made first."""
         if path == "denoiser":
             with _without_memory():
@@ -267,7 +254,7 @@ class Built:
             check(schedule)
         self.objects[path] = made
 
-    def _attempt(self, path: str, node: dict[str, Any], action: Callable[[], Any]) -> bool:
+    def _attempt(self, path: str, node: Mapping[str, Any], action: Callable[[], Any]) -> bool:
         """Run an action; an exception becomes a fault that names the key. True if there is none."""
         try:
             action()
@@ -323,14 +310,14 @@ def _without_memory() -> Any:
     return WithoutMemory()
 
 
-def _named(path: str, node: dict[str, Any], name: str) -> str:
+def _named(path: str, node: Mapping[str, Any], name: str) -> str:
     """The key behind an argument: the node's own, or that of a part which the node itself makes."""
     parts = [(key, part) for key, part in node.items() if isinstance(part, dict)]
     inner = [key for key, part in parts if name in part and part.get("_partial_")]
     return f"{path}.{name}" if name in node or not inner else f"{path}.{inner[0]}.{name}"
 
 
-def _sentence(path: str, node: dict[str, Any], error: Exception) -> tuple[str, str]:
+def _sentence(path: str, node: Mapping[str, Any], error: Exception) -> Fault:
     """(path, sentence) of an exception from a constructor, naming the key that is to be changed."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, ConfigError):
