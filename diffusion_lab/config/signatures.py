@@ -134,7 +134,7 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, ast.AnnAssign]:
     """The fields of a dataclass by name, inherited ones first."""
     fields: dict[str, ast.AnnAssign] = {}
     for base in reversed(node.bases):
-        located = _definition(module, _last_name(base))
+        located = _definition(module, last_name(base))
         if located and isinstance(located[0], ast.ClassDef) and _is_dataclass(located[0]):
             fields |= _fields(located[0], located[1])
     for entry in node.body:
@@ -145,7 +145,7 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, ast.AnnAssign]:
 
 def _has_default(value: ast.expr | None) -> bool:
     """Whether the value of a field is its default; that of `field(kw_only=False)` is none."""
-    if isinstance(value, ast.Call) and _last_name(value.func) == "field":
+    if isinstance(value, ast.Call) and last_name(value.func) == "field":
         return any((entry.arg or "").startswith("default") for entry in value.keywords)
     return value is not None
 
