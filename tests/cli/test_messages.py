@@ -7,6 +7,7 @@ import pytest
 
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.checking import check
+from diffusion_lab.config.messages import mistakes
 from diffusion_lab.errors import ConfigError
 
 
@@ -30,10 +31,35 @@ def refused(*overrides, command="train"):
         ("seeed=1", "seed"),
         ("seed=1,2", "-m"),
         ("seed", "seed=1"),
+        ("grid=karras", "write grid@sampler.grid="),
+        ("frame@sampler.nonsense=ve", "does not use the group frame@sampler.nonsense"),
+        ("~callbacks.samplez", "callbacks.samples"),
     ],
 )
 def test_a_typo_gets_the_nearest_name(typed, wanted):
     assert wanted in refused(typed)
+
+
+def test_all_that_is_mistyped_is_told_at_once():
+    wanted = {
+        "optimizer.lrr=1": "optimizer.lr",
+        "denoiser=unett": "did you mean unet",
+        "seed": "seed=1",
+        "optimzer=adam": "unknown key optimzer",
+        "trainer.devices=1,2": "trainer.devices=[1,2]",
+        "+lrr=1": "unknown key lrr",
+        "grid=karras": "grid@sampler.grid",
+    }
+    lines = refused(*wanted).splitlines()
+    assert len(lines) == len(wanted)
+    assert all(text in line for text, line in zip(wanted.values(), lines, strict=True))
+
+
+def test_a_plugin_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert mistakes("train", ["sweep=joblib"]) == [
+        "sweep=joblib needs a plugin of Hydra's: pip install 'diffusion_lab[joblib]'"
+    ]
 
 
 def test_an_argument_that_the_constructor_takes_may_be_added():
