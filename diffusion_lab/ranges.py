@@ -45,7 +45,7 @@ _SCALARS: dict[str, tuple[type, str]] = {
 }
 _NEVER_TYPED = frozenset({"Tensor", "Module"})
 """Types that no value of a yaml file has."""
-_PLAIN = (type(None), bool, int, float, str, list, dict)
+_YAML_TYPES = (type(None), bool, int, float, str, list, dict)
 """Types that values of a yaml file have."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -141,7 +141,7 @@ def alternatives(annotation: ast.expr) -> list[ast.expr]:
         return alternatives(annotation.left) + alternatives(annotation.right)
     if isinstance(annotation, ast.Subscript):
         name = last_name(annotation.value)
-        parts = _parts(annotation)
+        parts = _members(annotation)
         if name == "Optional":
             return [*alternatives(parts[0]), ast.Constant(None)]
         if name == "Union":
@@ -157,7 +157,7 @@ def bounds_of(annotation: ast.expr) -> tuple[str, Bounds] | None:
         return kind.__name__, Bounds(**{k: v for c in constraints for k, v in asdict(c).items()})
     if not isinstance(annotation, ast.Subscript) or last_name(annotation.value) != "Annotated":
         return None
-    kind_node, *calls = _parts(annotation)
+    kind_node, *calls = _members(annotation)
     limits = {
         last_name(call.func).lower(): ast.literal_eval(call.args[0])
         for call in calls
@@ -180,7 +180,7 @@ def _expected(value: Any, annotation: ast.expr) -> str | None:
         return None if _is_scalar(value, name) else _SCALARS[name][1]
     if isinstance(annotation, ast.Subscript):
         return _expected_container(value, annotation)
-    return "" if name in _NEVER_TYPED and isinstance(value, _PLAIN) else None
+    return "" if name in _NEVER_TYPED and isinstance(value, _YAML_TYPES) else None
 
 
 def _is_scalar(value: Any, name: str) -> bool:
@@ -188,7 +188,7 @@ def _is_scalar(value: Any, name: str) -> bool:
 
 
 def _expected_container(value: Any, annotation: ast.Subscript) -> str | None:
-    name, parts = last_name(annotation.value), _parts(annotation)
+    name, parts = last_name(annotation.value), _members(annotation)
     if name == "Literal":
         allowed = [part.value for part in parts if isinstance(part, ast.Constant)]
         fits = any(value is entry or (value == entry and type(value) is type(entry))
@@ -213,7 +213,7 @@ def _typed(value: Any) -> str:
     return str(value)
 
 
-def _parts(annotation: ast.Subscript) -> list[ast.expr]:
+def _members(annotation: ast.Subscript) -> list[ast.expr]:
     inner = annotation.slice
     return list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
 

@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check, refuse
+from diffusion_lab.config.composing import plain_data
 from diffusion_lab.config.main import run
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.runs.folder import is_rank_zero, open_run, typed_now
@@ -63,10 +62,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if checkpoint is not None:
         _say(f"Going on from step {step}: {checkpoint}")
     data: LightningDataModule = instantiate(cfg.data, trust=cfg.trust, path="data")
-    model = started or build_training(_plain(cfg), trust=cfg.trust)
+    model = started or build_training(plain_data(cfg), trust=cfg.trust)
     if model.init_from:
         _say("Starting from the weights of {path} (step {step})".format(**model.init_from))
-    model.describe_run(_plain(cfg), choices)
+    model.describe_run(plain_data(cfg), choices)
     trainer = make_trainer(cfg, folder)
     try:
         trainer.fit(model, data, ckpt_path=checkpoint)
@@ -109,15 +108,10 @@ def _started_from_weights(cfg: DictConfig) -> DiffusionModule | None:
     from diffusion_lab.loading import build_training
 
     start = read_start(cfg.init_from, Path(str(cfg.paths.output_dir)))
-    model = build_training(_plain(cfg), trust=cfg.trust)
+    model = build_training(plain_data(cfg), trust=cfg.trust)
     model.start_from(start)
     cfg.init_from = str(start.path)
     return model
-
-
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return plain
 
 
 def _tell(folder: Path, data: LightningDataModule, trainer: Trainer) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
-from diffusion_lab.config.composing import CONF
+from diffusion_lab.config.composing import CONF, plain_data
 from diffusion_lab.config.signatures import HYDRA_KEYS
 from diffusion_lab.errors import ArgumentError, ConfigError
 
@@ -99,7 +99,7 @@ def instantiate(node: Any, *, trust: Sequence[str] = (), path: str = "", **extra
         ArgumentError: An argument out of range; its name is the key's path.
         Exception: Whatever else the constructor raises.
     """
-    plain = node if isinstance(node, dict | None) else _plain(node)
+    plain = node if isinstance(node, dict | None) else plain_data(node)
     if not plain:
         return None
     faults = untrusted(plain, trust, path)
@@ -108,12 +108,6 @@ def instantiate(node: Any, *, trust: Sequence[str] = (), path: str = "", **extra
     for where, part in nodes(plain, path):
         _refuse_alias(where, str(part["_target_"]), trust)
     return _built({**plain, **extra}, path, trust)
-
-
-def _plain(node: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(node, resolve=True)
 
 
 def _refuse_alias(path: str, target: str, trust: Sequence[str]) -> None:
@@ -185,7 +179,9 @@ def stored_errors(config: Mapping[str, Any], trust: Sequence[str] = ()) -> list[
         return [f"the configuration is a {type(config).__name__}, not named nodes"]
     found = [f"{path} is no node of a configuration" for path in _no_nodes(config)]
     return found + [
-        text for role, node in config.items() for text in _errors(node, str(role), role, trust)
+        text
+        for role, node in config.items()
+        for text in _stored_faults(node, str(role), role, trust)
     ]
 
 
@@ -218,7 +214,7 @@ def _no_nodes(config: Mapping[str, Any]) -> Iterator[str]:
     return (path for path, node in nodes.items() if not isinstance(node, Mapping | None))
 
 
-def _errors(node: Any, path: str, role: str, trust: Sequence[str]) -> Iterator[str]:
+def _stored_faults(node: Any, path: str, role: str, trust: Sequence[str]) -> Iterator[str]:
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if "_target_" in node and not _is_known(target, role, trust, own=path == role):
@@ -234,10 +230,10 @@ def _errors(node: Any, path: str, role: str, trust: Sequence[str]) -> Iterator[s
         for key, value in node.items():
             if not _is_key(key):
                 yield f"{path}.{key} may not stand in a stored configuration"
-            yield from _errors(value, f"{path}.{key}", role, trust)
+            yield from _stored_faults(value, f"{path}.{key}", role, trust)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
-            yield from _errors(value, f"{path}[{index}]", role, trust)
+            yield from _stored_faults(value, f"{path}[{index}]", role, trust)
     elif isinstance(node, str) and "${" in node:
         yield f"{path}={node!r}: a stored configuration is plain data, nothing in it is resolved"
     elif not isinstance(node, str | int | float | bool | None):
@@ -297,7 +293,7 @@ def build(node: Mapping[str, Any] | None, role: str, trust: Sequence[str] = ()) 
         return None
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{role}={node!r:.60} names no class")
-    errors = list(_errors(node, role, role, trust))
+    errors = list(_stored_faults(node, role, role, trust))
     if errors:
         raise ConfigError("\n".join(errors))
     return _built(node, role, trust)

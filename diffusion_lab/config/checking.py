@@ -310,7 +310,7 @@ def _without_memory() -> Any:
     return WithoutMemory()
 
 
-def _named(path: str, node: Mapping[str, Any], name: str) -> str:
+def _key_behind(path: str, node: Mapping[str, Any], name: str) -> str:
     """The key behind an argument: the node's own, or that of a part which the node itself makes."""
     parts = [(key, part) for key, part in node.items() if isinstance(part, dict)]
     inner = [key for key, part in parts if name in part and part.get("_partial_")]
@@ -323,7 +323,9 @@ def _sentence(path: str, node: Mapping[str, Any], error: Exception) -> Fault:
     if isinstance(error, ConfigError):
         return path, text
     if isinstance(error, ArgumentError):
-        name = error.name if error.name.startswith(f"{path}.") else _named(path, node, error.name)
+        name = (
+            error.name if error.name.startswith(f"{path}.") else _key_behind(path, node, error.name)
+        )
         return name, str(ArgumentError(name, error.value, error.rule))
     if not isinstance(error, ValueError):
         text = f"{type(error).__name__}: {text}"

@@ -75,6 +75,14 @@ def raw(command: str, overrides: Sequence[str] = (), *, hydra: bool = False) -> 
         return compose(command, overrides=list(overrides), return_hydra_config=hydra)
 
 
+def plain_data(cfg: DictConfig) -> dict[str, Any]:
+    """A config as dicts, lists and values, its interpolations resolved."""
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return plain
+
+
 def unset(node: DictConfig) -> list[str]:
     """Keys under a node that have no value and need one (`???`)."""
     from omegaconf import OmegaConf

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from diffusion_lab.config.checkpoint_defaults import OPTION
 from diffusion_lab.config.composing import CONF, groups, options, raw
 from diffusion_lab.config.signatures import signature
-from diffusion_lab.config.words import key_of, read_override, values_of
+from diffusion_lab.config.words import key_of, read_override, swept_values
 
 _PLUGINS = {
     **dict.fromkeys(("joblib",), ("hydra_joblib_launcher", "joblib")),
@@ -108,7 +108,7 @@ def mistakes(
         key, added = key_of(word), word.startswith("+")
         if read_override(word) is None:
             found.append(_unreadable(word))
-        elif values_of(word) is not None and not multirun:
+        elif swept_values(word) is not None and not multirun:
             value = word.partition("=")[2]
             text = f"{word} is several values: add -m for one run each"
             found.append(f"{text}, or write a list, {key}=[{value}]")
@@ -138,7 +138,9 @@ def wrong_options(word: str) -> list[str]:
     names = ["auto", *options(group)] if group == "budget" else options(group)
     if not names or word.startswith("~"):
         return []
-    typed = [option for option in values_of(word) or [value] if re.fullmatch(r"[\w./-]+", option)]
+    typed = [
+        option for option in swept_values(word) or [value] if re.fullmatch(r"[\w./-]+", option)
+    ]
     known = (*names, "null", OPTION)
     return [
         f"{group}={option}: no such choice{nearest(option, names, few=0) or '.'} The choices: "
@@ -220,7 +222,7 @@ def _unknown_key(key: str, command: str, overrides: Sequence[str]) -> str:
         return f"{key} is not in the yaml, but {target} takes it: write +{key}=... to set it"
     known = [*known_keys(command, overrides), *groups()]
     parent = key.rpartition(".")[0]
-    taken = signature(_target_of(command, overrides, parent))
+    taken = signature(_class_at(command, overrides, parent))
     if taken and not taken.open:
         known += [f"{parent}.{name}" for name in taken.annotations]
     return f"unknown key {key}{nearest(key, known)}"
@@ -229,12 +231,12 @@ def _unknown_key(key: str, command: str, overrides: Sequence[str]) -> str:
 def _taker(key: str, command: str, overrides: Sequence[str]) -> str | None:
     """The class whose constructor names a key that its yaml does not, or None."""
     parent, _, last = key.rpartition(".")
-    target = _target_of(command, overrides, parent)
+    target = _class_at(command, overrides, parent)
     taken = signature(target)
     return target if taken and last in taken.annotations else None
 
 
-def _target_of(command: str, overrides: Sequence[str], path: str) -> str:
+def _class_at(command: str, overrides: Sequence[str], path: str) -> str:
     """The `_target_` of the node at a key path; nothing where there is none."""
     node: Any = _composed(command, tuple(overrides))[0]
     for part in path.split("."):

@@ -87,7 +87,7 @@ def _evaluated(expression: ast.expr) -> Any:
 
 def names_in(module: str) -> list[str]:
     """Classes and functions defined in a module, for suggestions; empty if it is not found."""
-    tree = _parsed(module)
+    tree = _module_tree(module)
     if tree is None:
         return []
     return [
@@ -172,7 +172,7 @@ def _definition(
     module: str, name: str, depth: int = 0
 ) -> tuple[ast.ClassDef | ast.FunctionDef, str] | None:
     """The definition of `module.name` and the module it stands in, through re-exports."""
-    tree = _parsed(module)
+    tree = _module_tree(module)
     if tree is None or depth > 6:
         return None
     for node in ast.walk(tree):
@@ -197,7 +197,7 @@ def _absolute(node: ast.ImportFrom, module: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _parsed(module: str) -> ast.Module | None:
+def _module_tree(module: str) -> ast.Module | None:
     path = _source(module)
     return ast.parse(path.read_text(encoding="utf-8")) if path else None
 

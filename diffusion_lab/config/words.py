@@ -136,7 +136,7 @@ def read_override(word: str) -> Any:
         return None
 
 
-def values_of(word: str) -> list[str] | None:
+def swept_values(word: str) -> list[str] | None:
     """The values that a word lists for a sweep (`seed=0,1`, `seed=range(0,2)`), or None."""
     from hydra.errors import HydraException
 
@@ -163,7 +163,7 @@ def combinations(over: Sequence[str]) -> list[tuple[str, ...]]:
         override = read_override(word)
         if override is None:
             raise ConfigError(f"{_OVER}: cannot read {word!r}; write key=value,value")
-        values = values_of(word) or [override.get_value_element_as_str()]
+        values = swept_values(word) or [override.get_value_element_as_str()]
         lists.append([f"{key_of(word)}={value}" for value in values])
     return list(itertools.product(*lists))
 
@@ -182,7 +182,7 @@ def into_rows(typed: Typed) -> list[str]:
     if own is None or value_of(_OVER, typed.overrides) is not None:
         return typed.overrides
     typed.flags = [flag for flag in typed.flags if flag not in ("-m", "--multirun")]
-    lists = [word for word in typed.overrides if values_of(word) is not None]
+    lists = [word for word in typed.overrides if swept_values(word) is not None]
     rest = [word for word in typed.overrides if word not in lists]
     keys = {key_of(word) for word in typed.overrides}
     over = [str(word) for word in own if key_of(str(word)) not in keys] + lists

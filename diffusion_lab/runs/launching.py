@@ -25,7 +25,7 @@ from diffusion_lab.config.arguments import rewrite
 from diffusion_lab.config.checking import refuse
 from diffusion_lab.config.composing import CONF, raw
 from diffusion_lab.config.rules import ranged
-from diffusion_lab.config.words import Typed, key_of, quoted, value_of, values_of
+from diffusion_lab.config.words import Typed, key_of, quoted, swept_values, value_of
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.files import read_record, write_atomically
 from diffusion_lab.runs.folder import is_rank_zero, prepare, status_of
@@ -76,7 +76,7 @@ class SweepLaunch:
         self.folder = Path(str(value_of("run_dir", overrides)))
         self.digest = _digest(words)
         self._answer_if_done()
-        fixed = [word for word in words if values_of(word) is None]
+        fixed = [word for word in words if swept_values(word) is None]
         once = rewrite("train", fixed)
         cfg = raw("train", [*once, quoted("run_dir", self.folder)], hydra=True)
         refuse_launch(cfg.hydra, cfg.get("trainer") or {})

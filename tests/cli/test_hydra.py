@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 
 from diffusion_lab.config.composing import CONF, raw
 from diffusion_lab.config.main import _through_hydra
-from diffusion_lab.config.words import Typed, read_override, values_of
+from diffusion_lab.config.words import Typed, read_override, swept_values
 
 PACKAGE = Path(__file__).parents[2] / "diffusion_lab"
 INSTALLED = f"hydra-core {hydra.__version__} with omegaconf {omegaconf.__version__}"
@@ -35,7 +35,7 @@ INSTALLED = f"hydra-core {hydra.__version__} with omegaconf {omegaconf.__version
     ],
 )
 def test_overrides_are_read(word, values):
-    assert values_of(word) == values, f"{INSTALLED} reads {word} otherwise"
+    assert swept_values(word) == values, f"{INSTALLED} reads {word} otherwise"
 
 
 @pytest.mark.parametrize("word", ["seed", "trust=[a=b,c]", "out='x"])
