@@ -51,7 +51,7 @@ def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
         The file written.
 
     Raises:
-        ConfigError: The config cannot run; the message holds every fault.
+        ConfigError: The config cannot run; the message holds every error.
         CheckpointError: The checkpoint is damaged, or lacks these weights.
     """
     if not cfg.ckpt:

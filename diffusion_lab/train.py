@@ -42,7 +42,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         The last value of every logged metric.
 
     Raises:
-        ConfigError: The config cannot run, the message holds every fault; or memory ran out.
+        ConfigError: The config cannot run, the message holds every error; or memory ran out.
         CheckpointError: `resume` names no good checkpoint, or the weights of `init_from` do not
             fit the network.
     """

@@ -102,9 +102,9 @@ def instantiate(node: Any, *, trust: Sequence[str] = (), path: str = "", **extra
     plain = node if isinstance(node, dict | None) else plain_data(node)
     if not plain:
         return None
-    faults = untrusted(plain, trust, path)
-    if faults:
-        raise ConfigError("\n".join(faults.values()))
+    errors = untrusted(plain, trust, path)
+    if errors:
+        raise ConfigError("\n".join(errors.values()))
     for where, part in nodes(plain, path):
         _refuse_alias(where, str(part["_target_"]), trust)
     return _built({**plain, **extra}, path, trust)
@@ -181,7 +181,7 @@ def stored_errors(config: Mapping[str, Any], trust: Sequence[str] = ()) -> list[
     return found + [
         text
         for role, node in config.items()
-        for text in _stored_faults(node, str(role), role, trust)
+        for text in _stored_errors(node, str(role), role, trust)
     ]
 
 
@@ -214,7 +214,7 @@ def _no_nodes(config: Mapping[str, Any]) -> Iterator[str]:
     return (path for path, node in nodes.items() if not isinstance(node, Mapping | None))
 
 
-def _stored_faults(node: Any, path: str, role: str, trust: Sequence[str]) -> Iterator[str]:
+def _stored_errors(node: Any, path: str, role: str, trust: Sequence[str]) -> Iterator[str]:
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if "_target_" in node and not _is_known(target, role, trust, own=path == role):
@@ -230,10 +230,10 @@ def _stored_faults(node: Any, path: str, role: str, trust: Sequence[str]) -> Ite
         for key, value in node.items():
             if not _is_key(key):
                 yield f"{path}.{key} may not stand in a stored configuration"
-            yield from _stored_faults(value, f"{path}.{key}", role, trust)
+            yield from _stored_errors(value, f"{path}.{key}", role, trust)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
-            yield from _stored_faults(value, f"{path}[{index}]", role, trust)
+            yield from _stored_errors(value, f"{path}[{index}]", role, trust)
     elif isinstance(node, str) and "${" in node:
         yield f"{path}={node!r}: a stored configuration is plain data, nothing in it is resolved"
     elif not isinstance(node, str | int | float | bool | None):
@@ -293,7 +293,7 @@ def build(node: Mapping[str, Any] | None, role: str, trust: Sequence[str] = ()) 
         return None
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{role}={node!r:.60} names no class")
-    errors = list(_stored_faults(node, role, role, trust))
+    errors = list(_stored_errors(node, role, role, trust))
     if errors:
         raise ConfigError("\n".join(errors))
     return _built(node, role, trust)

@@ -1,4 +1,4 @@
-"""All faults of a config in one go, before any data or device work.
+"""All errors of a config in one go, before any data or device work.
 
 Three looks, cheapest first: names and types against the constructors' source, ranges against a
 table, then each torch-only component is built (the network on the meta device, so without memory)
@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_lab.config.building import instantiate, nodes, untrusted
-from diffusion_lab.config.cross_field_checks import Fault, cross_field_faults
+from diffusion_lab.config.cross_field_checks import KeyedError, cross_field_errors
 from diffusion_lab.config.messages import nearest
 from diffusion_lab.config.rules import leaves, ranged, shown
 from diffusion_lab.config.signatures import HYDRA_KEYS, names_in, signature
@@ -37,20 +37,20 @@ _FILLED_LATER = frozenset({"params", "optimizer", "total_steps", "denoiser", "sc
 """Required arguments that the entry points hand over."""
 
 
-def refuse(faults: Sequence[str]) -> None:
-    """Raise all faults as one error; nothing happens if there are none.
+def refuse(errors: Sequence[str]) -> None:
+    """Raise all errors as one error; nothing happens if there are none.
 
     Raises:
-        ConfigError: One line a fault.
+        ConfigError: One line an error.
     """
-    if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        lines = "\n".join(f"  - {fault}" for fault in faults)
+    if errors:
+        count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+        lines = "\n".join(f"  - {error}" for error in errors)
         raise ConfigError(f"This cannot run ({count} in the configuration):\n{lines}")
 
 
 def check(cfg: DictConfig | dict[str, Any], *, build: bool = True) -> list[str]:
-    """Every fault of a config, one sentence each; an empty list means it can run.
+    """Every error of a config, one sentence each; an empty list means it can run.
 
     Args:
         cfg: A composed config, or a plain dict.
@@ -74,17 +74,17 @@ def checked_parts(
         _named_and_typed(plain),
         untrusted(plain, trust).items(),
         ranged(plain).items(),
-        cross_field_faults(plain),
+        cross_field_errors(plain),
     ):
         found.setdefault(path, sentence)
     objects: dict[str, Any] = {}
     if build:
         repeats = {path for path, source in sources.items() if source in found}
         built = Built(plain, trust, set(found), repeats)
-        for path, sentence in built.faults():
+        for path, sentence in built.errors():
             found.setdefault(path, sentence)
         objects = built.objects
-    for key, _ in unresolved:  # what cannot be read because of a key that has a fault of its own
+    for key, _ in unresolved:  # what cannot be read because of a key that has an error of its own
         if any(p.startswith(f"{key}.") and source in found for p, source in sources.items()):
             del found[key]
     return list(dict.fromkeys(_by_source(found, sources).values())), objects
@@ -109,7 +109,7 @@ def _sources(cfg: Any) -> dict[str, str]:
 
 
 def _by_source(found: dict[str, str], sources: dict[str, str]) -> dict[str, str]:
-    """The faults, each once and with the key that was typed."""
+    """The errors, each once and with the key that was typed."""
     return {
         path: f"{sentence} ({path} is {sources[path]})" if path in sources else sentence
         for path, sentence in found.items()
@@ -117,12 +117,12 @@ def _by_source(found: dict[str, str], sources: dict[str, str]) -> dict[str, str]
     }
 
 
-def _resolved(cfg: Any) -> tuple[dict[str, Any], list[Fault]]:
+def _resolved(cfg: Any) -> tuple[dict[str, Any], list[KeyedError]]:
     """The config as plain data; keys whose interpolation fails are left out and reported."""
     if not OmegaConf.is_config(cfg):
         return dict(cfg), []
     plain: dict[str, Any] = {}
-    faults = []
+    errors = []
     for key in cfg:
         if key == "hydra":
             continue
@@ -134,19 +134,19 @@ def _resolved(cfg: Any) -> tuple[dict[str, Any], list[Fault]]:
             text = str(error).splitlines()[0]
             if "'data.shape[" in text:
                 text = f"reads images, data.shape={cfg.data.shape} is of points; take denoiser=mlp"
-            faults.append((str(key), f"{key}: {text}"))
-    return plain, faults
+            errors.append((str(key), f"{key}: {text}"))
+    return plain, errors
 
 
-def _missing(plain: dict[str, Any]) -> Iterator[Fault]:
+def _missing(plain: dict[str, Any]) -> Iterator[KeyedError]:
     for path, value in leaves(plain):
         if value == "???":
             yield path, f"{path} has no value: give {path}=..."
 
 
-def _named_and_typed(plain: dict[str, Any]) -> Iterator[Fault]:
+def _named_and_typed(plain: dict[str, Any]) -> Iterator[KeyedError]:
     """Arguments that a constructor does not take, lacks, or takes as another type."""
-    wrong: list[Fault] = []
+    wrong: list[KeyedError] = []
     for path, node in nodes(plain):
         target = str(node["_target_"])
         taken, name = signature(target), target.rsplit(".")[-1]
@@ -167,7 +167,7 @@ def _named_and_typed(plain: dict[str, Any]) -> Iterator[Fault]:
     yield from wrong
 
 
-def _no_such_target(path: str, target: str) -> Iterator[Fault]:
+def _no_such_target(path: str, target: str) -> Iterator[KeyedError]:
     module, _, name = target.rpartition(".")
     known = names_in(module)
     if target.startswith("diffusion_lab.") and known:
@@ -181,7 +181,7 @@ class Built:
     Args:
         plain: The config as plain data.
         trust: Further packages that a `_target_` may name.
-        suspect: Key paths that have a fault already; nodes that hold one are not built.
+        suspect: Key paths that have an error already; nodes that hold one are not built.
         repeats: Key paths that repeat one of these; nodes are built without them.
     """
 
@@ -193,9 +193,9 @@ class Built:
         self.suspect = suspect
         self.repeats = repeats
         self.objects: dict[str, Any] = {}
-        self.found: list[Fault] = []
+        self.found: list[KeyedError] = []
 
-    def faults(self) -> list[Fault]:
+    def errors(self) -> list[KeyedError]:
         """(key path, sentence) of everything that cannot be built or does not fit."""
         for name in BUILT:
             node = self.plain.get(name)
@@ -218,10 +218,10 @@ class Built:
         return any(key == path or key.startswith((path + ".", path + "[")) for key in self.suspect)
 
     def _build(self, path: str, node: Mapping[str, Any]) -> None:
-        """Build a node, those inside it first, so that each of their faults is told.
+        """Build a node, those inside it first, so that each of their errors is told.
 
-        A constructor raises at its first fault; the key that it names is then left to its default,
-        and the next attempt tells of the next fault.
+        A constructor raises at its first error; the key that it names is then left to its default,
+        and the next attempt tells of the next error.
         """
         before = len(self.found)
         for key, value in node.items():
@@ -255,7 +255,7 @@ class Built:
         self.objects[path] = made
 
     def _attempt(self, path: str, node: Mapping[str, Any], action: Callable[[], Any]) -> bool:
-        """Run an action; an exception becomes a fault that names the key. True if there is none."""
+        """Run an action; what it raises becomes an error of the key. True if it raises nothing."""
         try:
             action()
         except Exception as error:
@@ -317,7 +317,7 @@ def _key_behind(path: str, node: Mapping[str, Any], name: str) -> str:
     return f"{path}.{name}" if name in node or not inner else f"{path}.{inner[0]}.{name}"
 
 
-def _sentence(path: str, node: Mapping[str, Any], error: Exception) -> Fault:
+def _sentence(path: str, node: Mapping[str, Any], error: Exception) -> KeyedError:
     """(path, sentence) of an exception from a constructor, naming the key that is to be changed."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, ConfigError):

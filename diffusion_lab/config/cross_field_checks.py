@@ -14,7 +14,7 @@ from diffusion_lab.config.messages import nearest
 from diffusion_lab.config.signatures import constant
 from diffusion_lab.errors import CheckpointError
 
-Fault = tuple[str, str]
+KeyedError = tuple[str, str]
 """(key path, sentence)."""
 _SHARDING = ("fsdp", "deepspeed", "modelparallel")
 """In the names of strategies that keep a part of the weights on each device."""
@@ -36,7 +36,7 @@ _STRATEGIES = (
 )
 
 
-def cross_field_faults(plain: dict[str, Any]) -> Iterator[Fault]:
+def cross_field_errors(plain: dict[str, Any]) -> Iterator[KeyedError]:
     """Everything that does not fit, of a config as plain data."""
     nodes: dict[str, dict[str, Any]] = {
         name: node if isinstance(node := plain.get(name), dict) else {}
@@ -61,7 +61,7 @@ def cross_field_faults(plain: dict[str, Any]) -> Iterator[Fault]:
     yield from _missing_models(plain)
 
 
-def _in_trainer(trainer: dict[str, Any]) -> Iterator[Fault]:
+def _in_trainer(trainer: dict[str, Any]) -> Iterator[KeyedError]:
     """A length that is none or endless, and what the processor or Lightning cannot do."""
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     if epochs == 0 or steps == 0:
@@ -102,7 +102,7 @@ def _wrong_strategy(strategy: Any) -> str | None:
     return None
 
 
-def _in_data(data: dict[str, Any]) -> Iterator[Fault]:
+def _in_data(data: dict[str, Any]) -> Iterator[KeyedError]:
     """A shape or classes that a data set of this package does not have."""
     shape, target, count = data.get("shape"), str(data.get("_target_", "")), data.get("num_classes")
     if text := _wrong_exclude(data.get("exclude"), count):
@@ -143,7 +143,7 @@ def _wrong_exclude(exclude: Any, count: Any) -> str | None:
     return " leaves out all classes; keep at least one" if all_of_them else None
 
 
-def _in_callbacks(callbacks: dict[str, Any], classes: Any) -> Iterator[Fault]:
+def _in_callbacks(callbacks: dict[str, Any], classes: Any) -> Iterator[KeyedError]:
     """A second callback where there can be one, and pages of classes that the data do not have."""
     seen: dict[str, str] = {}
     for name, node in callbacks.items():
@@ -166,7 +166,7 @@ def _is_class(label: Any, classes: Any) -> bool:
     return type(label) is int and type(classes) is int and 0 <= label < classes
 
 
-def _in_classifier(objective: dict[str, Any], denoiser: dict[str, Any]) -> Iterator[Fault]:
+def _in_classifier(objective: dict[str, Any], denoiser: dict[str, Any]) -> Iterator[KeyedError]:
     """A network that classifies, and the objective that trains one, go together."""
     targets = [node.get("_target_") for node in (objective, denoiser)]
     classifies = [target in _CLASSIFYING for target in targets]
@@ -179,7 +179,7 @@ def _in_classifier(objective: dict[str, Any], denoiser: dict[str, Any]) -> Itera
         yield "objective._target_", text
 
 
-def _missing_models(node: Any, where: str = "") -> Iterator[Fault]:
+def _missing_models(node: Any, where: str = "") -> Iterator[KeyedError]:
     """Every second model that cannot be read."""
     if not isinstance(node, dict):
         return

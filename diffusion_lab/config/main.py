@@ -43,7 +43,7 @@ def run(
 ) -> None:
     """Run `task` on the config that the command line describes.
 
-    A fault of what was typed is printed without a traceback and ends with status 2, see `errors`.
+    An error of what was typed is printed without a traceback and ends with status 2, see `errors`.
     Whoever reads the output may stop reading: the command goes on, and ends as it would have.
 
     Args:

@@ -105,20 +105,20 @@ def leaves(plain: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def ranged(plain: dict[str, Any]) -> dict[str, str]:
-    """Faults of all keys that the table knows, and of numbers that are not finite.
+    """Errors of all keys that the table knows, and of numbers that are not finite.
 
     Returns:
         Key path -> sentence.
     """
-    faults: dict[str, str] = {}
+    errors: dict[str, str] = {}
     for path, value in leaves(plain):
         rule = next((rule for name, rule in RULES.items() if fnmatch.fnmatchcase(path, name)), None)
         expected = None if rule is None else expected_of(value, rule)
         if expected is None and isinstance(value, float) and not math.isfinite(value):
             expected = "a finite number"
         if expected is not None:
-            faults[path] = f"{path}={shown(value)} must be {expected}"
-    return faults
+            errors[path] = f"{path}={shown(value)} must be {expected}"
+    return errors
 
 
 def shown(value: Any) -> str:
