@@ -1,4 +1,4 @@
-"""``python -m diffusion_lab.report run=PATH``: one HTML page of a run or a sweep."""
+"""`python -m diffusion_lab.report run=PATH`: one HTML page of a run or a sweep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def folder_of(path: str | Path) -> Path:
     """The run or sweep folder that a path names, itself or by a file somewhere inside it.
 
     Raises:
-        ConfigError: no such path, or a file outside of any run.
+        ConfigError: No such path, or a file outside of any run.
     """
     given = Path(path).expanduser()
     if not given.exists():
@@ -32,10 +32,10 @@ def folder_of(path: str | Path) -> Path:
 
 
 def report(cfg: DictConfig) -> Path:
-    """Write the page that ``cfg`` asks for, print where it is, and return its path.
+    """Write the page that `cfg` asks for, print where it is, and return its path.
 
     Raises:
-        ConfigError: no such folder, or nothing of a run in it.
+        ConfigError: No such folder, or nothing of a run in it.
     """
     if cfg.get("run") in (None, "", "???"):
         raise ConfigError("run= is missing: give a run's or a sweep's folder, run=PATH")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def spread(length: int, count: int) -> list[int]:
-    """Pick ``min(count, length)`` positions out of ``range(length)``, evenly, both ends included.
+    """Pick `min(count, length)` positions out of `range(length)`, evenly, both ends included.
 
     Raises:
-        ValueError: ``count`` is below 1.
+        ValueError: `count` is below 1.
     """
     if count < 1:
         raise ValueError(f"strip={count}: give at least 1 intermediate step")

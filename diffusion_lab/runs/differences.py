@@ -16,7 +16,7 @@ Difference = tuple[str, Any, Any]
 _OF_THE_PLACE = frozenset(
     {"run_dir", "resume", "name", "paths", "data_dir", "beside", "default_root_dir", "trust"}
 )
-_OF_THE_COMMAND = frozenset({"local", "paths", "budget", "experiment/budget"})
+_NOT_OF_A_RECIPE = frozenset({"local", "paths", "budget", "experiment/budget"})
 _SHOWN_ELSEWHERE = ("callbacks.artefacts.pages.", "callbacks.record.")
 
 
@@ -37,7 +37,7 @@ def differences(cfg: DictConfig, choices: Mapping[str, str]) -> list[Difference]
     groups = [
         (group, usual_choices.get(group), choice)
         for group, choice in sorted(choices.items(), key=lambda item: item[0] != "experiment")
-        if group not in _OF_THE_COMMAND and usual_choices.get(group) != choice
+        if group not in _NOT_OF_A_RECIPE and usual_choices.get(group) != choice
     ]
     keys = [(key, usual.get(key), value) for key, value in here if usual.get(key) != value]
     return groups + [row for row in keys if _tells(row, classes=not choices)]
