@@ -16,7 +16,7 @@ from tiny import Dashboard, TinyData, tiny_module, tiny_trainer
 
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.checking import check
-from diffusion_lab.training.callbacks import RunRecord, SampleGrid
+from diffusion_lab.training.callbacks import RunRecord, SampleGrid, Speed
 from diffusion_lab.training.loggers import (
     BackgroundLogger,
     MetricsFile,
@@ -128,7 +128,12 @@ def test_wandb_offline_holds_history_pictures_config_and_checkpoint(tmp_path: Pa
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*WandbRun.*")
         trainer = tiny_trainer(
-            run, SampleGrid(run, 3), record, logger=[MetricsFile(run), logger], max_epochs=2
+            run,
+            SampleGrid(run, 3),
+            Speed(),
+            record,
+            logger=[MetricsFile(run), logger],
+            max_epochs=2,
         )
         trainer.fit(module, datamodule=TinyData())
     found = wandb_file.read(run)
