@@ -162,25 +162,30 @@ def _refuse_mistakes(command: str, typed: Typed) -> None:
     Raises:
         ConfigError: One sentence for each mistake.
     """
-    known = not typed.has_own_files
-    known &= not any(value_of(key, typed.overrides) for key in ("ckpt", "resume", "run"))
-    several = typed.multirun or value_of("study", typed.overrides) is not None
-    if _looks_mistyped(typed.overrides, known):
-        found = mistakes(command, typed.overrides, multirun=several, everything_known=known)
-        if found:
-            raise ConfigError("\n".join(found))
+    stored = any(value_of(key, typed.overrides) for key in ("ckpt", "resume", "run"))
+    if not _looks_mistyped(typed, stored):
+        return
+    found = mistakes(
+        command,
+        typed.overrides,
+        multirun=typed.multirun or value_of("study", typed.overrides) is not None,
+        own_files=typed.has_own_files,
+        stored=stored,
+    )
+    if found:
+        raise ConfigError("\n".join(found))
 
 
-def _looks_mistyped(overrides: list[str], everything_known: bool) -> bool:
+def _looks_mistyped(typed: Typed, stored: bool) -> bool:
     """Whether a word has a plus, an option that is in no group, or a key that is in no yaml."""
-    if any(word.startswith("+") for word in overrides):
+    if any(word.startswith("+") for word in typed.overrides):
         return True
-    words = [word for word in overrides if word[:1].isalpha() and "=" in word]
+    words = [word for word in typed.overrides if word[:1].isalpha() and "=" in word]
+    if typed.has_own_files or any(map(wrong_options, words)):
+        return not typed.has_own_files
     names = {key_of(word).partition("@")[0].rpartition(".")[2] for word in words}
     inside = re.findall(r"\w+(?=:)", " ".join(words))
-    return everything_known and (
-        any(map(wrong_options, words)) or bool(names - {*inside, *names_in_yaml(), *groups()})
-    )
+    return not stored and bool(names - {*inside, *names_in_yaml(), *groups()})
 
 
 def _show_warning(

@@ -76,7 +76,7 @@ def explain(
         multirun: Whether several values were allowed.
         own_files: Whether options and keys may stand in files that are not of `conf/`.
     """
-    found = mistakes(command, overrides, multirun=multirun, everything_known=not own_files)
+    found = mistakes(command, overrides, multirun=multirun, own_files=own_files)
     if found:
         return "\n".join(found)
     text, cause = str(error).strip() or type(error).__name__, error.__cause__
@@ -88,7 +88,8 @@ def mistakes(
     overrides: Sequence[str],
     *,
     multirun: bool = False,
-    everything_known: bool = True,
+    own_files: bool = False,
+    stored: bool = False,
 ) -> list[str]:
     """One sentence for each word that cannot be meant.
 
@@ -99,8 +100,9 @@ def mistakes(
         command: The command, whose keys are the known ones.
         overrides: What was typed.
         multirun: Whether several values are allowed.
-        everything_known: Whether all keys and options stand in `conf/`; otherwise (a checkpoint or
-            yaml files of the user's own have more) those of words with a plus alone are judged.
+        own_files: Whether keys and options may stand in yaml files that are not of `conf/`.
+        stored: Whether a checkpoint may hold further keys, which are not known yet. Where keys may
+            be unknown, those of words with a plus alone are judged.
     """
     free = ("hydra.", "hydra/", *_added_nodes(overrides))
     found: list[str] = []
@@ -109,14 +111,15 @@ def mistakes(
         if read_override(word) is None:
             found.append(_unreadable(word))
         elif swept_values(word) is not None and not multirun:
-            value = word.partition("=")[2]
-            text = f"{word} is several values: add -m for one run each"
-            found.append(f"{text}, or write a list, {key}=[{value}]")
+            is_group = key.partition("@")[0] in groups()
+            a_list = "" if is_group else f", or write a list, {key}=[{word.partition('=')[2]}]"
+            found.append(f"{word} is several values: add -m for one run each{a_list}")
         elif plugin := _missing_plugin(word):
             found.append(plugin)
         elif key.partition("@")[0] in groups():
-            found += _wrong_choice(command, word, overrides) if everything_known else []
-        elif f"{key}.".startswith(free) or not (added or everything_known):
+            wrong = [] if own_files else wrong_options(word)
+            found += wrong or ([] if own_files or stored else _misplaced(command, word, overrides))
+        elif f"{key}.".startswith(free) or ((own_files or stored) and not added):
             continue
         elif key not in known_keys(command, overrides) and not (
             added and _taker(key, command, overrides)
@@ -150,12 +153,10 @@ def wrong_options(word: str) -> list[str]:
     ]
 
 
-def _wrong_choice(command: str, word: str, overrides: Sequence[str]) -> list[str]:
-    """What is wrong with a choice of a group: the option, or the group in this place."""
-    if (found := wrong_options(word)) or word.startswith("+"):
-        return found
+def _misplaced(command: str, word: str, overrides: Sequence[str]) -> list[str]:
+    """A sentence for a choice of a group in a place that takes none."""
     key, places = key_of(word), _composed(command, tuple(overrides))[1]
-    if not places or key in places:
+    if not places or key in places or word.startswith("+"):
         return []
     same = [place for place in places if place.partition("@")[0] == key.partition("@")[0]]
     where = f"; write {' or '.join(f'{place}=' for place in same)}" if same else ""
