@@ -1,6 +1,6 @@
 """Pages of a model of points in the plane: samples beside data, its vector field, trajectories.
 
-The real points come from the trainer's data module (`points`); they are its test set.
+The real points come from the trainer's data module (`splits`); they are its test set.
 """
 
 from __future__ import annotations
@@ -221,10 +221,10 @@ def _refuse_other_data(model: Generates) -> None:
 
 def _test_points(model: Generates, count: int) -> tuple[Tensor, Tensor]:
     """The first test points of the data that the model is trained on, and their classes."""
-    points = getattr(getattr(model.trainer, "datamodule", None), "points", None)
+    points = getattr(getattr(model.trainer, "datamodule", None), "splits", None)
     if points is None:
         raise ValueError(
-            "this page shows real points, and the trainer has no data module with `points`: train "
+            "this page shows real points, and the trainer has no data module with `splits`: train "
             "on a toy data set, e.g. data=moons"
         )
     return points.test[:count], points.test_labels[:count]

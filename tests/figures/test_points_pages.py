@@ -146,6 +146,6 @@ def test_the_moons_are_learnt(tmp_path):
     """The preset's own budget: 20,000 samples nearly as close to the data as fresh moons are."""
     train(compose("train", ["experiment=seed_003_moons", "budget=cpu", "logger=none",
                             f"run_dir={tmp_path / 'run'}"]))  # fmt: skip
-    points = Moons().points
+    points = Moons().splits
     drawn = load(tmp_path / "run").sample(20_000, seed=1, batch_size=20_000)
     assert score_points(drawn, points.train, points.test)["sw_ratio"] <= 1.3
