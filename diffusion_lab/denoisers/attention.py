@@ -19,16 +19,6 @@ class SelfAttention(nn.Module):
     """
 
     def __init__(self, channels: int, heads: int = 4, norm: NormFactory = group_norm):
-        """Build the projections.
-
-        Args:
-            channels: Channels of the feature map.
-            heads: Attention heads; must divide `channels`.
-            norm: Factory of the norm in front.
-
-        Raises:
-            ArgumentError: heads does not divide channels.
-        """
         super().__init__()
         check_heads(heads, channels)
         self.heads = heads
@@ -76,11 +66,7 @@ def _has_tangent(x: Tensor) -> bool:
 
 
 def check_heads(heads: int, channels: int) -> None:
-    """Refuse a number of heads that does not divide the channels.
-
-    Raises:
-        ArgumentError: naming the numbers that do.
-    """
+    """Check that the heads divide the channels; else an ArgumentError names the numbers that do."""
     if heads < 1 or channels % heads:
         fit = [str(k) for k in range(1, min(channels, 64) + 1) if channels % k == 0]
         rule = f"must divide the {channels} channels of the feature map; take one of "

@@ -7,8 +7,10 @@ A block factory takes (in_channels, out_channels, condition_dim) and, by name, `
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,48 +22,35 @@ from diffusion_lab.denoisers.layers import (
     zero_,
 )
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import checked
 
 BlockFactory = Callable[..., nn.Module]
 ResampleFactory = Callable[[int, int], nn.Module]
 
 
 class ResBlock(nn.Module):
-    """Pre-activation residual block, told the noise level and class by scale and shift.
+    """Pre-activation residual block, conditioned by scale and shift.
 
     h = conv1(act(norm1(x))); h = norm2(h) (1 + scale) + shift; y = skip(x) + conv2(act(h)), with
     (scale, shift) = Linear(act(condition)) (adaptive group normalisation, Dhariwal & Nichol 2021,
     arXiv 2105.05233, section 3). With `scale_shift=False` the condition is added before norm2, as
-    in Ho et al. 2020. conv2 starts at zero: the block starts as its skip.
+    in Ho et al. 2020. conv2 starts at zero: the block starts as its skip. A block without
+    `condition_dim` has no condition.
     """
 
+    @checked
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         condition_dim: int | None = None,
         *,
-        dropout: float = 0.0,
+        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
         scale_shift: bool = True,
         norm: NormFactory = group_norm,
         activation: ActivationFactory = silu,
     ):
-        """Build the block.
-
-        Args:
-            in_channels: Channels of the input.
-            out_channels: Channels of the output.
-            condition_dim: Width of the condition vector; None for a block that is told nothing.
-            dropout: Chance that a value is dropped before conv2, 0 to 1 (1 excluded).
-            scale_shift: Scale and shift after norm2, rather than add before it.
-            norm: Factory of the norms.
-            activation: Factory of the activations.
-
-        Raises:
-            ArgumentError: dropout out of range.
-        """
         super().__init__()
-        if not 0.0 <= dropout < 1.0:
-            raise ArgumentError("dropout", dropout, "must be at least 0 and below 1")
         self.scale_shift = scale_shift
         self.norm1 = norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -81,12 +70,7 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, out_channels, H, W).
-
-        Args:
-            x: Feature map.
-            condition: (B, condition_dim), already activated; not read by a block built without.
-        """
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W); the condition is activated."""
         h = self.conv1(self.act(self.norm1(x)))
         h = self._modulated(h, condition)
         return self.skip(x) + self.conv2(self.dropout(self.act(h)))
@@ -94,16 +78,16 @@ class ResBlock(nn.Module):
     def _modulated(self, h: Tensor, condition: Tensor | None) -> Tensor:
         if self.condition is None:
             return self.norm2(h)
-        told = self.condition(condition)[:, :, None, None]
+        modulation = self.condition(condition)[:, :, None, None]
         if not self.scale_shift:
-            return self.norm2(h + told)
-        scale, shift = told.chunk(2, dim=1)
+            return self.norm2(h + modulation)
+        scale, shift = modulation.chunk(2, dim=1)
         h = self.norm2(h)
         return torch.addcmul(shift.to(h.dtype), h, 1 + scale.to(h.dtype))
 
 
 class PlainBlock(nn.Module):
-    """Two convolutions with norm and activation after each, told the condition in between.
+    """Two convolutions with norm and activation after each, and the condition in between.
 
     h = act(norm1(conv1(x))) + Linear(condition); y = act(norm2(conv2(h))): the block of the first
     U-Net (Ronneberger et al. 2015, arXiv 1505.04597) with a noise level. It has no residual path
@@ -119,7 +103,6 @@ class PlainBlock(nn.Module):
         norm: NormFactory = group_norm,
         activation: ActivationFactory = silu,
     ):
-        """Build the block; the arguments are those of `ResBlock`."""
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm1 = norm(out_channels)
@@ -140,7 +123,6 @@ class Downsample(nn.Module):
     """Halve the size and change the width by a 3x3 convolution of stride 2."""
 
     def __init__(self, in_channels: int, out_channels: int):
-        """Build the convolution."""
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
 
@@ -153,20 +135,14 @@ class MaxPool(nn.MaxPool2d):
     """Halve the size by the largest of each 2x2 square; keeps the width."""
 
     def __init__(self, in_channels: int, out_channels: int):
-        """Build the layer.
-
-        Raises:
-            ArgumentError: the width is to change, which pooling cannot do.
-        """
         _check_same_width("down", "MaxPool", in_channels, out_channels)
         super().__init__(2)
 
 
 class Upsample(nn.Module):
-    """Change the width by a 3x3 convolution and double the size, by copying pixels."""
+    """Change the width by a 3x3 convolution, then double the size by copying pixels."""
 
     def __init__(self, in_channels: int, out_channels: int):
-        """Build the convolution, which runs at the smaller size: a quarter of the work."""
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
@@ -179,11 +155,6 @@ class Bilinear(nn.Module):
     """Double the size by bilinear interpolation; keeps the width."""
 
     def __init__(self, in_channels: int, out_channels: int):
-        """Build the layer.
-
-        Raises:
-            ArgumentError: the width is to change, which interpolation cannot do.
-        """
         _check_same_width("up", "Bilinear", in_channels, out_channels)
         super().__init__()
 

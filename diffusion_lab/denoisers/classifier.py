@@ -12,11 +12,11 @@ from diffusion_lab.denoisers.conditioner import Conditioner
 from diffusion_lab.denoisers.layers import (
     ActivationFactory,
     NormFactory,
-    check_positive,
     group_norm,
     silu,
 )
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Count, checked
 
 
 class NoiseClassifier(nn.Module):
@@ -24,44 +24,26 @@ class NoiseClassifier(nn.Module):
 
     Dhariwal & Nichol (arXiv 2105.05233, section 4.1) take the U-Net's encoder with attention
     pooling; at 28 x 28 the mean does.
-
-    Attributes:
-        channels: Channels of the image.
-        num_classes: Number of classes, K.
-        denoises: That it does not.
     """
 
     denoises = False
+    """So that it is not taken for a denoiser."""
 
+    @checked
     def __init__(
         self,
         channels: int = 1,
-        num_classes: int = 10,
+        num_classes: Count = 10,
         *,
-        base_channels: int = 32,
-        multipliers: Sequence[int] = (1, 2, 4),
+        base_channels: Count = 32,
+        multipliers: Sequence[Count] = (1, 2, 4),
         time_dim: int = 64,
         norm: NormFactory = group_norm,
         activation: ActivationFactory = silu,
     ):
-        """Build the network.
-
-        Args:
-            channels: Channels of the image.
-            num_classes: Classes, at least 1.
-            base_channels: Width of the first level.
-            multipliers: Width of each level over base_channels; each further one halves the size.
-            time_dim: Width of the vector that tells the noise level; even.
-            norm: Factory of norms (layers.py).
-            activation: Factory of activations (layers.py).
-
-        Raises:
-            ArgumentError: a number out of range, or no classes.
-        """
         super().__init__()
-        if num_classes is None or num_classes < 1:
-            raise ArgumentError("num_classes", num_classes, "must be at least 1 for a classifier")
-        check_positive(base_channels=base_channels, multipliers=min(multipliers, default=0))
+        if not multipliers:
+            raise ArgumentError("multipliers", [], "must be one number a level, e.g. [1, 2, 4]")
         self.channels, self.num_classes = channels, num_classes
         widths = [base_channels * m for m in multipliers]
         self.embed = Conditioner(time_dim, None, activation)

@@ -10,23 +10,24 @@ from diffusion_lab.denoisers.conditioner import ConditionedNetwork, Conditions, 
 from diffusion_lab.denoisers.layers import (
     ActivationFactory,
     NormFactory,
-    check_positive,
     group_norm,
     silu,
     zero_,
 )
+from diffusion_lab.ranges import Count, checked
 
 
 class CNN(ConditionedNetwork):
     """The simplest denoiser of images of any size; it sees 4 * blocks + 5 pixels across."""
 
+    @checked
     def __init__(
         self,
-        channels: int = 1,
+        channels: Count = 1,
         num_classes: int | None = None,
         *,
-        width: int = 64,
-        blocks: int = 4,
+        width: Count = 64,
+        blocks: Count = 4,
         time_dim: int = 128,
         learned_variance: bool = False,
         self_conditioning: bool = False,
@@ -35,30 +36,12 @@ class CNN(ConditionedNetwork):
         norm: NormFactory = group_norm,
         activation: ActivationFactory = silu,
     ):
-        """Build the network.
-
-        Args:
-            channels: Channels of the image.
-            num_classes: Classes without the null class; None for an unconditional net.
-            width: Channels inside.
-            blocks: How many blocks.
-            time_dim: Width of the condition vector; even.
-            learned_variance: Twice the channels out; the second half says the variance.
-            self_conditioning: Twice the channels in; the second half is the last estimate.
-            conditions: Further conditions (conditioner.py); None for none.
-            block: Factory of blocks (blocks.py).
-            norm: Factory of norms (layers.py).
-            activation: Factory of activations (layers.py).
-
-        Raises:
-            ArgumentError: a number out of range.
-        """
-        check_positive(channels=channels, width=width, blocks=blocks)
         super().__init__(
             channels,
             num_classes,
             time_dim,
             activation,
+            learned_variance=learned_variance,
             self_conditioning=self_conditioning,
             conditions=conditions,
         )
@@ -68,9 +51,7 @@ class CNN(ConditionedNetwork):
         )
         self.act = activation()
         self.norm_out = norm(width)
-        self.conv_out = zero_(
-            nn.Conv2d(width, channels * (2 if learned_variance else 1), 3, padding=1)
-        )
+        self.conv_out = zero_(nn.Conv2d(width, self.out_channels, 3, padding=1))
 
     def forward(self, x: Tensor, embedding: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map images (B, channels, H, W) to the same size; arguments as `UNet.forward`."""

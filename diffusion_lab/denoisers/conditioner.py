@@ -5,16 +5,18 @@ All networks here are a `ConditionedNetwork`, and a new kind of condition is add
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_lab.denoisers.embeddings import SinusoidalEmbedding
 from diffusion_lab.denoisers.layers import ActivationFactory, zero_
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Count, Natural, checked
 
 
+@checked
 @dataclass(frozen=True)
 class Conditions:
     """What a network is conditioned on beside the noise level and a class.
@@ -23,21 +25,37 @@ class Conditions:
         vector_dim: Numbers D of a condition vector; None for none.
         image_channels: Channels of a condition image, as large as x; 0 for none.
         two_times: Whether the network is also given the level that a sampler goes to (flow maps).
-
-    Raises:
-        ArgumentError: A number out of range.
     """
 
-    vector_dim: int | None = None
-    image_channels: int = 0
+    vector_dim: Count | None = None
+    image_channels: Natural = 0
     two_times: bool = False
 
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if self.vector_dim is not None and self.vector_dim < 1:
-            raise ArgumentError("vector_dim", self.vector_dim, "must be at least 1, or null")
-        if self.image_channels < 0:
-            raise ArgumentError("image_channels", self.image_channels, "must be at least 0")
+
+class SinusoidalEmbedding(nn.Module):
+    """Cosines and sines of a number at geometrically spaced frequencies.
+
+    Ho et al. 2020 (arXiv 2006.11239), after Vaswani et al. 2017 (arXiv 1706.03762), section 3.5.
+    Frequency i of dim/2 is max_period^(-i / (dim/2)): the fastest turns once in 2 pi units of
+    c_noise, the slowest in about 2 pi max_period.
+    """
+
+    def __init__(self, dim: int, max_period: float = 10_000.0):
+        super().__init__()
+        if dim < 2 or dim % 2:
+            near = f"{max(dim - 1, 2)} or {max(dim + 1, 4)}"
+            raise ArgumentError("dim", dim, f"must be even, half sines, half cosines; take {near}")
+        self.dim = dim
+        exponent = torch.arange(dim // 2, dtype=torch.float32) / (dim // 2)
+        frequencies = torch.exp(-math.log(max_period) * exponent)
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        """Embed (B,) numbers as (B, dim): cosines, then sines; float32, or float64 as it is."""
+        number = c_noise if c_noise.dtype == torch.float64 else c_noise.float()
+        angle = number[:, None] * self.frequencies
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
 class Conditioner(nn.Module):
@@ -47,42 +65,26 @@ class Conditioner(nn.Module):
     the table is the null class of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598);
     a missing label means all null. The null vector is 0, which W, without a bias, maps to 0. W and
     the last layer of MLP' start at 0, so that a network warm-started without them is unchanged.
-    With `hidden=0` there is no MLP: the vector is the plain sum, not activated.
+    With `time_hidden=0` there is no MLP: the vector is the plain sum, not activated.
     """
 
+    @checked
     def __init__(
         self,
         dim: int,
-        num_classes: int | None,
+        num_classes: Count | None,
         activation: ActivationFactory,
-        hidden: int | None = None,
+        time_hidden: Natural | None = None,
         conditions: Conditions | None = None,
     ):
-        """Build the layers; those of further conditions last.
-
-        Args:
-            dim: Width E of the vector; even.
-            num_classes: Number of classes without the null class; None for an unconditional net.
-            activation: Factory of the activations between the MLP's layers and after the sum.
-            hidden: Width between the MLP's two layers; None for `dim`, 0 for no MLP.
-            conditions: Further conditions; None for none.
-
-        Raises:
-            ArgumentError: dim is odd, num_classes is below 1 or hidden below 0.
-        """
         super().__init__()
-        if num_classes is not None and num_classes < 1:
-            rule = "must be at least 1, or null for a net without classes"
-            raise ArgumentError("num_classes", num_classes, rule)
-        if hidden is not None and hidden < 0:
-            raise ArgumentError("time_hidden", hidden, "must be at least 0 (0 is no MLP), or null")
         conditions = Conditions() if conditions is None else conditions
         self.num_classes = num_classes
         try:
             self.sinusoid = SinusoidalEmbedding(dim)
         except ArgumentError as error:  # as the networks call it
             raise ArgumentError("time_dim", dim, error.rule) from None
-        width = dim if hidden is None else hidden
+        width = dim if time_hidden is None else time_hidden
         self.mlp = _mlp(dim, width, activation) if width else nn.Identity()
         self.act = activation() if width else nn.Identity()
         self.table = nn.Embedding(num_classes + 1, dim) if num_classes is not None else None
@@ -101,19 +103,10 @@ class Conditioner(nn.Module):
         vector: Tensor | None = None,
         to: Tensor | None = None,
     ) -> Tensor:
-        """Embed a batch.
+        """The embedding (B, E) of levels (B,), labels (B,) int64 and vectors (B, D), None for null.
 
-        Args:
-            c_noise: (B,), the number that says how noisy.
-            label: (B,) int64 in 0..num_classes, or None for all null.
-            vector: (B, D), or None for all null.
-            to: (B,), c_noise of the level that is gone to; None is `c_noise`.
-
-        Returns:
-            (B, E), ready for the linear layers of the blocks.
-
-        Raises:
-            ValueError: The network was built without a condition that it is given.
+        `to` (B,) is the c_noise of the level that is gone to; None is `c_noise`. A condition that
+        the network was built without is a ValueError.
         """
         embedded: Tensor = self.mlp(self.sinusoid(c_noise))
         if self.table is None:
@@ -142,12 +135,15 @@ def _mlp(dim: int, hidden: int, activation: ActivationFactory) -> nn.Sequential:
 class ConditionedNetwork(nn.Module):
     """A network whose inputs are (x, embedding, extra channels or None).
 
+    Its conditioner is built before all other layers.
+
     Attributes:
         channels: Channels of the image.
+        in_channels: Channels of the image and the extra ones.
+        out_channels: Channels of the image, twice as many with a learned variance.
         num_classes: Number of classes without the null class, or None.
         self_conditioning: Whether it reads its own last estimate.
         two_times: Whether it is given the level that is gone to.
-        in_channels: Channels of the image and the extra ones.
         embed: Makes the embedding.
     """
 
@@ -159,26 +155,17 @@ class ConditionedNetwork(nn.Module):
         activation: ActivationFactory,
         *,
         time_hidden: int | None = None,
+        learned_variance: bool = False,
         self_conditioning: bool = False,
         conditions: Conditions | None = None,
     ):
-        """Build the conditioner, before all other layers.
-
-        Args:
-            channels: Channels of the image.
-            num_classes: Classes without the null class; None for an unconditional net.
-            time_dim: Width of the embedding; even.
-            activation: Factory of the conditioner's activations.
-            time_hidden: See `Conditioner`.
-            self_conditioning: Read the last estimate as further channels.
-            conditions: Further conditions; None for none.
-        """
         super().__init__()
         self.conditions = Conditions() if conditions is None else conditions
         self.channels, self.num_classes = channels, num_classes
         self.self_conditioning, self.two_times = self_conditioning, self.conditions.two_times
         self.in_channels = channels * (2 if self_conditioning else 1)
         self.in_channels += self.conditions.image_channels
+        self.out_channels = channels * (2 if learned_variance else 1)
         self.embed = Conditioner(time_dim, num_classes, activation, time_hidden, self.conditions)
 
     def condition_inputs(
@@ -194,17 +181,8 @@ class ConditionedNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """The inputs beside x (B, C, *): embedding (B, E), and extra channels (B, C', *) or None.
 
-        Args:
-            x: What the network will be given; its shape counts.
-            c_noise: See `Conditioner`, as `label`, `vector` and `to`.
-            label: See there.
-            vector: See there.
-            image: Condition image (B, C'', *); None is the null image, 0.
-            estimate: Last x0-hat, shaped like x; None is 0.
-            to: See `Conditioner`.
-
-        Raises:
-            ValueError: The network was built without a condition that it is given.
+        The image (B, C'', *) and the estimate, which is shaped like x, are 0 where None; the rest
+        is as in `Conditioner`. A condition that the network was built without is a ValueError.
         """
         extra = []
         if self.self_conditioning:

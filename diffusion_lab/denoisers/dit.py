@@ -11,10 +11,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffusion_lab.denoisers.attention import attend, check_heads, merge_heads, split_heads
-from diffusion_lab.denoisers.conditioner import ConditionedNetwork, Conditions, with_extra
-from diffusion_lab.denoisers.embeddings import SinusoidalEmbedding
-from diffusion_lab.denoisers.layers import ActivationFactory, check_positive, gelu, silu, zero_
+from diffusion_lab.denoisers.conditioner import (
+    ConditionedNetwork,
+    Conditions,
+    SinusoidalEmbedding,
+    with_extra,
+)
+from diffusion_lab.denoisers.layers import ActivationFactory, gelu, silu, zero_
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Count, Positive, checked
 
 
 class DiTBlock(nn.Module):
@@ -27,7 +32,6 @@ class DiTBlock(nn.Module):
     def __init__(
         self, width: int, heads: int, mlp_ratio: float, time_dim: int, activation: ActivationFactory
     ):
-        """Build the layers; `heads` divides `width`."""
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
@@ -53,63 +57,41 @@ class DiT(ConditionedNetwork):
     The last layer starts at zero, so that an untrained network returns 0.
     """
 
+    @checked
     def __init__(
         self,
-        channels: int = 1,
+        channels: Count = 1,
         image_size: int = 28,
         num_classes: int | None = None,
         *,
-        patch: int = 4,
-        width: int = 128,
-        depth: int = 6,
+        patch: Count = 4,
+        width: Count = 128,
+        depth: Count = 6,
         heads: int = 4,
-        mlp_ratio: float = 4.0,
+        mlp_ratio: Positive = 4.0,
         time_dim: int = 128,
         learned_variance: bool = False,
         self_conditioning: bool = False,
         conditions: Conditions | None = None,
         activation: ActivationFactory = gelu,
     ):
-        """Build the network; cheap, and possible on the meta device.
-
-        Args:
-            channels: Channels of the image.
-            image_size: Height and width in pixels.
-            num_classes: Classes without the null class; None for an unconditional net.
-            patch: Side of the squares that become tokens; must divide `image_size`.
-            width: Numbers in a token; a multiple of 4 that `heads` divides.
-            depth: Blocks.
-            heads: Attention heads.
-            mlp_ratio: Width inside the blocks' MLP over `width`, > 0.
-            time_dim: Width of the condition vector; even.
-            learned_variance: Twice the channels out; the second half says the variance.
-            self_conditioning: Twice the channels in; the second half is the last estimate.
-            conditions: Further conditions (conditioner.py); None for none.
-            activation: Factory of the MLPs' activation (layers.py).
-
-        Raises:
-            ArgumentError: sizes or numbers that do not fit, with those that do.
-        """
-        check_positive(channels=channels, patch=patch, depth=depth)
         if image_size % patch:
             fit = [str(p) for p in range(1, image_size + 1) if image_size % p == 0]
             rule = f"must divide image_size={image_size}; take one of {', '.join(fit)}"
             raise ArgumentError("patch", patch, rule)
-        if width % 4 or width < 4:
+        if width % 4:
             raise ArgumentError("width", width, "must be a multiple of 4, e.g. 128")
-        if not mlp_ratio > 0:
-            raise ArgumentError("mlp_ratio", mlp_ratio, "must be positive, e.g. 4")
         check_heads(heads, width)
         super().__init__(
             channels,
             num_classes,
             time_dim,
             silu,
+            learned_variance=learned_variance,
             self_conditioning=self_conditioning,
             conditions=conditions,
         )
         self.image_size, self.patch = image_size, patch
-        self.out_channels = channels * (2 if learned_variance else 1)
         self.stem = nn.Linear(self.in_channels * patch**2, width)
         self.register_buffer("places", _places(image_size // patch, width), persistent=False)
         self.blocks = nn.ModuleList(

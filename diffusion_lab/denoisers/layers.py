@@ -10,30 +10,24 @@ from typing import TypeVar
 
 from torch import nn
 
-from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Count, checked
 
 Layer = TypeVar("Layer", bound=nn.Module)
 NormFactory = Callable[[int], nn.Module]
 ActivationFactory = Callable[[], nn.Module]
 
 
-def group_norm(channels: int, group_size: int = 16, groups: int | None = None) -> nn.GroupNorm:
+@checked
+def group_norm(
+    channels: Count, group_size: Count = 16, groups: Count | None = None
+) -> nn.GroupNorm:
     """Group normalisation (Wu & He 2018, arXiv 1803.08494) for any number of channels.
 
     Groups of 16 channels are the default because PyTorch's CPU kernel for channels-last tensors
-    is vectorised over the channels of a group: smaller groups ran about ten times slower.
-
-    Args:
-        channels: Channels of the tensor, at least 1.
-        group_size: Channels a group; the largest divisor of `channels` up to this is taken.
-        groups: Number of groups instead; the largest divisor of `channels` up to this is taken.
-
-    Raises:
-        ArgumentError: a number is below 1.
+    is vectorised over the channels of a group: smaller groups ran about ten times slower. Of the
+    size of a group, or of the number of groups instead, the largest divisor of `channels` up to it
+    is taken.
     """
-    check_positive(channels=channels, group_size=group_size)
-    if groups is not None:
-        check_positive(groups=groups)
     if groups is None:
         groups = channels // _largest_divisor(channels, group_size)
     return nn.GroupNorm(_largest_divisor(channels, groups), channels)
@@ -62,13 +56,6 @@ def relu() -> nn.ReLU:
 def gelu() -> nn.GELU:
     """Gaussian-weighted unit x Phi(x), in its tanh form."""
     return nn.GELU(approximate="tanh")
-
-
-def check_positive(**numbers: int) -> None:
-    """Refuse an argument below 1 (ArgumentError)."""
-    for name, value in numbers.items():
-        if value < 1:
-            raise ArgumentError(name, value, "must be at least 1")
 
 
 def zero_(module: Layer) -> Layer:

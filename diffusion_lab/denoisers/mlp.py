@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from diffusion_lab.denoisers.conditioner import ConditionedNetwork, Conditions, with_extra
-from diffusion_lab.denoisers.layers import ActivationFactory, check_positive, silu, zero_
+from diffusion_lab.denoisers.layers import ActivationFactory, silu, zero_
+from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Count, checked
 
 
 class MLP(ConditionedNetwork):
@@ -17,46 +19,32 @@ class MLP(ConditionedNetwork):
     Channels are those of the first dimension of a sample: the numbers of a point.
     """
 
+    @checked
     def __init__(
         self,
-        shape: Sequence[int] = (2,),
+        shape: Sequence[Count] = (2,),
         num_classes: int | None = None,
         *,
-        width: int = 128,
-        blocks: int = 3,
+        width: Count = 128,
+        blocks: Count = 3,
         time_dim: int = 128,
         learned_variance: bool = False,
         self_conditioning: bool = False,
         conditions: Conditions | None = None,
         activation: ActivationFactory = silu,
     ):
-        """Build the network.
-
-        Args:
-            shape: Shape of one sample, (2,) for points in the plane; flattened inside.
-            num_classes: Classes without the null class; None for an unconditional net.
-            width: Hidden units.
-            blocks: Residual blocks of two layers.
-            time_dim: Width of the condition vector; even.
-            learned_variance: Twice as many numbers out along the first dimension; the second half
-                says the variance.
-            self_conditioning: Twice as many in; the second half is the last estimate.
-            conditions: Further conditions (conditioner.py); None for none.
-            activation: Factory of activations (layers.py).
-
-        Raises:
-            ArgumentError: a number out of range.
-        """
-        check_positive(width=width, blocks=blocks, shape=min(shape, default=0))
+        if not shape:
+            raise ArgumentError("shape", [], "must have at least one dimension")
         super().__init__(
             shape[0],
             num_classes,
             time_dim,
             activation,
+            learned_variance=learned_variance,
             self_conditioning=self_conditioning,
             conditions=conditions,
         )
-        self.out_shape = (shape[0] * (2 if learned_variance else 1), *shape[1:])
+        self.out_shape = (self.out_channels, *shape[1:])
         self.stem = nn.Linear(self.in_channels * math.prod(shape[1:]), width)
         self.first = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
         self.told = nn.ModuleList(nn.Linear(time_dim, width) for _ in range(blocks))

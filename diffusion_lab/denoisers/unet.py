@@ -35,19 +35,18 @@ from diffusion_lab.denoisers.conditioner import ConditionedNetwork, Conditions, 
 from diffusion_lab.denoisers.layers import (
     ActivationFactory,
     NormFactory,
-    check_positive,
     group_norm,
     silu,
     zero_,
 )
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Count, checked
 
 
 class Stage(nn.Module):
-    """Blocks of one size, some followed by self-attention."""
+    """Blocks of one size; `attentions[i]`, where there is one, follows `blocks[i]`."""
 
     def __init__(self, blocks: Sequence[nn.Module], attentions: Sequence[SelfAttention | None]):
-        """Keep the layers; `attentions[i]` follows `blocks[i]`."""
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.attentions = nn.ModuleList(a if a is not None else nn.Identity() for a in attentions)
@@ -65,16 +64,17 @@ class UNet(ConditionedNetwork):
     The last convolution starts at zero, so that an untrained network returns 0.
     """
 
+    @checked
     def __init__(
         self,
-        channels: int = 1,
-        image_size: int = 28,
+        channels: Count = 1,
+        image_size: Count = 28,
         num_classes: int | None = None,
         *,
-        base_channels: int = 64,
-        multipliers: Sequence[int] = (1, 2, 4),
-        blocks_per_level: int = 1,
-        middle_blocks: int = 2,
+        base_channels: Count = 64,
+        multipliers: Sequence[Count] = (1, 2, 4),
+        blocks_per_level: Count = 1,
+        middle_blocks: Count = 2,
         widen_in_blocks: bool = False,
         attention: Sequence[int] | Literal["smallest"] = "smallest",
         attention_every_block: bool = True,
@@ -83,7 +83,7 @@ class UNet(ConditionedNetwork):
         time_dim: int = 128,
         time_hidden: int | None = None,
         time_in_every_block: bool = True,
-        patch: int = 1,
+        patch: Count = 1,
         pad: bool = False,
         stem: bool = True,
         learned_variance: bool = False,
@@ -97,53 +97,8 @@ class UNet(ConditionedNetwork):
         norm: NormFactory = group_norm,
         activation: ActivationFactory = silu,
     ):
-        """Build the network; cheap, and possible on the meta device.
-
-        Args:
-            channels: Channels of the image.
-            image_size: Height and width in pixels; patch * 2^(levels - 1) must divide it, or `pad`
-                be set.
-            num_classes: Classes without the null class; None for an unconditional net.
-            base_channels: Width of the first level.
-            multipliers: Width of each level over base_channels; the last is the middle's.
-            blocks_per_level: Blocks in each encoder and in each decoder stage.
-            middle_blocks: Blocks at the smallest size.
-            widen_in_blocks: Change the width in the stages' first blocks, not where the size
-                changes; skips then have the next level's width.
-            attention: Sizes of feature maps (pixels a side) that have self-attention: after
-                blocks of a stage; between the blocks of the middle. "smallest" is the middle alone.
-            attention_every_block: After every block of such a stage, or after its last one only.
-            decoder_attention: Whether decoder stages have it too.
-            heads: Attention heads.
-            time_dim: Width of the condition vector; even.
-            time_hidden: Width inside the MLP of the condition; None for time_dim, 0 for no MLP.
-            time_in_every_block: Tell every block the condition, or the first of each stage only.
-            patch: Side of the squares of pixels that become channels; 1 for none.
-            pad: Grow images that do not halve evenly by mirroring their edges, and cut the output.
-            stem: Begin with a 3x3 convolution, or let the first block read the image.
-            learned_variance: Twice the channels out; the second half says the variance.
-            self_conditioning: Twice the channels in; the second half is the last estimate.
-            conditions: Further conditions (conditioner.py); None for none.
-            out_kernel: Side of the last convolution; odd.
-            out_norm: Norm and activation in front of it.
-            block: Factory of blocks (blocks.py).
-            down: Factory of layers that halve the size (blocks.py).
-            up: Factory of layers that double it (blocks.py).
-            norm: Factory of norms (layers.py).
-            activation: Factory of activations (layers.py).
-
-        Raises:
-            ArgumentError: sizes, heads or numbers that do not fit, with those that do.
-        """
         unit, sizes = _sizes(image_size, patch, len(multipliers), pad)
         attention = sizes[-1:] if attention == "smallest" else attention
-        check_positive(
-            channels=channels,
-            base_channels=base_channels,
-            multipliers=min(multipliers),
-            blocks_per_level=blocks_per_level,
-            middle_blocks=middle_blocks,
-        )
         if out_kernel < 1 or out_kernel % 2 == 0:
             raise ArgumentError("out_kernel", out_kernel, "must be odd and at least 1, e.g. 3")
         widths = [base_channels * m for m in multipliers]
@@ -157,6 +112,7 @@ class UNet(ConditionedNetwork):
             time_dim,
             activation,
             time_hidden=time_hidden,
+            learned_variance=learned_variance,
             self_conditioning=self_conditioning,
             conditions=conditions,
         )
@@ -166,8 +122,12 @@ class UNet(ConditionedNetwork):
 
         def stage(inputs: int, width: int, count: int, attended: Sequence[int] = ()) -> Stage:
             """`count` blocks, those numbered in `attended` followed by attention."""
-            told = [time_dim if time_in_every_block or i == 0 else None for i in range(count)]
-            blocks = [make_block(inputs if i == 0 else width, width, told[i]) for i in range(count)]
+            conditioned = [
+                time_dim if time_in_every_block or i == 0 else None for i in range(count)
+            ]
+            blocks = [
+                make_block(inputs if i == 0 else width, width, conditioned[i]) for i in range(count)
+            ]
             return Stage(blocks, [attend(width) if i in attended else None for i in range(count)])
 
         n = blocks_per_level
@@ -188,21 +148,15 @@ class UNet(ConditionedNetwork):
         )
         self.act = activation() if out_norm else nn.Identity()
         self.norm_out = norm(widths[0]) if out_norm else nn.Identity()
-        out = channels * (2 if learned_variance else 1) * patch**2
+        out = self.out_channels * patch**2
         self.conv_out = zero_(nn.Conv2d(widths[0], out, out_kernel, padding=out_kernel // 2))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, embedding: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Run the network.
+        """Map images (B, channels, H, W) to (B, out_channels, H, W), in the autocast's type.
 
-        Args:
-            x: Images (B, channels, H, W) of sides that halve evenly, or any if built with `pad`.
-            embedding: (B, time_dim), see `condition_inputs`.
-            extra: Further channels (B, *, H, W), see there too.
-
-        Returns:
-            (B, channels, H, W), twice the channels with `learned_variance`; in the autocast's type
-            if one is on.
+        Sides halve evenly, or are any if built with `pad`; for the other arguments see
+        `condition_inputs`.
         """
         x = with_extra(x, extra)
         height, width = x.shape[-2:]
@@ -227,7 +181,6 @@ def _sizes(image_size: int, patch: int, levels: int, pad: bool) -> tuple[int, li
     """What must divide the image's side; sides of the feature maps from largest to smallest."""
     if levels < 1:
         raise ArgumentError("multipliers", [], "must be one number a level, e.g. [1, 2, 4]")
-    check_positive(image_size=image_size, patch=patch)
     unit = patch * 2 ** (levels - 1)
     below, above = image_size // unit * unit, -(-image_size // unit) * unit
     if pad and above - image_size >= image_size:
