@@ -129,7 +129,7 @@ def test_diffusion_and_sampling_need_torch_only():
             roots = {module.split(".")[0] for module in imports(path)}
             if path.stem == "couplings":  # scipy solves the assignment of optimal transport
                 roots -= {"scipy"}
-            assert roots <= standard | {"torch", "diffusion_lab"}, (path, roots)
+            assert roots <= standard | {"torch", "annotated_types", "diffusion_lab"}, (path, roots)
 
 
 def test_loading_a_model_needs_neither_hydra_nor_lightning():

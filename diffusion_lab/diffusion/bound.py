@@ -35,15 +35,11 @@ one, or a function (s, t) -> log variance, float64 of the levels' shape."""
 def log_variance(s: Level, t: Level, fraction: float | Tensor, like: Tensor) -> Tensor | float:
     """Log variance f log large + (1 - f) log small of a reverse step from t to s.
 
-    Args:
-        s: Level the step ends at, shape () or (B,).
-        t: Level it begins at; above s.
-        fraction: f in [0, 1], a number or (B, *). At sigma_s = 0 "small" would be 0, and the
-            transition's variance stands for it (as in Ho et al.'s code).
-        like: Images (B, *).
+    For images (B, *); the fraction f in [0, 1] is a number or (B, *). At sigma_s = 0 "small" would
+    be 0, and the transition's variance stands for it (as in Ho et al.'s code).
     """
     large = transition(s, t)[1].log()
-    small = torch.where(s.sigma > 0, posterior(s, t)[2].log(), large)
+    small = torch.where(s.sigma > 0, posterior(s, t).variance.log(), large)
     return along(small, like) + fraction * along(large - small, like)
 
 
@@ -59,21 +55,12 @@ def bound_terms(
 ) -> Tensor:
     """All terms of the bound, one draw of noise for each; their sum bounds -log p(x0).
 
-    Args:
-        denoise: The model, its conditions inside.
-        x0: Clean images (B, *).
-        path: S + 1 levels of shape (), from the prior's to one of sigma = 0.
-        noise: Noises each step's x_t.
-        variance: Of the reverse steps.
-        grey: x0 holds grey values of 8 bits; else the last term is a density.
-        prior: Mean and standard deviation of p(x_T), see `prior_term`.
+    `path` holds S + 1 levels of shape (), falling from the prior's to one of sigma = 0 (else a
+    ValueError); `prior` is the mean and standard deviation of p(x_T), see `prior_term`.
 
     Returns:
         Nats per dimension, (B, S + 1): the prior's term, those of the steps from noise to data, the
-        last of which is -log p(x0 | x_t).
-
-    Raises:
-        ValueError: the levels do not fall, or do not end at sigma = 0.
+        last of which is -log p(x0 | x_t), of grey values of 8 bits or (`grey=False`) a density.
     """
     if not all(s.t < t.t for t, s in pairwise(path)) or len(path) < 2 or path[-1].sigma > 0:
         times = ", ".join(f"{float(level.t):.3g}" for level in path[:8])
@@ -125,21 +112,14 @@ def bound_term(
 ) -> Tensor:
     """One term of the bound, nats per dimension, (B,).
 
-    Args:
-        x0: Clean images (B, *).
-        x_t: Their noised states at t.
-        s: Level the step ends at, shape () or (B,); at sigma_s = 0 the term is -log p(x0 | x_t),
-            the probability of x0's grey value of 8 bits.
-        t: Level it begins at.
-        denoised: The model's answer at (x_t, t).
-        fraction: Of the log variance; see `Variance`.
-        grey: Whether there are grey values; else the term at sigma_s = 0 is minus the log density.
-
-    Raises:
-        ValueError: no fraction is given, and the network learned none.
+    Of the step from t, where the model's answer is `denoised`, to s; levels of shape () or (B,). At
+    sigma_s = 0 it is -log p(x0 | x_t): of x0's grey value of 8 bits, or without `grey` the density.
+    A missing fraction that the network did not learn is a ValueError.
     """
-    log_var = _log_variance(x0, s, t, denoised, fraction)
-    mean, true_mean, true_log_var = _reverse_means(x0, x_t, s, t, denoised.x0)
+    q, log_var = posterior(s, t), _log_variance(x0, s, t, denoised, fraction)
+    mean, true_mean = q.mean(x_t, denoised.x0), q.mean(x_t, x0)
+    finite = torch.where(q.variance > 0, q.variance, torch.ones_like(q.variance))
+    true_log_var = along(finite.log(), x0) * torch.ones_like(x0)
     kl = normal_kl(true_mean, true_log_var, mean, log_var)
     if bool((s.sigma > 0).all()):
         return kl.flatten(1).mean(1)
@@ -158,16 +138,6 @@ def _log_variance(x0: Tensor, s: Level, t: Level, denoised: Denoised, fraction: 
         raise ValueError("this network learned no variance: build it with learned_variance=true")
     log_var = log_variance(s, t, f, x0)
     return torch.as_tensor(log_var, dtype=x0.dtype, device=x0.device).expand_as(x0)
-
-
-def _reverse_means(
-    x0: Tensor, x_t: Tensor, s: Level, t: Level, estimate: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Means of q(x_s | x_t, .) at the estimate and at x0, and its log variance (finite)."""
-    c_t, c_0, variance = posterior(s, t)
-    log_var = torch.where(variance > 0, variance, torch.ones_like(variance)).log()
-    log_var_of = along(log_var, x0) * torch.ones_like(x0)
-    return combine((c_t, x_t), (c_0, estimate)), combine((c_t, x_t), (c_0, x0)), log_var_of
 
 
 def normal_kl(mean: Tensor, log_var: Tensor, mean_p: Tensor, log_var_p: Tensor) -> Tensor:
@@ -197,15 +167,9 @@ def normal_log_density(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 def grey_log_probability(x0: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
-    """Log probability of the grey values x0 under N(mean, e^log_var), open tails at -1 and 1.
+    """Log probability of grey values x0 in [-1, 1] under N(mean, e^log_var), elementwise.
 
-    Args:
-        x0: Images (B, *) in [-1, 1], of 256 grey values.
-        mean: (B, *).
-        log_var: (B, *).
-
-    Returns:
-        (B, *), at least log 1e-12 (Ho et al., eq. 13).
+    The tails at -1 and 1 are open; at least log 1e-12 (Ho et al., eq. 13).
     """
     std = torch.exp(0.5 * log_var)
     away = x0 - mean

@@ -44,11 +44,7 @@ class Condition(NamedTuple):
     def null(self, num_classes: int | None) -> Condition:
         """The same rows without their conditions; an estimate, which is none, stays.
 
-        Args:
-            num_classes: K of the model; None where it was trained without classes.
-
-        Raises:
-            ValueError: There is a label, and the model has no classes.
+        A label of a model without classes (`num_classes` None) is a ValueError.
         """
         label = self.label
         if label is not None:
@@ -62,11 +58,7 @@ class Condition(NamedTuple):
         return Condition(label, vector, image, self.estimate)
 
     def where(self, mask: Tensor, other: Condition) -> Condition:
-        """These rows where `mask` (B,) is true, and the rows of `other` where it is not.
-
-        Raises:
-            ValueError: One has a condition that the other lacks.
-        """
+        """These rows where `mask` (B,) is true, and the rows of `other` where it is not."""
 
         def chosen(ours: Tensor, theirs: Tensor) -> Tensor:
             rows = mask.to(ours.device, non_blocking=True)
@@ -84,16 +76,15 @@ class Condition(NamedTuple):
 
 
 def joined(parts: Sequence[Condition]) -> Condition:
-    """The rows of all parts in one batch.
-
-    Raises:
-        ValueError: One has a condition that another lacks.
-    """
+    """The rows of all parts in one batch."""
     return _each(lambda *same: torch.cat(same), *parts)
 
 
 def _each(function: Callable[..., Tensor], *conditions: Condition) -> Condition:
-    """A condition whose parts are functions of the given ones' same parts."""
+    """A condition whose parts are functions of the given ones' same parts.
+
+    A part that some have and others lack is a ValueError.
+    """
     made: list[Tensor | None] = []
     for name, same in zip(Condition._fields, zip(*conditions, strict=True), strict=True):
         missing = [part is None for part in same]

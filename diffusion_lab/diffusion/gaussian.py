@@ -14,8 +14,8 @@ On a discrete beta table with s = t - 1/T, v *is* beta_t and the posterior *is* 
 Ho et al., "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239). Nothing here supposes
 neighbouring steps, so respaced chains (Nichol & Dhariwal, arXiv 2102.09672) need nothing more.
 
-Coefficients are float64 on the CPU, whatever the images are: in float32 the difference in v
-loses four digits. `combine` is where coefficients meet images, and `along` how.
+Coefficients are float64 on the CPU, of shape () or (B,), whatever the images (B, *) are: in float32
+the difference in v loses four digits. Only `along` casts and broadcasts them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,7 @@ from torch import Tensor
 
 
 class Level(NamedTuple):
-    """One noise level, or a batch of them.
-
-    Attributes:
-        t: Time in [0, 1]; float64 on the CPU, shape () or (B,).
-        alpha: Signal amplitude, same shape and dtype.
-        sigma: Noise amplitude, same shape and dtype.
-    """
+    """One noise level, or a batch of them: time in [0, 1], amplitudes of signal and noise."""
 
     t: Tensor
     alpha: Tensor
@@ -45,35 +39,27 @@ class Level(NamedTuple):
         return 2.0 * (self.alpha.log() - self.sigma.log())
 
 
+def levels(level: Level) -> list[Level]:
+    """A batch of levels, shape (N,), as N levels of shape ()."""
+    return [Level(*row) for row in zip(*(torch.unbind(part) for part in level), strict=True)]
+
+
 def along(c: Tensor | float, x: Tensor) -> Tensor | float:
-    """A coefficient, a number or float64 of shape () or (B,), ready to meet x (B, *)."""
+    """A coefficient ready to multiply x: a number, or a tensor of x's dtype and device."""
     if isinstance(c, Tensor) and c.ndim == 1:
         return c.to(device=x.device, dtype=x.dtype).view(-1, *([1] * (x.ndim - 1)))
     return float(c)
 
 
 def combine(*terms: tuple[Tensor | float, Tensor]) -> Tensor:
-    """Sum of c_i x_i.
-
-    Args:
-        terms: Pairs (c, x). c is a number or a float64 tensor of shape () or (B,); x has shape
-            (B, *). All x share shape, dtype and device.
-
-    Returns:
-        The sum, of x's shape, dtype and device.
-    """
-    total: Tensor | None = None
-    for c, x in terms:
-        part = along(c, x) * x
-        total = part if total is None else total + part
-    if total is None:
+    """Sum of c x over pairs (c, x), at least one; all x share shape, dtype and device."""
+    if not terms:
         raise ValueError("combine needs at least one term (c, x)")
+    (c, x), *others = terms
+    total = along(c, x) * x
+    for c, x in others:
+        total = total + along(c, x) * x
     return total
-
-
-def extrapolated(u: Tensor, c: Tensor, scale: Tensor) -> Tensor:
-    """The point u + scale (c - u), (B, *): u at 0, c at 1."""
-    return combine((scale, c), (1.0 - scale, u))
 
 
 def marginal(x0: Tensor, eps: Tensor, level: Level) -> Tensor:
@@ -82,7 +68,7 @@ def marginal(x0: Tensor, eps: Tensor, level: Level) -> Tensor:
 
 
 def eps_from(x_t: Tensor, x0: Tensor, level: Level) -> Tensor:
-    """The noise that x_t contains if its clean image is x0; sigma > 0."""
+    """eps = (x_t - alpha x0) / sigma, the noise in x_t if its clean image is x0; sigma > 0."""
     return combine((1.0 / level.sigma, x_t), (-level.alpha / level.sigma, x0))
 
 
@@ -93,18 +79,20 @@ def transition(s: Level, t: Level) -> tuple[Tensor, Tensor]:
     return r, v
 
 
-def posterior(s: Level, t: Level) -> tuple[Tensor, Tensor, Tensor]:
-    """Coefficients of q(x_s | x_t, x0) for s < t; sigma_t > 0.
+class Posterior(NamedTuple):
+    """q(x_s | x_t, x0) = N(c_t x_t + c_0 x0, variance I); its variance is DDPM's "fixed small"."""
 
-    Returns:
-        (c_t, c_0, variance): mean = c_t x_t + c_0 x0. On a beta table the variance is the
-        beta-tilde of Ho et al., eq. 7 ("fixed small").
-    """
+    c_t: Tensor
+    c_0: Tensor
+    variance: Tensor
+
+    def mean(self, x_t: Tensor, x0: Tensor) -> Tensor:
+        """c_t x_t + c_0 x0."""
+        return combine((self.c_t, x_t), (self.c_0, x0))
+
+
+def posterior(s: Level, t: Level) -> Posterior:
+    """q(x_s | x_t, x0) for s < t; sigma_t > 0."""
     r, v = transition(s, t)
     inverse = 1.0 / t.sigma**2
-    return r * s.sigma**2 * inverse, s.alpha * v * inverse, v * s.sigma**2 * inverse
-
-
-def levels(level: Level) -> list[Level]:
-    """A batch of levels, shape (N,), as N levels of shape ()."""
-    return [Level(*row) for row in zip(*(torch.unbind(part) for part in level), strict=True)]
+    return Posterior(r * s.sigma**2 * inverse, s.alpha * v * inverse, v * s.sigma**2 * inverse)

@@ -21,19 +21,15 @@ from diffusion_lab.diffusion.gaussian import combine, marginal
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
+from diffusion_lab.diffusion.self_conditioning import self_conditioned
 from diffusion_lab.diffusion.terms import BoundTerm, Error, Noised, RegressionTerm, Sum, Term
 from diffusion_lab.diffusion.times import TimestepDistribution
 from diffusion_lab.diffusion.weights import Weight
-from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import NonNegative, Share, checked
 
 
 class Batch(NamedTuple):
-    """What is trained on.
-
-    Attributes:
-        x0: Clean images (B, *).
-        given: Their conditions, some of which the training has dropped.
-    """
+    """Clean images (B, *) and their conditions, some of which the training has dropped."""
 
     x0: Tensor
     given: Condition = Condition()
@@ -73,7 +69,7 @@ class Objective(nn.Module, ABC):
         return {"loss": self(model, batch, ctx)}
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse a schedule that cannot be trained so (ValueError)."""
+        """Check that the schedule can be trained so (ValueError)."""
 
     def learned_state(self) -> dict[str, Any]:
         """What was learned beside parameters: plain containers and tensors, {} for nothing."""
@@ -84,11 +80,7 @@ class Objective(nn.Module, ABC):
 
 
 class AtOneTime(Objective):
-    """A loss of each image at one time.
-
-    Args:
-        time: Which times are trained.
-    """
+    """A loss of each image at one time."""
 
     def __init__(self, time: TimestepDistribution) -> None:
         super().__init__()
@@ -98,22 +90,22 @@ class AtOneTime(Objective):
         self, model: GaussianDiffusion, schedule: Schedule, t: Tensor, loss: Tensor
     ) -> Tensor:
         """The loss over the density of its time, where some are drawn too often."""
-        importance = self.time.importance(schedule, t)
+        importance = self.time.learner.importance(schedule, t)
         if model.training:
-            self.time.observe(schedule, t, loss)
+            self.time.learner.observe(schedule, t, loss)
         return loss if importance is None else combine((importance, loss))
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse what the timestep distribution does (ValueError)."""
-        self.time.check(schedule)
+        """Check that the timestep distribution fits (ValueError)."""
+        self.time.learner.check(schedule)
 
     def learned_state(self) -> dict[str, Any]:
         """What the timestep distribution learned."""
-        return self.time.state_dict()
+        return self.time.learner.state_dict()
 
     def load_learned_state(self, state: dict[str, Any]) -> None:
         """Hand the timestep distribution its own."""
-        self.time.load_state_dict(state)
+        self.time.learner.load_state_dict(state)
 
 
 class Classification(AtOneTime):
@@ -146,27 +138,18 @@ class Classification(AtOneTime):
 class Denoising(AtOneTime):
     """A term of the model's answer at one time an image.
 
-    Args:
-        time: Which times are trained.
-        term: The loss there.
-        coupling: Which noise meets which image; None is independent.
-        estimate_share: Share of images in [0, 1] that a self-conditioning network is trained on
-            with an estimate of its own; the paper's 0.5.
-
-    Raises:
-        ArgumentError: A number out of range.
+    A self-conditioning network is trained on its own estimate for `estimate_share` of the images.
     """
 
+    @checked
     def __init__(
         self,
         time: TimestepDistribution,
         term: Term,
         coupling: Coupling | None = None,
-        estimate_share: float = 0.5,
+        estimate_share: Share = 0.5,
     ) -> None:
         super().__init__(time)
-        if not 0 <= estimate_share <= 1:
-            raise ArgumentError("estimate_share", estimate_share, "must lie in [0, 1]")
         self.term = term
         self.coupling = Independent() if coupling is None else coupling
         self.estimate_share = estimate_share
@@ -178,12 +161,12 @@ class Denoising(AtOneTime):
         level = schedule(t)
         eps = self.coupling(x0, noise.normal(x0), given.label)
         x_t = marginal(x0, eps, level)
-        query = model.self_conditioned(Query(x_t, level, given=given), self.estimate_share, noise)
+        query = self_conditioned(model, Query(x_t, level, given=given), self.estimate_share, noise)
         loss: Tensor = self.term(model, Noised(x0, eps, x_t, level, model(query)))
         return self.weighed(model, schedule, t, loss)
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse what the term or the timestep distribution does (ValueError)."""
+        """Check that the term and the timestep distribution fit (ValueError)."""
         self.term.check(schedule)
         super().check(schedule)
 
@@ -191,31 +174,21 @@ class Denoising(AtOneTime):
 class Regression(Denoising):
     """A weighted error of the network's output; with `bound_weight`, L_hybrid.
 
-    Args:
-        time: Which times are trained.
-        weight: How much each counts.
-        error: Elementwise error of the network's output, e.g. `SquaredError()`.
-        coupling: Which noise meets which image; None is independent.
-        bound_weight: Factor >= 0 on the variational bound (bits per dimension, all T steps), which
-            is what trains a learned variance; its mean is held fixed there. 0.001 is L_hybrid of
-            Nichol & Dhariwal (arXiv 2102.09672, section 3.1).
-        estimate_share: See `Denoising`.
-
-    Raises:
-        ArgumentError: A number out of range.
+    `bound_weight` is the factor on the variational bound (bits per dimension, all T steps), which
+    is what trains a learned variance; its mean is held fixed there. 0.001 is L_hybrid of Nichol &
+    Dhariwal (arXiv 2102.09672, section 3.1).
     """
 
+    @checked
     def __init__(
         self,
         time: TimestepDistribution,
         weight: Weight,
         error: Error,
         coupling: Coupling | None = None,
-        bound_weight: float = 0.0,
+        bound_weight: NonNegative = 0.0,
         estimate_share: float = 0.5,
     ) -> None:
-        if not bound_weight >= 0:
-            raise ArgumentError("bound_weight", bound_weight, "must be at least 0")
         term: Term = RegressionTerm(weight, error)
         if bound_weight:
             term = Sum([term, BoundTerm(fixed_mean=True)], [1.0, bound_weight])
@@ -226,13 +199,8 @@ class VariationalBound(Denoising):
     """The full variational bound in bits per dimension, one step drawn at a time.
 
     Ho et al. (arXiv 2006.11239, eq. 5) without the prior's term, which has nothing to learn. Its
-    terms differ by orders of magnitude: `ImportanceTime` was made for it.
-
-    Args:
-        time: Which steps are trained; their probability is made up for only by `ImportanceTime`.
-        variance_fraction: Of the reverse steps: 0 small, 1 large, None learned by the network.
-        coupling: Which noise meets which image; None is independent.
-        estimate_share: See `Denoising`.
+    terms differ by orders of magnitude: `ImportanceTime` was made for it, and it alone makes up for
+    the probability of a step. `variance_fraction` is that of `BoundTerm`.
     """
 
     def __init__(

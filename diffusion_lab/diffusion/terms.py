@@ -25,15 +25,7 @@ Error = SquaredError | AbsoluteError | HuberError
 
 
 class Noised(NamedTuple):
-    """One draw: images, their noise, and what the model says of their noised states.
-
-    Attributes:
-        x0: Clean images (B, *).
-        eps: The noise each is paired with, (B, *).
-        x_t: alpha x0 + sigma eps, (B, *).
-        level: The levels, of shape (B,).
-        denoised: The model's answer at x_t.
-    """
+    """Images x0 (B, *), noise eps, x_t = alpha x0 + sigma eps at levels (B,), the answer there."""
 
     x0: Tensor
     eps: Tensor
@@ -50,16 +42,11 @@ class Term(nn.Module, ABC):
         """Loss of each image, (B,)."""
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse a schedule that the term is not defined on (ValueError)."""
+        """Check that the term is defined on the schedule (ValueError)."""
 
 
 class RegressionTerm(Term):
-    """weight(level) * mean over the numbers of an image of error(F, F*).
-
-    Args:
-        weight: How much each level counts.
-        error: Elementwise error of the network's output.
-    """
+    """weight(level) * mean over the numbers of an image of error(F, F*)."""
 
     def __init__(self, weight: Weight, error: Error) -> None:
         super().__init__()
@@ -76,9 +63,8 @@ class RegressionTerm(Term):
 class BoundTerm(Term):
     """T times the variational bound's term of the step that ends at the level, bits per dimension.
 
-    Args:
-        variance_fraction: Of the reverse steps: 0 small, 1 large, None learned by the network.
-        fixed_mean: Train the variance alone: no gradient reaches x0-hat.
+    `variance_fraction` of the reverse steps is 0 small, 1 large, None learned by the network. With
+    `fixed_mean` the variance alone is trained: no gradient reaches x0-hat.
     """
 
     def __init__(self, variance_fraction: float | None = None, fixed_mean: bool = False) -> None:
@@ -97,7 +83,7 @@ class BoundTerm(Term):
         return terms * (schedule.steps / math.log(2))
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse continuous time, whose steps do not add up (ValueError)."""
+        """Check that time is discrete, so that steps add up (ValueError)."""
         if schedule.steps is None:
             raise ValueError(
                 "the variational bound adds up discrete steps: give the schedule some, e.g. "
@@ -106,15 +92,7 @@ class BoundTerm(Term):
 
 
 class Sum(Term):
-    """Terms, each times its factor.
-
-    Args:
-        terms: At least one.
-        factors: One for each; None is 1 for all.
-
-    Raises:
-        ArgumentError: No terms, or another number of factors.
-    """
+    """Terms, at least one, each times its factor; None is 1 for all."""
 
     def __init__(self, terms: Sequence[Term], factors: Sequence[float] | None = None) -> None:
         super().__init__()
@@ -135,7 +113,7 @@ class Sum(Term):
         return total
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse what one of the terms does (ValueError)."""
+        """Check each of the terms (ValueError)."""
         for term in self.terms:
             assert isinstance(term, Term)
             term.check(schedule)

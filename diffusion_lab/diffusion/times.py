@@ -3,18 +3,25 @@ r"""Timestep distributions: which noise levels are trained, and how often."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor
 
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Count, Positive, checked
 
 
 class TimestepDistribution(ABC):
     """The distribution of training times."""
+
+    @property
+    def learner(self) -> TimestepDistribution:
+        """Which distribution an objective checks, teaches, weighs by and stores: itself."""
+        return self
 
     @abstractmethod
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
@@ -37,7 +44,7 @@ class TimestepDistribution(ABC):
         return None
 
     def check(self, schedule: Schedule) -> None:  # noqa: B027 (most fit all)
-        """Refuse a schedule that does not fit (ValueError)."""
+        """Check that the schedule fits (ValueError)."""
 
     def observe(  # noqa: B027 (most learn nothing)
         self, schedule: Schedule, t: Tensor, loss: Tensor
@@ -61,18 +68,11 @@ class UniformTime(TimestepDistribution):
 
 
 class LogitNormalTime(TimestepDistribution):
-    """logit(t) ~ N(mean, std^2) (Esser et al., arXiv 2403.03206, eq. 19).
+    """logit(t) ~ N(mean, std^2) (Esser et al., arXiv 2403.03206, eq. 19)."""
 
-    Args:
-        mean: Location; positive leans to noise.
-        std: Scale, > 0.
-    """
-
-    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
-        if not std > 0:
-            raise ArgumentError("std", std, "must be positive; the paper takes 1")
-        self.mean = mean
-        self.std = std
+    @checked
+    def __init__(self, mean: float = 0.0, std: Positive = 1.0) -> None:
+        self.mean, self.std = mean, std
 
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
         """sigmoid(mean + std Phi^-1(u))."""
@@ -83,17 +83,11 @@ class LogNormalSigma(TimestepDistribution):
     """ln(sigma / alpha) ~ N(mean, std^2) (Karras et al., arXiv 2206.00364, table 1).
 
     Levels outside the schedule's trained range are moved to its ends.
-
-    Args:
-        mean: Location; the paper's -1.2.
-        std: Scale, > 0; the paper's 1.2.
     """
 
-    def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
-        if not std > 0:
-            raise ArgumentError("std", std, "must be positive; the paper takes 1.2")
-        self.mean = mean
-        self.std = std
+    @checked
+    def __init__(self, mean: float = -1.2, std: Positive = 1.2) -> None:
+        self.mean, self.std = mean, std
 
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
         """The time at which ln(sigma / alpha) = mean + std Phi^-1(u)."""
@@ -105,21 +99,23 @@ class LogNormalSigma(TimestepDistribution):
 
 
 class StratifiedTime(TimestepDistribution):
-    """Another law, its n times drawn one from each n-th of the probability.
+    """Another distribution, its n times drawn one from each n-th of the probability.
 
     Every batch then covers all noise levels, and its mean loss varies less (Kingma et al.,
     "Variational Diffusion Models", arXiv 2107.00630, appendix I.1). With several processes each
     covers them with its own images.
-
-    Args:
-        law: The law of one time.
     """
 
     def __init__(self, law: TimestepDistribution) -> None:
         self.law = law
 
+    @property
+    def learner(self) -> TimestepDistribution:
+        """The distribution of one time."""
+        return self.law.learner
+
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
-        """That of the law."""
+        """That of the distribution of one time."""
         return self.law.quantile(u, schedule)
 
     def __call__(self, schedule: Schedule, noise: Noise, n: int) -> Tensor:
@@ -127,47 +123,23 @@ class StratifiedTime(TimestepDistribution):
         u = (torch.arange(n, dtype=torch.float64) + noise.uniform(n)) / n
         return self.law.times(schedule, u)
 
-    def importance(self, schedule: Schedule, t: Tensor) -> Tensor | None:
-        """That of the law."""
-        return self.law.importance(schedule, t)
-
-    def check(self, schedule: Schedule) -> None:
-        """That of the law."""
-        self.law.check(schedule)
-
-    def observe(self, schedule: Schedule, t: Tensor, loss: Tensor) -> None:
-        """Tell the law."""
-        self.law.observe(schedule, t, loss)
-
-    def state_dict(self) -> dict[str, Any]:
-        """That of the law."""
-        return self.law.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Hand the law its own."""
-        self.law.load_state_dict(state)
-
 
 class ImportanceTime(TimestepDistribution):
     r"""p(t) in proportion to sqrt(E[loss^2 | t]) (Nichol & Dhariwal, arXiv 2102.09672, eq. 18).
 
     The loss is divided by p(t), so that its expectation is that of uniform times, and its variance
     the smallest. E[loss^2] is the mean of the last `history` losses in each of `bins` intervals of
-    time; until all have that many, times are uniform.
-
-    Args:
-        bins: Intervals of t, which must divide the steps of a discrete schedule; the paper has one
-            a step.
-        history: Losses remembered in each; the paper's 10.
-        uniform: Share of uniform times mixed in, in (0, 1]; the paper's 0.001.
+    time, which must divide the steps of a discrete schedule; until all have that many, times are
+    uniform. A share `uniform` of uniform times is mixed in. The paper has one interval a step.
     """
 
-    def __init__(self, bins: int = 100, history: int = 10, uniform: float = 0.001) -> None:
-        if bins < 1 or history < 1:
-            name, value = ("bins", bins) if bins < 1 else ("history", history)
-            raise ArgumentError(name, value, "must be at least 1")
-        if not 0 < uniform <= 1:
-            raise ArgumentError("uniform", uniform, "must be above 0 and at most 1; e.g. 0.001")
+    @checked
+    def __init__(
+        self,
+        bins: Count = 100,
+        history: Count = 10,
+        uniform: Annotated[float, Gt(0), Le(1)] = 0.001,
+    ) -> None:
         self.uniform = uniform
         self.losses = torch.zeros(bins, history, dtype=torch.float64)
         self.counts = torch.zeros(bins, dtype=torch.long)
@@ -196,11 +168,7 @@ class ImportanceTime(TimestepDistribution):
         return 1.0 / (len(p) * p[self._interval(schedule, t)])
 
     def check(self, schedule: Schedule) -> None:
-        """The intervals must hold whole steps.
-
-        Raises:
-            ValueError: naming both numbers.
-        """
+        """The intervals must hold whole steps (ArgumentError)."""
         bins = len(self.counts)
         if schedule.steps is not None and schedule.steps % bins:
             raise ArgumentError(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import Level
 from diffusion_lab.diffusion.parameterizations import Parameterization
-from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import NonNegative, Positive, checked
 
 
 class Weight(ABC):
@@ -51,15 +51,10 @@ class TruncatedSNR(Weight):
 
 
 class MinSNR(Weight):
-    """min(SNR, gamma) on x0 (Hang et al., arXiv 2303.09556), right for every target.
+    """min(SNR, gamma) on x0 (Hang et al., arXiv 2303.09556), right for every target."""
 
-    Args:
-        gamma: The cut, > 0; the paper takes 5.
-    """
-
-    def __init__(self, gamma: float = 5.0) -> None:
-        if not gamma > 0:
-            raise ArgumentError("gamma", gamma, "must be positive; the paper takes 5")
+    @checked
+    def __init__(self, gamma: Positive = 5.0) -> None:
         self.gamma = gamma
 
     def on_x0(self, level: Level) -> Tensor:
@@ -72,17 +67,10 @@ class P2(Weight):
 
     Choi et al., "Perception Prioritized Training" (arXiv 2204.00227, eq. 8): the simple loss on
     eps, which is SNR on x0, divided by (k + SNR)^gamma.
-
-    Args:
-        gamma: >= 0; the paper's 1. 0 is the simple loss on eps.
-        k: > 0; the paper's 1.
     """
 
-    def __init__(self, gamma: float = 1.0, k: float = 1.0) -> None:
-        if not gamma >= 0:
-            raise ArgumentError("gamma", gamma, "must be at least 0; the paper takes 1")
-        if not k > 0:
-            raise ArgumentError("k", k, "must be positive; the paper takes 1")
+    @checked
+    def __init__(self, gamma: NonNegative = 1.0, k: Positive = 1.0) -> None:
         self.gamma, self.k = gamma, k
 
     def on_x0(self, level: Level) -> Tensor:
@@ -97,9 +85,6 @@ class SigmoidWeight(Weight):
     It falls with the SNR, so that fine details count less. Their integral runs over log_snr; where
     times are not drawn evenly in it, the density of the timestep distribution multiplies this
     weight.
-
-    Args:
-        bias: log_snr at which the weight is one half; the paper tries -1 to 5, mostly 2.
     """
 
     def __init__(self, bias: float = 2.0) -> None:
@@ -114,16 +99,10 @@ class EDMWeight(Weight):
     """(sigma^2 + alpha^2 d^2) / (sigma d)^2 on x0: 1 on the EDM target.
 
     Karras et al. (arXiv 2206.00364, table 1), where alpha = 1.
-
-    Args:
-        data_std: d, standard deviation of the data, > 0.
     """
 
-    def __init__(self, data_std: float) -> None:
-        if not data_std > 0:
-            raise ArgumentError(
-                "data_std", data_std, "must be positive; MNIST in [-1, 1] has 0.616"
-            )
+    @checked
+    def __init__(self, data_std: Positive) -> None:
         self.data_std = data_std
 
     def on_x0(self, level: Level) -> Tensor:
@@ -148,15 +127,10 @@ class AbsoluteError:
 
 
 class HuberError:
-    """Quadratic within delta, linear beyond (torch's huber loss, scaled to (F - F*)^2 within).
+    """Quadratic within delta, linear beyond (torch's huber loss, scaled to (F - F*)^2 within)."""
 
-    Args:
-        delta: Where it turns, > 0.
-    """
-
-    def __init__(self, delta: float = 1.0) -> None:
-        if not delta > 0:
-            raise ArgumentError("delta", delta, "must be positive")
+    @checked
+    def __init__(self, delta: Positive = 1.0) -> None:
         self.delta = delta
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -156,11 +156,11 @@ class EvaluationRequest:
 
         from diffusion_lab.diffusion.conditions import Condition
         from diffusion_lab.diffusion.model import GaussianDiffusion
+        from diffusion_lab.sampling.pipeline import end_of, trajectory
         from diffusion_lab.sampling.sample_noise import SampleNoise
-        from diffusion_lab.sampling.sampler import sample
 
         net, built = _zero(self.num_classes), self._checked[1]
-        sample(
+        steps = trajectory(
             GaussianDiffusion(net, built["schedule"], built["parameterization"]),
             self.parts["sampler"],
             shape=(1,),
@@ -169,6 +169,7 @@ class EvaluationRequest:
             guidance=self.parts["guidance"],
             given=Condition(None if self.labels is None else torch.zeros(1, dtype=torch.long)),
         )
+        end_of(steps)
         return float(net.rows)
 
 

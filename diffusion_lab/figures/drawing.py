@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from diffusion_lab.generate.labels import Label, expand_labels
 from diffusion_lab.ranges import Count, Seed, checked
-from diffusion_lab.sampling.sampler import Guidance, Sampler, Step
+from diffusion_lab.sampling.pipeline import Guidance
+from diffusion_lab.sampling.sampler import Sampler, Step
 
 if TYPE_CHECKING:
     from diffusion_lab.generate.trained_model import Generates

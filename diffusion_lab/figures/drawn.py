@@ -9,7 +9,8 @@ from diffusion_lab.figures.drawing import Drawn
 from diffusion_lab.figures.page import inside
 from diffusion_lab.generate.labels import Label
 from diffusion_lab.ranges import Count, Seed, checked
-from diffusion_lab.sampling.sampler import Guidance, Sampler
+from diffusion_lab.sampling.pipeline import Guidance
+from diffusion_lab.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from diffusion_lab.diffusion.schedules import Schedule

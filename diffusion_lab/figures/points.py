@@ -20,7 +20,8 @@ from diffusion_lab.figures.page import inside
 from diffusion_lab.generate.labels import Label, expand_labels
 from diffusion_lab.random import seeded_generator
 from diffusion_lab.ranges import Count, Positive, Seed, checked
-from diffusion_lab.sampling.sampler import Guidance, Sampler
+from diffusion_lab.sampling.pipeline import Guidance
+from diffusion_lab.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from diffusion_lab.generate.trained_model import Generates

@@ -15,10 +15,12 @@ from diffusion_lab.errors import CheckpointError
 from diffusion_lab.generate.given import expand_given
 from diffusion_lab.generate.initial_state import InitialState
 from diffusion_lab.generate.labels import Label
-from diffusion_lab.sampling import sampler as sampling
+from diffusion_lab.sampling import pipeline
+from diffusion_lab.sampling.constraints import X0Constraint
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
+from diffusion_lab.sampling.pipeline import Guidance, evaluating
 from diffusion_lab.sampling.sample_noise import SampleNoise
-from diffusion_lab.sampling.sampler import Guidance, Sampler, Step, X0Constraint, evaluating
+from diffusion_lab.sampling.sampler import Sampler, Step
 
 
 def refuse_classifier(model: GaussianDiffusion) -> None:
@@ -101,7 +103,7 @@ class Drawing:
         """Every step of images first .. first + count - 1; `given` counts from image 0."""
         arguments = self._arguments(model, count, given, seed, first, start)
         with evaluating(model):
-            yield from sampling.trajectory(model, **arguments)
+            yield from pipeline.trajectory(model, **arguments)
 
     def _batch(
         self,
@@ -114,7 +116,7 @@ class Drawing:
     ) -> Tensor:
         arguments = self._arguments(model, size, given, seed, first, start)
         with evaluating(model):
-            x = sampling.sample(model, **arguments).float()
+            x = pipeline.end_of(pipeline.trajectory(model, **arguments)).float()
         return x.clamp(-1, 1) if self.clip else x
 
     def _arguments(
@@ -126,7 +128,7 @@ class Drawing:
         first: int,
         start: InitialState | None,
     ) -> dict[str, Any]:
-        """What `sampling.trajectory` is given for images first .. first + count - 1."""
+        """What `pipeline.trajectory` is given for images first .. first + count - 1."""
         refuse_classifier(model)
         if self.sampler is None:
             raise ValueError("sampler=None: this model has no sampler of its own; give one")

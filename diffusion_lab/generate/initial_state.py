@@ -12,8 +12,7 @@ from diffusion_lab.diffusion.gaussian import marginal
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.sampling.constraints import Inpaint
-from diffusion_lab.sampling.interpolation import slerp
-from diffusion_lab.sampling.sample_noise import SampleNoise
+from diffusion_lab.sampling.sample_noise import SampleNoise, slerp
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from diffusion_lab.generate.generation import Drawing
 from diffusion_lab.generate.given import expand_given
 from diffusion_lab.generate.initial_state import InitialState
 from diffusion_lab.generate.labels import Label
-from diffusion_lab.sampling.sampler import Guidance, Sampler, Step
+from diffusion_lab.sampling.pipeline import Guidance
+from diffusion_lab.sampling.sampler import Sampler, Step
 
 
 class Generates:

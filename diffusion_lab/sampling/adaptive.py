@@ -3,18 +3,20 @@ r"""The probability flow ODE with steps as long as a tolerance allows."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import Level, combine
 from diffusion_lab.diffusion.model import DenoiseFn
 from diffusion_lab.diffusion.schedules import Schedule
-from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Positive, checked
 from diffusion_lab.sampling.ode import Frame, FrameSampler
 from diffusion_lab.sampling.sampler import Here, Step
-from diffusion_lab.sampling.spacing import Grid
+from diffusion_lab.sampling.spacing import TimestepSpacing
 
 Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
@@ -33,30 +35,21 @@ class Adaptive(FrameSampler):
     number divided by atol + rtol max(|z|, |z new|), has a root mean square of at most 1. Images
     advance by their own clocks, so that none depends on which others are in its batch.
 
-    Args:
-        steps: Intervals in which results are shown; None is 1. They do not change the accuracy.
-        grid: How the intervals are spaced.
-        frame: `Straight()` (None) or `VE()`.
-        rtol: Relative tolerance, > 0.
-        atol: Absolute tolerance, > 0, in units of z = x / c.
-        max_calls: Network calls after which it gives up, at least 10.
+    `steps` intervals (None is 1) are those in which results are shown; they do not change the
+    accuracy.
     """
 
+    @checked
     def __init__(
         self,
         steps: int | None = None,
-        grid: Grid | None = None,
+        grid: TimestepSpacing | None = None,
         frame: Frame | None = None,
-        rtol: float = 1e-3,
-        atol: float = 1e-3,
-        max_calls: int = 1000,
+        rtol: Positive = 1e-3,
+        atol: Positive = 1e-3,
+        max_calls: Annotated[int, Ge(10)] = 1000,
     ) -> None:
         super().__init__(1 if steps is None else steps, grid, frame)
-        if not (rtol > 0 and atol > 0):
-            name, value = ("atol", atol) if rtol > 0 else ("rtol", rtol)
-            raise ArgumentError(name, value, "must be positive")
-        if max_calls < 10:
-            raise ArgumentError("max_calls", max_calls, "must be at least 10")
         self.rtol, self.atol, self.max_calls = rtol, atol, max_calls
 
     def times(self, schedule: Schedule, start: float | None = None) -> Tensor:

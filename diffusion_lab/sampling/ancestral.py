@@ -27,8 +27,35 @@ from diffusion_lab.diffusion.gaussian import (
 from diffusion_lab.diffusion.model import Denoised, DenoiseFn
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Share, checked
 from diffusion_lab.sampling.sampler import Here, Sampler, Step
-from diffusion_lab.sampling.spacing import Grid
+from diffusion_lab.sampling.spacing import TimestepSpacing
+
+
+class DDIM(Sampler):
+    """Song et al., "Denoising Diffusion Implicit Models" (arXiv 2010.02502, eq. 12 and 16).
+
+    eta = 0 is deterministic, eta = 1 is DDPM with the small variance.
+    """
+
+    @checked
+    def __init__(
+        self, steps: int | None = None, grid: TimestepSpacing | None = None, eta: Share = 0.0
+    ) -> None:
+        super().__init__(steps, grid)
+        self.eta = eta
+
+    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
+        """Keep x0-hat and eps-hat, exchange the share c of the noise for fresh noise."""
+        x, t = here.x, here.t
+        x0 = here.ask(denoise, s).x0
+        eps = eps_from(x, x0, t)
+        if self.eta == 0:
+            return Step(s, marginal(x0, eps, s), t, x, x0)
+        c = self.eta * posterior(s, t).variance.sqrt()
+        remaining = (s.sigma**2 - c**2).clamp_min(0.0).sqrt()
+        x_s = combine((s.alpha, x0), (remaining, eps), (c, here.noise.normal(x)))
+        return Step(s, x_s, t, x, x0)
 
 
 class DDPM(Sampler):
@@ -36,57 +63,40 @@ class DDPM(Sampler):
 
     The variance lies between the posterior's ("fixed small", beta-tilde) and the transition's
     ("fixed large", beta): log variance = f log large + (1 - f) log small (Nichol & Dhariwal,
-    arXiv 2102.09672, eq. 15, with a fixed f).
+    arXiv 2102.09672, eq. 15), f the `variance_fraction`, or the learned one where that is None.
 
     `noise_scale` is for the experiment "what is the added noise for?". At 0 the posterior mean
     alone is iterated. That is no sampler: no step draws the variance anew, so samples differ by
     what survives of their start alone, on a Gaussian of std d by the factor alpha_T d / P_T (with
     P = alpha^2 d^2 + sigma^2), next to nothing where alpha_T is. DDIM needs no noise, since it
     puts the noise it predicts back at the next level's strength, and so keeps the variance.
-
-    Args:
-        steps: Steps; None is all of the schedule.
-        grid: Times visited.
-        variance_fraction: f in [0, 1]; 0 is fixed small, 1 fixed large, None the one that the
-            network learned (`learned_variance=True`).
-        noise_scale: Factor on the added standard deviation, in [0, 1]; 1 is DDPM.
     """
 
+    @checked
     def __init__(
         self,
         steps: int | None = None,
-        grid: Grid | None = None,
-        variance_fraction: float | None = 0.0,
-        noise_scale: float = 1.0,
+        grid: TimestepSpacing | None = None,
+        variance_fraction: Share | None = 0.0,
+        noise_scale: Share = 1.0,
     ) -> None:
         super().__init__(steps, grid)
-        if variance_fraction is not None and not 0 <= variance_fraction <= 1:
-            raise ArgumentError(
-                "variance_fraction",
-                variance_fraction,
-                "must be in [0, 1]: 0 is fixed small, 1 is fixed large (or null, the learned one)",
-            )
-        if not 0 <= noise_scale <= 1:
-            raise ArgumentError(
-                "noise_scale", noise_scale, "must be in [0, 1]: 1 is DDPM, 0 its mean alone"
-            )
-        self.variance_fraction = variance_fraction
-        self.noise_scale = noise_scale
+        self.variance_fraction, self.noise_scale = variance_fraction, noise_scale
 
     def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
         """Posterior mean at x0-hat, then noise."""
         x, t = here.x, here.t
         denoised = here.ask(denoise, s)
-        c_t, c_0, small = posterior(s, t)
-        mean = combine((c_t, x), (c_0, denoised.x0))
-        large = transition(s, t)[1].log()
+        q = posterior(s, t)
+        small, large = q.variance.log(), transition(s, t)[1].log()
         if self.variance_fraction is None:
-            added = _learned_std(denoised, small.log(), large) * here.noise.normal(x)
+            noise = _learned_std(denoised, small, large) * here.noise.normal(x)
         else:
             f = self.variance_fraction
-            std = torch.exp(0.5 * (f * large + (1 - f) * small.log()))
-            added = combine((std, here.noise.normal(x)))
-        return Step(s, combine((1.0, mean), (self.noise_scale, added)), t, x, denoised.x0)
+            std = torch.exp(0.5 * (f * large + (1 - f) * small))
+            noise = combine((std, here.noise.normal(x)))
+        x_s = combine((1.0, q.mean(x, denoised.x0)), (self.noise_scale, noise))
+        return Step(s, x_s, t, x, denoised.x0)
 
 
 def _learned_std(denoised: Denoised, small: Tensor, large: Tensor) -> Tensor:
@@ -101,51 +111,17 @@ def _learned_std(denoised: Denoised, small: Tensor, large: Tensor) -> Tensor:
     return torch.exp(0.5 * (float(small) + float(large - small) * denoised.variance_fraction))
 
 
-class DDIM(Sampler):
-    """Song et al., "Denoising Diffusion Implicit Models" (arXiv 2010.02502, eq. 12 and 16).
-
-    Args:
-        steps: Steps; None is all of the schedule.
-        grid: Times visited.
-        eta: 0 is deterministic, 1 is DDPM with the small variance; in [0, 1].
-    """
-
-    def __init__(
-        self, steps: int | None = None, grid: Grid | None = None, eta: float = 0.0
-    ) -> None:
-        super().__init__(steps, grid)
-        if not 0 <= eta <= 1:
-            raise ArgumentError("eta", eta, "must be in [0, 1]: 0 is deterministic, 1 is DDPM")
-        self.eta = eta
-
-    def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:
-        """Keep x0-hat and eps-hat, exchange the share c of the noise for fresh noise."""
-        x, t = here.x, here.t
-        x0 = here.ask(denoise, s).x0
-        eps = eps_from(x, x0, t)
-        if self.eta == 0:
-            return Step(s, marginal(x0, eps, s), t, x, x0)
-        c = self.eta * posterior(s, t)[2].sqrt()
-        kept = (s.sigma**2 - c**2).clamp_min(0.0).sqrt()
-        x_s = combine((s.alpha, x0), (kept, eps), (c, here.noise.normal(x)))
-        return Step(s, x_s, t, x, x0)
-
-
 class DDIMInversion(Sampler):
     """The ODE upwards, from an image to the noise that DDIM would make it from.
 
     Song et al. (arXiv 2010.02502, section 4.3): DDIM's step between the same levels, taken from
-    the cleaner to the noisier. The image is taken for the state at the grid's cleanest level.
-
-    Args:
-        steps: Steps, those of the DDIM that will go back.
-        grid: Times visited, from the last to the first.
+    the cleaner to the noisier. The image is taken for the state at the cleanest level visited.
     """
 
     inverts = True
 
     def times(self, schedule: Schedule, start: float | None = None) -> Tensor:
-        """The grid without its 0, rising."""
+        """Those of a sampler without the 0, rising."""
         return super().times(schedule, start)[:-1].flip(0)
 
     def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Annotated
+
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import Level, marginal
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import checked
+
+X0Constraint = Callable[[Tensor, Level], Tensor]
+StateConstraint = Callable[[Tensor, Level, Noise], Tensor]
 
 
 class Clip:
-    """Clamp x0-hat to the data's range at every step ("clip_denoised").
-
-    Args:
-        low: Lower end.
-        high: Upper end, above `low`.
-    """
+    """Clamp x0-hat to the data's range at every step ("clip_denoised")."""
 
     def __init__(self, low: float = -1.0, high: float = 1.0) -> None:
         if not low < high:
@@ -34,14 +37,10 @@ class DynamicThreshold:
 
     s is the `quantile` of |x0-hat| of each image, at least 1; x0-hat is clamped to [-s, s] and
     divided by s.
-
-    Args:
-        quantile: In (0, 1]; the paper's 0.995.
     """
 
-    def __init__(self, quantile: float = 0.995) -> None:
-        if not 0 < quantile <= 1:
-            raise ArgumentError("quantile", quantile, "must be above 0 and at most 1")
+    @checked
+    def __init__(self, quantile: Annotated[float, Gt(0), Le(1)] = 0.995) -> None:
         self.quantile = quantile
 
     def __call__(self, x0: Tensor, level: Level) -> Tensor:
@@ -56,10 +55,6 @@ class Inpaint:
 
     After every step the known pixels are those of the image, noised to the level reached; the rest
     is what was sampled. With the grid `RePaint` the seams heal.
-
-    Args:
-        image: The known image, (*shape) or (B, *shape), in the data's range.
-        known: 1 where the image is known and 0 where it is to be painted; broadcast to `image`.
     """
 
     def __init__(self, image: Tensor, known: Tensor) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +21,9 @@ from torch import Tensor
 from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import Level, combine, eps_from, marginal
 from diffusion_lab.diffusion.model import DenoiseFn
-from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import NonNegative, checked
 from diffusion_lab.sampling.sampler import Here, Sampler, Step
-from diffusion_lab.sampling.spacing import Grid
+from diffusion_lab.sampling.spacing import TimestepSpacing
 
 
 def _lambda(level: Level) -> float:
@@ -48,15 +49,15 @@ class DPMSolver2S(Sampler):
         x0 = here.ask(denoise).x0
         h = _lambda(s) - _lambda(t)
         if math.isinf(h):
-            return Step(s, _moved(x, x0, t, s), t, x, x0)
+            return Step(s, _ddim(x, x0, t, s), t, x, x0)
         log_snr = torch.tensor(2 * _lambda(t) + h, dtype=torch.float64)
         middle = schedule(schedule.time_of(log_snr))
-        state = _moved(x, x0, t, middle)
+        state = _ddim(x, x0, t, middle)
         x0 = denoise(Query(state, middle)).x0
-        return Step(s, _moved(x, x0, t, s), middle, state, x0)
+        return Step(s, _ddim(x, x0, t, s), middle, state, x0)
 
 
-def _moved(x: Tensor, x0: Tensor, t: Level, s: Level) -> Tensor:
+def _ddim(x: Tensor, x0: Tensor, t: Level, s: Level) -> Tensor:
     """The exact solution for a constant x0-hat, which is DDIM."""
     return marginal(x0, eps_from(x, x0, t), s)
 
@@ -72,30 +73,18 @@ class DPMSolverMultistep(Sampler):
     integral. Order 3 always takes the exact integrals 1 + (e^-h - 1) / h of theta and
     1 - 2 (1 + (e^-h - 1) / h) / h of theta^2, theta in [0, 1] the share of the step; the paper's
     code, k-diffusion and diffusers give the latter half its weight, which makes theirs order 2.
-
-    Args:
-        steps: Steps; None is every step of the schedule.
-        grid: Times visited.
-        order: 1, 2 or 3.
-        eta: >= 0; 0 is the ODE, 1 the noise of DDPM.
-        rule: "midpoint" or "heun".
     """
 
+    @checked
     def __init__(
         self,
         steps: int | None = None,
-        grid: Grid | None = None,
-        order: int = 2,
-        eta: float = 0.0,
-        rule: str = "midpoint",
+        grid: TimestepSpacing | None = None,
+        order: Literal[1, 2, 3] = 2,
+        eta: NonNegative = 0.0,
+        rule: Literal["midpoint", "heun"] = "midpoint",
     ) -> None:
         super().__init__(steps, grid)
-        if order not in (1, 2, 3):
-            raise ArgumentError("order", order, "must be 1, 2 or 3")
-        if not eta >= 0:
-            raise ArgumentError("eta", eta, "must be at least 0: 0 is deterministic, 1 is DDPM")
-        if rule not in ("midpoint", "heun"):
-            raise ArgumentError("rule", rule, "must be midpoint or heun")
         self.memory = order - 1
         self.eta = eta
         self.rule = rule
@@ -145,26 +134,17 @@ class UniPC(Sampler):
     Zhao et al., "UniPC" (arXiv 2302.04867, algorithms 5 to 8, data prediction). The estimate at t
     first corrects the state there, which the step before had predicted, then predicts the next.
     The corrector raises the order by one.
-
-    Args:
-        steps: Steps; None is every step of the schedule.
-        grid: Times visited.
-        order: 1, 2 or 3.
-        variant: "bh1" or "bh2", their B(h) = h or e^h - 1.
     """
 
+    @checked
     def __init__(
         self,
         steps: int | None = None,
-        grid: Grid | None = None,
-        order: int = 2,
-        variant: str = "bh2",
+        grid: TimestepSpacing | None = None,
+        order: Literal[1, 2, 3] = 2,
+        variant: Literal["bh1", "bh2"] = "bh2",
     ) -> None:
         super().__init__(steps, grid)
-        if order not in (1, 2, 3):
-            raise ArgumentError("order", order, "must be 1, 2 or 3")
-        if variant not in ("bh1", "bh2"):
-            raise ArgumentError("variant", variant, "must be bh1 or bh2")
         self.memory = order
         self.variant = variant
 
@@ -183,7 +163,7 @@ class UniPC(Sampler):
     ) -> Tensor:
         """The state at s from start.x_t at start.t; `end_x0` at s makes it the corrector."""
         h = _lambda(s) - _lambda(start.t)
-        moved = _moved(start.x_t, start.x0, start.t, s)
+        moved = _ddim(start.x_t, start.x0, start.t, s)
         if math.isinf(h):
             return moved
         known = [((_lambda(p.t) - _lambda(start.t)) / h, p.x0) for p in reversed(older)]

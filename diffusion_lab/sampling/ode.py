@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,8 +26,9 @@ from diffusion_lab.diffusion.gaussian import Level, combine, eps_from
 from diffusion_lab.diffusion.model import DenoiseFn
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import NonNegative, checked
 from diffusion_lab.sampling.sampler import Here, Sampler, Step
-from diffusion_lab.sampling.spacing import Grid
+from diffusion_lab.sampling.spacing import TimestepSpacing
 
 
 class Frame(ABC):
@@ -49,7 +51,7 @@ class Frame(ABC):
         return schedule(schedule.time_of(self.log_snr(tau)))
 
     def check(self, schedule: Schedule) -> None:  # noqa: B027 (most frames are finite everywhere)
-        """Refuse a schedule on which the frame is not finite (ValueError)."""
+        """Check that the frame is finite on the schedule (ValueError)."""
 
 
 class Straight(Frame):
@@ -85,7 +87,7 @@ class VE(Frame):
         return -2.0 * tau.log()
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse a schedule on which alpha vanishes (ArgumentError)."""
+        """Check that alpha > 0 (ArgumentError)."""
         if not float(schedule(schedule.t_max).alpha) > 0:
             raise ArgumentError(
                 "frame",
@@ -96,22 +98,19 @@ class VE(Frame):
 
 
 class FrameSampler(Sampler):
-    """A sampler that integrates in a frame.
-
-    Args:
-        steps: Steps; None is every step of the schedule.
-        grid: Times visited.
-        frame: `Straight()` (None) or `VE()`.
-    """
+    """A sampler that integrates in a frame."""
 
     def __init__(
-        self, steps: int | None = None, grid: Grid | None = None, frame: Frame | None = None
+        self,
+        steps: int | None = None,
+        grid: TimestepSpacing | None = None,
+        frame: Frame | None = None,
     ) -> None:
         super().__init__(steps, grid)
         self.frame = Straight() if frame is None else frame
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse a schedule on which the frame is not finite; see `Sampler.check`."""
+        """Check the frame too; see `Sampler.check`."""
         super().check(schedule)
         self.frame.check(schedule)
 
@@ -140,13 +139,13 @@ class RungeKutta(FrameSampler):
             slopes.append(self.frame.slope(state, x0, level))
             level = s if node == 1 else self.frame.level_at(here.schedule, tau_t + node * h)
             c, _ = self.frame(level)
-            state = _moved(x, c / c_t, c * h, row, slopes)
+            state = _advanced(x, c / c_t, c * h, row, slopes)
             x0 = denoise(Query(state, level)).x0
         slopes.append(self.frame.slope(state, x0, level))
-        return Step(s, _moved(x, c_s / c_t, c_s * h, self.weights, slopes), level, state, x0)
+        return Step(s, _advanced(x, c_s / c_t, c_s * h, self.weights, slopes), level, state, x0)
 
 
-def _moved(
+def _advanced(
     x: Tensor, scale: Tensor, h: Tensor, weights: Sequence[float], slopes: Sequence[Tensor]
 ) -> Tensor:
     """scale x + h times the weighted slopes, those of weight 0 left out."""
@@ -177,35 +176,24 @@ class Heun(RungeKutta):
     the grid `Karras` it is their sampler; without churn, their algorithm 1. Churn raises the noise
     of a state from sigma to sigma (1 + gamma), gamma = min(churn / S, sqrt(2) - 1), before the
     step, where sigma / alpha lies in [churn_low, churn_high]; never above the schedule's end.
-
-    Args:
-        steps: Steps S; None is every step of the schedule.
-        grid: Times visited.
-        frame: `Straight()` (None) or `VE()`.
-        churn: Their S_churn, >= 0.
-        churn_low: Their S_tmin.
-        churn_high: Their S_tmax.
-        churn_noise: Their S_noise, standard deviation of the fresh noise.
     """
 
     nodes = (0.0, 1.0)
     stages = ((1.0,),)
     weights = (0.5, 0.5)
 
+    @checked
     def __init__(
         self,
         steps: int | None = None,
-        grid: Grid | None = None,
+        grid: TimestepSpacing | None = None,
         frame: Frame | None = None,
-        churn: float = 0.0,
+        churn: NonNegative = 0.0,
         churn_low: float = 0.0,
         churn_high: float | None = None,
-        churn_noise: float = 1.0,
+        churn_noise: NonNegative = 1.0,
     ) -> None:
         super().__init__(steps, grid, frame)
-        if not churn >= 0 or not churn_noise >= 0:
-            name, value = ("churn_noise", churn_noise) if churn >= 0 else ("churn", churn)
-            raise ArgumentError(name, value, "must be at least 0")
         if churn_high is not None and not churn_low <= churn_high:
             raise ArgumentError(
                 "churn_low", churn_low, f"must not be above churn_high={churn_high}"
@@ -241,24 +229,17 @@ class AdamsBashforth(FrameSampler):
 
     The polynomial through the last slopes is integrated exactly, whatever the step lengths; the
     first steps have lower orders. In the VE frame it is k-diffusion's "LMS".
-
-    Args:
-        steps: Steps; None is every step of the schedule.
-        grid: Times visited.
-        frame: `Straight()` (None) or `VE()`.
-        order: 1 to 4.
     """
 
+    @checked
     def __init__(
         self,
         steps: int | None = None,
-        grid: Grid | None = None,
+        grid: TimestepSpacing | None = None,
         frame: Frame | None = None,
-        order: int = 2,
+        order: Literal[1, 2, 3, 4] = 2,
     ) -> None:
         super().__init__(steps, grid, frame)
-        if order not in (1, 2, 3, 4):
-            raise ArgumentError("order", order, "must be 1, 2, 3 or 4")
         self.memory = order - 1
 
     def step(self, denoise: DenoiseFn, here: Here, s: Level) -> Step:

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor
 
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Count, checked
 
 DEFAULT_CONTINUOUS_STEPS = 1000
 """Steps of a sampler whose `steps` is null on a schedule whose time is continuous."""
 
 
-class Grid(ABC):
+class TimestepSpacing(ABC):
     """Times that a sampler visits."""
 
     @abstractmethod
@@ -35,15 +38,9 @@ class Grid(ABC):
         return max(1, round((schedule.steps or DEFAULT_CONTINUOUS_STEPS) * start))
 
     def __call__(self, schedule: Schedule, steps: int | None, start: float | None = None) -> Tensor:
-        """The visited times, then 0: shape (steps + 1,).
+        """The visited times from `start` (None: t_max), then 0: shape (S + 1,).
 
-        Args:
-            schedule: Discrete schedules are visited at their nodes.
-            steps: S, from 1 to T on a discrete schedule; None is `count`'s.
-            start: Noisiest time; the schedule's t_max unless given.
-
-        Raises:
-            ValueError: more steps than the schedule has.
+        `steps` None is `count`'s S; more than a discrete schedule has are an ArgumentError.
         """
         start = schedule.t_max if start is None else start
         if schedule.steps is None and not start > schedule.t_min:
@@ -59,7 +56,7 @@ class Grid(ABC):
         return torch.cat((times, torch.zeros(1, dtype=torch.float64)))
 
 
-class Trailing(Grid):
+class Trailing(TimestepSpacing):
     """t_i = start (1 - i/S): begins at the noisiest time; rounded to nodes where discrete."""
 
     def visited(self, schedule: Schedule, steps: int, start: float) -> Tensor:
@@ -71,7 +68,7 @@ class Trailing(Grid):
         return torch.round(last - i * (last / steps)) / schedule.steps
 
 
-class Leading(Grid):
+class Leading(TimestepSpacing):
     """Every floor(T/S)-th step counted from the cleanest; never visits the noisiest step."""
 
     def visited(self, schedule: Schedule, steps: int, start: float) -> Tensor:
@@ -83,7 +80,7 @@ class Leading(Grid):
         return (1 + i * stride) / schedule.steps
 
 
-class Linspace(Grid):
+class Linspace(TimestepSpacing):
     """Evenly from the noisiest to the cleanest trained time, both visited."""
 
     def visited(self, schedule: Schedule, steps: int, start: float) -> Tensor:
@@ -96,19 +93,15 @@ class Linspace(Grid):
         return (1 + nodes) / schedule.steps
 
 
-class UniformLogSNR(Grid):
+class UniformLogSNR(TimestepSpacing):
     """Evenly spaced in log-SNR from the start to t_min, snapped to nodes where discrete.
 
     At alpha = 0 log-SNR is -inf: the start is then visited, and spacing begins at the time
     `margin` before it. On a discrete schedule two times that fall on one node are moved apart.
-
-    Args:
-        margin: In t, in (0, 1).
     """
 
-    def __init__(self, margin: float = 1e-2) -> None:
-        if not 0 < margin < 1:
-            raise ArgumentError("margin", margin, "must be between 0 and 1")
+    @checked
+    def __init__(self, margin: Annotated[float, Gt(0), Lt(1)] = 1e-2) -> None:
         self.margin = margin
 
     def visited(self, schedule: Schedule, steps: int, start: float) -> Tensor:
@@ -134,7 +127,7 @@ class UniformLogSNR(Grid):
         return visited if schedule.steps is None else _distinct(visited, schedule.steps)
 
 
-class Quadratic(Grid):
+class Quadratic(TimestepSpacing):
     """t_i in proportion to a square: dense at the clean end (Song et al., 2010.02502, D.3)."""
 
     def visited(self, schedule: Schedule, steps: int, start: float) -> Tensor:
@@ -144,16 +137,11 @@ class Quadratic(Grid):
         return visited if schedule.steps is None else _distinct(visited, schedule.steps)
 
 
-class Karras(Grid):
+class Karras(TimestepSpacing):
     r"""sigma_i^(1/rho) evenly from sigma_max^(1/rho) to sigma_min^(1/rho), of sigma / alpha.
 
     Karras et al. (arXiv 2206.00364, eq. 5). Only levels between the schedule's own ends exist; a
     start from sigma / alpha above `sigma_max` (as at alpha = 0) is visited first, as one of the S.
-
-    Args:
-        rho: > 0; larger is denser at the clean end. The paper's 7.
-        sigma_min: Cleanest level, > 0; the schedule's at t_min where that is noisier.
-        sigma_max: Noisiest level, above sigma_min; the schedule's start where that is cleaner.
     """
 
     def __init__(self, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
@@ -189,13 +177,8 @@ class Karras(Grid):
         return visited if schedule.steps is None else _distinct(visited, schedule.steps)
 
 
-class Listed(Grid):
-    """Times written out one by one; a rise between two is forward noise (see `RePaint`).
-
-    Args:
-        times: In (0, 1], without the final 0; at least one. The sampler's `steps` is
-            None or their number. On a discrete schedule each is the node k/T it lies nearest to.
-    """
+class Listed(TimestepSpacing):
+    """Times written out one by one; a rise between two is forward noise (see `RePaint`)."""
 
     def __init__(self, times: Sequence[float]) -> None:
         if not times or not all(0 < t <= 1 for t in times):
@@ -224,22 +207,17 @@ class Listed(Grid):
         return snapped[fresh]
 
 
-class RePaint(Grid):
+class RePaint(TimestepSpacing):
     r"""Goes back up again and again: resampling for inpainting.
 
     Lugmayr et al. (arXiv 2201.09865, algorithm 1 and figure 9): after every `jump` steps down the
     walk rises by as many levels (forward noise) and comes down again, `repeats` times in all.
-
-    Args:
-        base: The grid of the levels.
-        jump: Steps before a rise, at least 1; the paper's 10 of 250.
-        repeats: How often each stretch is walked, at least 1 (no rise); the paper's 10.
     """
 
-    def __init__(self, base: Grid | None = None, jump: int = 5, repeats: int = 3) -> None:
-        if jump < 1 or repeats < 1:
-            name, value = ("jump", jump) if jump < 1 else ("repeats", repeats)
-            raise ArgumentError(name, value, "must be at least 1")
+    @checked
+    def __init__(
+        self, base: TimestepSpacing | None = None, jump: Count = 5, repeats: Count = 3
+    ) -> None:
         self.base = Trailing() if base is None else base
         self.jump, self.repeats = jump, repeats
 

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from diffusion_lab.checkpoints.format import description, refuse_other_weights
 from diffusion_lab.checkpoints.starting import WarmStart, load_start
+from diffusion_lab.diffusion.compatibility import terminal_mismatch
 from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
@@ -25,7 +26,9 @@ from diffusion_lab.errors import CheckpointError
 from diffusion_lab.generate.generation import Drawing
 from diffusion_lab.generate.trained_model import Generates
 from diffusion_lab.ranges import Count, Natural, Positive, Seed, Share, checked
-from diffusion_lab.sampling.sampler import Guidance, Sampler, X0Constraint
+from diffusion_lab.sampling.constraints import X0Constraint
+from diffusion_lab.sampling.pipeline import Guidance
+from diffusion_lab.sampling.sampler import Sampler
 from diffusion_lab.training.clipping import clip, optimizer_suited, refuse_unscaling
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
@@ -109,8 +112,8 @@ class DiffusionModule(Generates, pl.LightningModule):
         if sampler is not None:
             sampler.check(schedule)
         objective.check(schedule)
-        mismatch = self.diffusion.terminal_mismatch()
-        if mismatch:
+        mismatch = terminal_mismatch(schedule)
+        if mismatch and not matched_prior:
             warnings.warn(mismatch, stacklevel=1)
         self.objective = objective
         self.make_optimizer = optimizer

@@ -58,7 +58,7 @@ EQUIVALENT = (
     ("SigmoidBetas.__init__", "drop", "-> falling - falling[-1]", "a common factor cancels"),
     ("bound_term", "comparison", "s.sigma > 0 -> s.sigma < 0", "a short cut, never taken"),
     (
-        *("GaussianDiffusion.self_conditioned", "comparison", "<="),
+        *("self_conditioned", "comparison", "<="),
         "a uniform number never equals the share",
     ),
     (
@@ -80,8 +80,8 @@ SPECIAL = (
         *("torch.zeros(len(x0), dtype=torch.long)", "labels are ignored"),
     ),
     ("levels", "return", "", "[Level(*p[::-1]) for p in zip(*level)]", "parts in another order"),
-    ("GaussianDiffusion._c_noise", "set", "number", "level.t", "told t, not c_noise"),
-    ("GaussianDiffusion._output", "set", "named['to']", "c_noise", "told where it is, not goes"),
+    ("c_noise_of", "set", "number", "level.t", "told t, not c_noise"),
+    ("network_output", "set", "named['to']", "c_noise", "told where it is, not goes"),
     ("Here.ask", "argument", "Query:2", "None", "never says where it goes"),
     (
         *("with_each", "set", "at"),
@@ -104,7 +104,7 @@ SPECIAL = (
     ("LogNormalSigma.times", "return", "", "super().times(schedule, u)", "stretched, not moved"),
     ("StratifiedTime.quantile", "return", "", "u", "the law's own quantile is ignored"),
     ("StratifiedTime.__call__", "return", "", "self.law.quantile(u, schedule)", "untrained times"),
-    ("StratifiedTime.observe", "argument", "observe:2", "t", "the law is told times for losses"),
+    ("AtOneTime.weighed", "argument", "observe:2", "t", "the law is told times for losses"),
     (
         *("ImportanceTime.state_dict", "return", ""),
         *("{'losses': self.losses, 'counts': self.counts}", "what was stored goes on changing"),

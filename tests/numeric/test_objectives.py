@@ -229,34 +229,43 @@ def test_importance_goes_on_from_its_state():
     assert torch.equal(law.probabilities, other.probabilities)
     law.observe(RectifiedFlow(), torch.tensor([0.05]).double(), torch.tensor([9.0]))
     assert not torch.equal(law.probabilities, other.probabilities)
-    with pytest.raises(ValueError, match="must divide"):
-        ImportanceTime(7).check(LinearBetas(100))
 
 
-def test_losses_are_divided_by_the_probability_that_drew_their_times():
+WRAPPED = pytest.mark.parametrize("wrapped", [lambda law: law, StratifiedTime])
+
+
+@WRAPPED
+def test_losses_are_divided_by_the_probability_that_drew_their_times(wrapped):
     """That of before the step, though the law learns from the losses, undivided, in it."""
     law, before = learned(), learned()
+    time = wrapped(law)
     model = GaussianDiffusion(Linear(), LinearBetas(100), Eps()).double().train()
-    loss = loss_of(Regression(law, ConstantWeight(), SquaredError()), model, images(), Drawn(1))
+    loss = loss_of(Regression(time, ConstantWeight(), SquaredError()), model, images(), Drawn(1))
 
     class Same(UniformTime):
         def __call__(self, schedule, noise, n):
-            return before(schedule, noise, n)
+            return wrapped(before)(schedule, noise, n)
 
     plain = loss_of(Regression(Same(), ConstantWeight(), SquaredError()), model, images(), Drawn(1))
-    t = before(LinearBetas(100), Drawn(1), 64)
+    t = wrapped(before)(LinearBetas(100), Drawn(1), 64)
     assert torch.allclose(loss, before.importance(LinearBetas(100), t) * plain)
     before.observe(LinearBetas(100), t, plain)
     assert torch.allclose(law.probabilities, before.probabilities)
     assert not torch.allclose(law.probabilities, learned().probabilities)
 
 
-def test_the_objective_carries_what_its_law_learned():
+@WRAPPED
+def test_the_objective_carries_what_its_law_learned(wrapped):
     law, fresh = learned(), ImportanceTime(10, 4, 0.01)
-    old, new = (Regression(one, ConstantWeight(), SquaredError()) for one in (law, fresh))
+    old, new = (Regression(wrapped(one), ConstantWeight(), SquaredError()) for one in (law, fresh))
     new.load_learned_state(old.learned_state())
     assert torch.equal(fresh.probabilities, law.probabilities)
     assert not torch.equal(fresh.probabilities, ImportanceTime(10, 4, 0.01).probabilities)
+    old.check(LinearBetas(100))
+    with pytest.raises(ValueError, match="must divide"):
+        Regression(wrapped(ImportanceTime(7)), ConstantWeight(), SquaredError()).check(
+            LinearBetas(100)
+        )
 
 
 def test_a_stored_state_stays_as_it_was():
@@ -269,24 +278,14 @@ def test_a_stored_state_stays_as_it_was():
 
 
 def test_a_stratified_law_is_the_law_inside_in_all_else():
-    inner, twin, flow = learned(), learned(), RectifiedFlow()
+    inner, flow = learned(), RectifiedFlow()
     law = StratifiedTime(inner)
     u = torch.linspace(0, 0.99, 50, dtype=torch.float64)
     assert torch.equal(law.quantile(u, flow), inner.quantile(u, flow))
     t = law(flow, Drawn(1), 50)
     strata = (torch.arange(50, dtype=torch.float64) + Drawn(1).uniform(50)) / 50
     assert torch.equal(t, inner.times(flow, strata))
-    assert torch.equal(law.importance(flow, t), inner.importance(flow, t))
-    law.observe(flow, t, 1 + t**2)
-    twin.observe(flow, t, 1 + t**2)
-    assert torch.equal(inner.losses, twin.losses)
-    other = StratifiedTime(ImportanceTime(10, 4, 0.01))
-    other.load_state_dict(law.state_dict())
-    assert torch.equal(other.law.losses, twin.losses) and law.state_dict()["counts"].any()
-    law.check(LinearBetas(100))
-    for refused in (ImportanceTime(7), StratifiedTime(ImportanceTime(7))):
-        with pytest.raises(ValueError, match="must divide"):
-            refused.check(LinearBetas(100))
+    assert law.learner is inner and StratifiedTime(law).learner is inner
 
 
 def test_continuous_times_fill_the_trained_range():

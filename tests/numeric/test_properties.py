@@ -72,7 +72,6 @@ from diffusion_lab.sampling.constraints import Clip, DynamicThreshold, Inpaint
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree, Projected, Rescaled
 from diffusion_lab.sampling.guidance.second_model import AutoGuidance, ClassifierGuidance
 from diffusion_lab.sampling.guidance.strength import Interval, PowerCosine
-from diffusion_lab.sampling.interpolation import slerp
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
 from diffusion_lab.sampling.ode import (
     RK4,
@@ -83,7 +82,7 @@ from diffusion_lab.sampling.ode import (
     Straight,
     _integrals,
 )
-from diffusion_lab.sampling.sample_noise import SampleNoise
+from diffusion_lab.sampling.sample_noise import SampleNoise, slerp
 from diffusion_lab.sampling.sampler import Here, Step
 from diffusion_lab.sampling.spacing import (
     Karras,

@@ -22,8 +22,9 @@ from diffusion_lab.sampling.constraints import Clip, Inpaint
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
 from diffusion_lab.sampling.ode import RK4, AdamsBashforth, Heun, Straight
+from diffusion_lab.sampling.pipeline import denoiser_of, end_of, evaluating, trajectory
 from diffusion_lab.sampling.sample_noise import SampleNoise
-from diffusion_lab.sampling.sampler import Here, denoiser_of, evaluating, sample, trajectory
+from diffusion_lab.sampling.sampler import Here
 from diffusion_lab.sampling.spacing import Leading, Linspace, Trailing, UniformLogSNR
 
 GRIDS = [Trailing(), Leading(), Linspace(), UniformLogSNR()]
@@ -329,25 +330,20 @@ def test_constraint_acts_after_guidance():
 
 @pytest.mark.parametrize("sampler", makers(6))
 def test_image_k_depends_on_seed_and_k_alone(sampler):
-    m, condition = model(LinearBetas(100)), Condition(torch.arange(8) % 10)
-    common = {"shape": (6,), "guidance": ClassifierFree(2.0)}
-    whole = sample(m, sampler, num_samples=8, noise=SampleNoise(3, 0, 8), given=condition, **common)
-    parts = [
-        sample(
-            m,
-            sampler,
-            num_samples=n,
-            noise=SampleNoise(3, k, n),
-            given=condition.rows(slice(k, k + n)),
-            **common,
+    m, guidance = model(LinearBetas(100)), ClassifierFree(2.0)
+
+    def drawn(seed=3, first=0, count=8):
+        noise, given = (
+            SampleNoise(seed, first, count),
+            Condition(torch.arange(first, first + count)),
         )
-        for k, n in ((0, 3), (3, 5))
-    ]
-    assert torch.allclose(whole, torch.cat(parts), atol=1e-5)
-    again = sample(m, sampler, num_samples=8, noise=SampleNoise(3, 0, 8), given=condition, **common)
-    assert torch.equal(whole, again)
-    other = sample(m, sampler, num_samples=8, noise=SampleNoise(4, 0, 8), given=condition, **common)
-    assert (whole - other).abs().min() > 0
+        settings = {"shape": (6,), "num_samples": count, "guidance": guidance, "given": given}
+        return end_of(trajectory(m, sampler, noise=noise, **settings))
+
+    whole = drawn()
+    assert torch.allclose(whole, torch.cat((drawn(3, 0, 3), drawn(3, 3, 5))), atol=1e-5)
+    assert torch.equal(whole, drawn())
+    assert (whole - drawn(seed=4)).abs().min() > 0
 
 
 def test_trajectory_keeps_no_grad_to_itself():
@@ -380,21 +376,22 @@ def test_a_step_tells_what_was_asked_and_answered(sampler):
         assert torch.equal(step.x0, ask(DATA, step.x_t, step.t).x0)
 
 
-def test_sample_is_the_end_of_the_trajectory_of_its_arguments():
+def test_every_argument_of_a_trajectory_counts():
     image = torch.linspace(-1, 1, 6)
     told = {"x": image.repeat(2, 1), "start": 0.7, "given": Condition(torch.tensor([1, 2]))}
     told |= {"guidance": ClassifierFree(2.0), "x0_constraint": Clip(-0.1, 0.1)}
     told["constraint"] = Inpaint(image, image > 0.5)
 
-    def end(draw, **changed):
+    def end():
         noise = SampleNoise(0, 0, 2)
-        return draw(model(), DDIM(4), shape=(6,), num_samples=2, noise=noise, **told, **changed)
+        steps = list(trajectory(model(), DDIM(4), shape=(6,), num_samples=2, noise=noise, **told))
+        assert torch.equal(end_of(iter(steps)), steps[-1].x)
+        return steps[-1].x
 
-    whole = end(sample)
-    assert torch.equal(whole, list(end(trajectory))[-1].x)
+    whole = end()
     for name in list(told):
         value = told.pop(name)
-        assert not torch.equal(end(sample), whole), f"{name} does not matter"
+        assert not torch.equal(end(), whole), f"{name} does not matter"
         told[name] = value
 
 
@@ -426,7 +423,7 @@ def test_further_conditions_reach_the_network(remembers):
 
     def drawn(given):
         noise = SampleNoise(0, 0, 2)
-        return sample(m, DDIM(3), shape=(6,), num_samples=2, noise=noise, given=given)
+        return end_of(trajectory(m, DDIM(3), shape=(6,), num_samples=2, noise=noise, given=given))
 
     tinted = drawn(Condition(vector=torch.ones(2, 6)))
     assert (tinted - drawn(Condition())).abs().min() > 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import pytest
@@ -168,6 +169,8 @@ def test_bad_learning_rates(bad: dict[str, Any]) -> None:
 def test_a_wrong_start_is_a_warning() -> None:
     with pytest.warns(UserWarning, match="terminal SNR"):
         tiny_module(schedule=LinearBetas(300))
+    with warnings.catch_warnings(action="error"):
+        tiny_module(schedule=LinearBetas(300), matched_prior=True)
 
 
 def test_what_the_objective_learned_comes_back_with_the_checkpoint(tmp_path) -> None:

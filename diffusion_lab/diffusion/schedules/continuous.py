@@ -10,6 +10,7 @@ from torch import Tensor
 from diffusion_lab.diffusion.gaussian import Level
 from diffusion_lab.diffusion.schedules.schedule import Schedule
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Positive, checked
 
 
 class ContinuousVP(Schedule):
@@ -17,11 +18,6 @@ class ContinuousVP(Schedule):
 
     alpha = exp(-(beta_max - beta_min) t^2 / 4 - beta_min t / 2), the limit of many `LinearBetas`
     of beta_min / T ... beta_max / T.
-
-    Args:
-        steps: T nodes that times are snapped to, or None for continuous time.
-        beta_min: beta(0), > 0; the paper's 0.1.
-        beta_max: beta(1), at least beta_min; the paper's 20.
     """
 
     def __init__(
@@ -29,11 +25,8 @@ class ContinuousVP(Schedule):
     ) -> None:
         super().__init__(steps)
         if not 0 < beta_min <= beta_max:
-            raise ArgumentError(
-                "beta_min",
-                beta_min,
-                f"must be above 0 and at most beta_max={beta_max}; the paper takes 0.1 and 20",
-            )
+            rule = f"must be above 0 and at most beta_max={beta_max}; the paper takes 0.1 and 20"
+            raise ArgumentError("beta_min", beta_min, rule)
         self.beta_min, self.beta_max = beta_min, beta_max
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,16 +48,11 @@ class ContinuousCosine(Schedule):
     the cosine schedule without offset; the log-SNR is -2 ln tan(pi t / 2) - 2 ln shift
     (Hoogeboom et al., "Simple Diffusion", arXiv 2301.11093, eq. 5 and 6: an image d pixels wide
     takes shift = d / 64, more noise for larger images).
-
-    Args:
-        steps: T nodes that times are snapped to, or None for continuous time.
-        shift: > 0; above 1 spends more time at high noise.
     """
 
-    def __init__(self, steps: int | None = None, shift: float = 1.0) -> None:
+    @checked
+    def __init__(self, steps: int | None = None, shift: Positive = 1.0) -> None:
         super().__init__(steps)
-        if not shift > 0:
-            raise ArgumentError("shift", shift, "must be positive; 1 leaves time as it is")
         self.shift = shift
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,12 +73,7 @@ class ContinuousCosine(Schedule):
 class VarianceExploding(Schedule):
     r"""alpha = 1, sigma = sigma_max t (Karras et al., "EDM", arXiv 2206.00364, table 1).
 
-    The network is told ln(sigma / alpha) / 4, their c_noise.
-
-    Args:
-        steps: T nodes that times are snapped to, or None for continuous time.
-        sigma_min: Smallest trained sigma of continuous time, > 0; the paper's 0.002.
-        sigma_max: Largest sigma, above sigma_min; the paper's 80.
+    In continuous time, levels down to sigma_min are trained.
     """
 
     def __init__(
@@ -98,11 +81,8 @@ class VarianceExploding(Schedule):
     ) -> None:
         super().__init__(steps)
         if not 0 < sigma_min < sigma_max:
-            raise ArgumentError(
-                "sigma_min",
-                sigma_min,
-                f"must be above 0 and below sigma_max={sigma_max}; the paper takes 0.002 and 80",
-            )
+            rule = f"must be above 0 and below sigma_max={sigma_max}; the paper: 0.002 and 80"
+            raise ArgumentError("sigma_min", sigma_min, rule)
         self.sigma_max = sigma_max
         if steps is None:
             self.t_min = sigma_min / sigma_max
@@ -126,16 +106,11 @@ class RectifiedFlow(Schedule):
 
     u = shift t / (1 + (shift - 1) t) spends more time at high noise for shift > 1 (Esser et al.,
     "Scaling Rectified Flow Transformers", arXiv 2403.03206, eq. 23); shift = 1 is u = t.
-
-    Args:
-        steps: T nodes that times are snapped to, or None for continuous time.
-        shift: > 0.
     """
 
-    def __init__(self, steps: int | None = None, shift: float = 1.0) -> None:
+    @checked
+    def __init__(self, steps: int | None = None, shift: Positive = 1.0) -> None:
         super().__init__(steps)
-        if not shift > 0:
-            raise ArgumentError("shift", shift, "must be positive; 1 leaves time as it is")
         self.shift = shift
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@ r"""Noise schedules: t in [0, 1] -> (alpha, sigma), with t = 0 data and t = 1 no
 
 A schedule fixes how fast the signal-to-noise ratio falls, and nothing else: not what the network
 predicts, not which times are trained, not how sampling steps. `steps` makes it discrete: an
-integer T restricts training to the nodes t = k/T, k = 1..T, and null leaves time continuous.
+integer T restricts training to the nodes t = k/T, k = 1..T, and None leaves time continuous.
 
 Discrete ones are `tables` of betas, the others formulas of t (`continuous`).
 """
@@ -15,33 +15,19 @@ import torch
 from torch import Tensor
 
 from diffusion_lab.diffusion.gaussian import Level
-from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Count, checked
 
 CONTINUOUS_T_MIN = 1e-3
 """Smallest time that a continuous schedule trains on."""
 
 
-def checked_steps(steps: int | None) -> int | None:
-    """`steps` if it is an integer of at least 1 or None; else an ArgumentError."""
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise ArgumentError(
-            "steps", steps, "must be an integer of at least 1 (or null for continuous time)"
-        )
-    return steps
-
-
 class Schedule(ABC):
-    """An immutable map from time to noise level.
+    """An immutable map from time to noise level; times in [t_min, t_max] are trained."""
 
-    Attributes:
-        steps: Number T of discrete steps, or None where time is continuous.
-        t_min: Smallest trained time, > 0.
-        t_max: Largest trained time, where sampling starts.
-    """
-
-    def __init__(self, steps: int | None = None) -> None:
-        self.steps = checked_steps(steps)
-        self.t_min = CONTINUOUS_T_MIN if self.steps is None else 1.0 / self.steps
+    @checked
+    def __init__(self, steps: Count | None = None) -> None:
+        self.steps = steps
+        self.t_min = CONTINUOUS_T_MIN if steps is None else 1.0 / steps
         self.t_max = 1.0
 
     @abstractmethod
@@ -50,7 +36,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def time_of(self, log_snr: Tensor) -> Tensor:
-        """Inverse of `log_snr` in t; exact at both ends."""
+        """Inverse of `Level.log_snr` in t; exact at both ends."""
 
     def __call__(self, t: Tensor | float) -> Level:
         """The level at t, a number or a tensor of times in [0, 1]; float64 on the CPU."""
@@ -64,7 +50,7 @@ class Schedule(ABC):
         return t.clamp(self.t_min, self.t_max)
 
     def conditioning(self, level: Level) -> Tensor:
-        """What the network is told: k in 1..T of a discrete schedule, else 1000 t."""
+        """c_noise, the network's number for the level: k in 1..T where discrete, else 1000 t."""
         return level.t * (1000.0 if self.steps is None else self.steps)
 
     def preserving(self, level: Level) -> Tensor:
@@ -74,10 +60,3 @@ class Schedule(ABC):
     def prior_std(self, level: Level) -> Tensor:
         """Standard deviation that sampling starts with: 1 if variance preserving, else sigma."""
         return torch.where(self.preserving(level), torch.ones_like(level.sigma), level.sigma)
-
-
-def require_steps(steps: int | None, what: str) -> None:
-    """Refuse a missing number of steps; `what` needs one."""
-    if steps is None:
-        raise ArgumentError("steps", None, f"must be an integer for {what}, e.g. 1000")
-    checked_steps(steps)

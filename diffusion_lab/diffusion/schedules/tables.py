@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from diffusion_lab.diffusion.schedules.schedule import Schedule, require_steps
+from diffusion_lab.diffusion.schedules.schedule import Schedule
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Count, NonNegative, Positive, checked
 
 
 class Table(Schedule):
-    """A discrete schedule stated by its amplitudes at t = 0, 1/T, ..., 1.
+    """A discrete schedule by its amplitudes at t = 0, 1/T, ..., 1, float64, shape (T + 1,).
 
-    Args:
-        alpha: alpha_0 = 1, ..., alpha_T, falling; float64, shape (T + 1,).
-        sigma: sigma_0 = 0, ..., sigma_T, rising, with alpha^2 + sigma^2 = 1.
+    alpha falls from 1, sigma rises from 0, and alpha^2 + sigma^2 = 1.
     """
 
     def __init__(self, alpha: Tensor, sigma: Tensor) -> None:
@@ -59,12 +60,7 @@ class Table(Schedule):
 
 
 class BetaTable(Table):
-    """A discrete schedule stated by its betas.
-
-    Args:
-        betas: beta_1..beta_T, each in (0, 1).
-        steps: T, where it is to be checked: the number of betas, or None.
-    """
+    """A discrete schedule by its betas, beta_1..beta_T in (0, 1); `steps` is T or None."""
 
     def __init__(self, betas: Tensor | Sequence[float], steps: int | None = None) -> None:
         betas = torch.as_tensor(betas, dtype=torch.float64)
@@ -80,23 +76,36 @@ class BetaTable(Table):
         super().__init__(torch.exp(0.5 * log_abar), torch.sqrt(-torch.expm1(log_abar)))
 
 
+class CosineBetas(BetaTable):
+    r"""alpha_bar(t) = f(t) / f(0), f(t) = cos^2((t + offset) / (1 + offset) pi/2).
+
+    The cosine schedule of Nichol & Dhariwal (arXiv 2102.09672, eq. 17; their s is `offset`). Betas
+    are 1 - alpha_bar_k / alpha_bar_{k-1}, at most `max_beta`.
+    """
+
+    @checked
+    def __init__(
+        self,
+        steps: Count,
+        offset: NonNegative = 0.008,
+        max_beta: Annotated[float, Gt(0), Lt(1)] = 0.999,
+    ) -> None:
+        t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        f = torch.cos((t + offset) / (1 + offset) * (math.pi / 2)) ** 2
+        super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta))
+
+
 class LinearBetas(BetaTable):
     r"""Betas linear in k (Ho et al., arXiv 2006.11239, section 4).
 
     beta_k = scale (beta_start + (beta_end - beta_start) (k - 1) / (T - 1)), where scale is 1, or
     1000/T with `scaled`, which keeps the terminal noise the same for every T (Nichol & Dhariwal).
     Unscaled, T = 300 ends at alpha = 0.22: far from pure noise.
-
-    Args:
-        steps: T, at least 1.
-        beta_start: First beta, in (0, 1).
-        beta_end: Last beta, in (0, 1).
-        scaled: Multiply all betas by 1000 / T.
     """
 
     def __init__(
         self,
-        steps: int,
+        steps: Count,
         beta_start: float = 1e-4,
         beta_end: float = 0.02,
         scaled: bool = False,
@@ -110,17 +119,11 @@ class QuadraticBetas(BetaTable):
     beta_k = scale (b0 + (b1 - b0) (k - 1) / (T - 1))^2, b0 and b1 the roots of beta_start and
     beta_end; diffusers calls it "scaled_linear". It keeps more signal than `LinearBetas` of the
     same ends, since the betas in between are smaller.
-
-    Args:
-        steps: T, at least 1.
-        beta_start: First beta, in (0, 1).
-        beta_end: Last beta, in (0, 1).
-        scaled: Multiply all betas by 1000 / T.
     """
 
     def __init__(
         self,
-        steps: int,
+        steps: Count,
         beta_start: float = 1e-4,
         beta_end: float = 0.02,
         scaled: bool = False,
@@ -128,103 +131,9 @@ class QuadraticBetas(BetaTable):
         super().__init__(_ramp(steps, beta_start, beta_end, scaled, power=2.0))
 
 
-class CosineBetas(BetaTable):
-    r"""The cosine schedule of Nichol & Dhariwal (arXiv 2102.09672, eq. 17).
-
-    alpha_bar(t) = f(t)/f(0) with f(t) = cos^2((t + offset)/(1 + offset) pi/2); betas are
-    1 - alpha_bar_k / alpha_bar_{k-1}, clipped at max_beta, and alpha_bar is rebuilt from the
-    clipped betas.
-
-    Args:
-        steps: T, at least 1.
-        offset: The paper's s = 0.008, >= 0.
-        max_beta: The paper's 0.999, in (0, 1).
-    """
-
-    def __init__(self, steps: int, offset: float = 0.008, max_beta: float = 0.999) -> None:
-        require_steps(steps, "cosine betas")
-        if not offset >= 0:
-            raise ArgumentError("offset", offset, "must not be negative; the paper takes 0.008")
-        if not 0 < max_beta < 1:
-            rule = "must be between 0 and 1; the paper takes 0.999"
-            raise ArgumentError("max_beta", max_beta, rule)
-        t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-        f = torch.cos((t + offset) / (1 + offset) * (math.pi / 2)) ** 2
-        super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta))
-
-
-class SigmoidBetas(BetaTable):
-    r"""alpha_bar falls as a sigmoid (Jabri et al., "RIN", arXiv 2212.11972, algorithm 2).
-
-    alpha_bar(t) = (S(end) - S(start + (end - start) t)) / (S(end) - S(start)), S the logistic
-    function of x / temperature; betas are 1 - alpha_bar_k / alpha_bar_{k-1}, clipped at max_beta.
-    (diffusers' "sigmoid" is another one: its betas are sigmoidal.)
-
-    Args:
-        steps: T, at least 1.
-        start: Where on the sigmoid t = 0 lies; the paper's -3.
-        end: Where t = 1 lies, above `start`; the paper's 3.
-        temperature: > 0; the paper's tau, 1. Smaller is steeper.
-        max_beta: Largest beta, in (0, 1).
-    """
-
-    def __init__(
-        self,
-        steps: int,
-        start: float = -3.0,
-        end: float = 3.0,
-        temperature: float = 1.0,
-        max_beta: float = 0.999,
-    ) -> None:
-        require_steps(steps, "sigmoid betas")
-        if not start < end:
-            rule = f"must be below end={end}; the paper takes -3 and 3"
-            raise ArgumentError("start", start, rule)
-        if not temperature > 0:
-            rule = "must be positive; the paper takes 1"
-            raise ArgumentError("temperature", temperature, rule)
-        if not 0 < max_beta < 1:
-            raise ArgumentError("max_beta", max_beta, "must be between 0 and 1, e.g. 0.999")
-        t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-        # 1 - S(x) = S(-x): differences near t = 1 are taken between small numbers
-        falling = torch.sigmoid(-(start + (end - start) * t) / temperature)
-        abar = (falling - falling[-1]) / (falling[0] - falling[-1])
-        betas = (1 - abar[1:] / abar[:-1]).clamp(max=max_beta)
-        if not bool((betas > 0).all()):
-            raise ArgumentError(
-                "temperature",
-                temperature,
-                f"is so low for start={start} and end={end} that betas vanish; take start and end "
-                "closer to 0 or a higher temperature",
-            )
-        super().__init__(betas)
-
-
-class ZeroTerminalSNR(Table):
-    r"""A table of betas moved so that it ends in pure noise (Lin et al., 2305.08891, algorithm 1).
-
-    sqrt(alpha_bar) is shifted and scaled: its first value stays, its last becomes exactly 0, where
-    predicting eps says nothing of the image (take v, x0 or velocity).
-
-    Args:
-        steps: T, at least 2.
-        base: T -> the table to be moved, e.g. `partial(LinearBetas, beta_end=0.02)`.
-    """
-
-    def __init__(self, steps: int, base: Callable[..., Table]) -> None:
-        require_steps(steps, "tables")
-        if steps < 2:
-            raise ArgumentError("steps", steps, "must be at least 2: first and last are fixed")
-        alpha = base(steps=steps)._alpha
-        first, last = alpha[1], alpha[-1]
-        moved = (alpha[1:] - last) * (first / (first - last))
-        alpha = torch.cat((alpha[:1], moved))
-        super().__init__(alpha, torch.sqrt((1 - alpha) * (1 + alpha)))
-
-
-def _ramp(steps: int, beta_start: float, beta_end: float, scaled: bool, power: float) -> Tensor:
+@checked
+def _ramp(steps: Count, beta_start: float, beta_end: float, scaled: bool, power: float) -> Tensor:
     """T betas whose `power`-th root is linear in k, times 1000 / T if `scaled`."""
-    require_steps(steps, "betas")
     if not 0 < beta_start <= beta_end < 1:
         raise ArgumentError(
             "beta_start",
@@ -242,3 +151,54 @@ def _ramp(steps: int, beta_start: float, beta_end: float, scaled: bool, power: f
         )
     ends = beta_start ** (1 / power), beta_end ** (1 / power)
     return torch.linspace(*ends, steps, dtype=torch.float64) ** power * scale
+
+
+class SigmoidBetas(BetaTable):
+    r"""alpha_bar falls as a sigmoid (Jabri et al., "RIN", arXiv 2212.11972, algorithm 2).
+
+    alpha_bar(t) = (S(end) - S(start + (end - start) t)) / (S(end) - S(start)), S the logistic
+    function of x / temperature; betas are 1 - alpha_bar_k / alpha_bar_{k-1}, at most `max_beta`.
+    The paper takes -3, 3 and 1. (diffusers' "sigmoid" is another one: its betas are sigmoidal.)
+    """
+
+    @checked
+    def __init__(
+        self,
+        steps: Count,
+        start: float = -3.0,
+        end: float = 3.0,
+        temperature: Positive = 1.0,
+        max_beta: Annotated[float, Gt(0), Lt(1)] = 0.999,
+    ) -> None:
+        if not start < end:
+            raise ArgumentError("start", start, f"must be below end={end}; the paper: -3 and 3")
+        t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        # 1 - S(x) = S(-x): differences near t = 1 are taken between small numbers
+        falling = torch.sigmoid(-(start + (end - start) * t) / temperature)
+        abar = (falling - falling[-1]) / (falling[0] - falling[-1])
+        betas = (1 - abar[1:] / abar[:-1]).clamp(max=max_beta)
+        if not bool((betas > 0).all()):
+            raise ArgumentError(
+                "temperature",
+                temperature,
+                f"is so low for start={start} and end={end} that betas vanish; take start and end "
+                "closer to 0 or a higher temperature",
+            )
+        super().__init__(betas)
+
+
+class ZeroTerminalSNR(Table):
+    r"""A table of betas that is made to end in noise (Lin et al., arXiv 2305.08891, algorithm 1).
+
+    sqrt(alpha_bar) is shifted and scaled: its first value stays, its last becomes exactly 0, where
+    eps says nothing of the image (predict v, x0 or velocity). `base` maps T to the table that is
+    shifted, e.g. `partial(LinearBetas, beta_end=0.02)`.
+    """
+
+    @checked
+    def __init__(self, steps: Annotated[int, Ge(2)], base: Callable[..., Table]) -> None:
+        alpha = base(steps=steps)._alpha
+        first, last = alpha[1], alpha[-1]
+        shifted = (alpha[1:] - last) * (first / (first - last))
+        alpha = torch.cat((alpha[:1], shifted))
+        super().__init__(alpha, torch.sqrt((1 - alpha) * (1 + alpha)))

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor
 
-from diffusion_lab.diffusion.conditions import Query
-from diffusion_lab.diffusion.gaussian import along, combine, extrapolated
-from diffusion_lab.diffusion.model import Denoised, DenoiseFn, ask_each
+from diffusion_lab.diffusion.conditions import Condition, Query, with_each
+from diffusion_lab.diffusion.gaussian import along, combine
+from diffusion_lab.diffusion.model import Denoised, DenoiseFn
 from diffusion_lab.errors import ArgumentError
-from diffusion_lab.sampling.guidance.strength import Strength, checked_scale, scale_at
-from diffusion_lab.sampling.sampler import Model
+from diffusion_lab.ranges import Positive, Share, checked
+from diffusion_lab.sampling.guidance.strength import (
+    Strength,
+    checked_scale,
+    extrapolated,
+    scale_at,
+)
+from diffusion_lab.sampling.pipeline import Model
 
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def ask_each(model: DenoiseFn, query: Query, givens: Sequence[Condition]) -> list[Denoised]:
+    """The model's answers to one query under each condition, in one call of n B rows."""
+    answer, n = model(with_each(query, givens)), len(givens)
+    parts = [[None] * n if part is None else list(part.chunk(n)) for part in answer]
+    return [Denoised(*same) for same in zip(*parts, strict=True)]
 
 
 class CombinationRule(ABC):
@@ -38,14 +53,10 @@ class Rescaled(CombinationRule):
     """Extrapolation, given back the standard deviation of c (Lin et al., arXiv 2305.08891, 3.4).
 
     Each image's extrapolated x0-hat is multiplied by std(c) / std(it), `share` of the way.
-
-    Args:
-        share: Their phi, in [0, 1]; 0 is plain extrapolation. The paper's 0.7.
     """
 
-    def __init__(self, share: float = 0.7) -> None:
-        if not 0 <= share <= 1:
-            raise ArgumentError("share", share, "must lie in [0, 1]")
+    @checked
+    def __init__(self, share: Share = 0.7) -> None:
         self.share = share
 
     def fresh(self) -> Combine:
@@ -66,20 +77,15 @@ class Projected(CombinationRule):
     The difference d = c - u is averaged over the steps with negative momentum, shortened to
     `radius`, and split along c: the parallel part, which over-saturates, counts `parallel`.
     x0 = c + (scale - 1) (d_orthogonal + parallel d_parallel).
-
-    Args:
-        parallel: Their eta; 1 with no radius and no momentum is plain extrapolation.
-        radius: Largest norm of d, > 0 (their r); None for none.
-        momentum: Their beta, above -1 and below 1; 0 for none. The paper's -0.5 to -0.75.
     """
 
+    @checked
     def __init__(
-        self, parallel: float = 0.0, radius: float | None = None, momentum: float = 0.0
+        self,
+        parallel: float = 0.0,
+        radius: Positive | None = None,
+        momentum: Annotated[float, Gt(-1), Lt(1)] = 0.0,
     ) -> None:
-        if radius is not None and not radius > 0:
-            raise ArgumentError("radius", radius, "must be positive, or null for none")
-        if not -1 < momentum < 1:
-            raise ArgumentError("momentum", momentum, "must lie between -1 and 1")
         self.parallel, self.radius, self.momentum = parallel, radius, momentum
 
     def fresh(self) -> Combine:
@@ -113,11 +119,6 @@ class ClassifierFree:
     A composed label is a row of K classes for each image, ~k (which is -1 - k) meaning "not k". Its
     score is that of u plus the sum of +-(c_k - u), each times the scale (Liu et al., "Compositional
     Visual Generation", arXiv 2206.01714, eq. 11 and 13), at one call of (K + 1) B images.
-
-    Args:
-        scale: Any finite number; 1 to 4 is usual on digits.
-        strength: Factor on (scale - 1) by noise level; None is 1 everywhere.
-        rule: What is made of u and c; None is `Extrapolate()`.
     """
 
     def __init__(

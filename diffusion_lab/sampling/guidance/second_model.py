@@ -8,11 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lab.diffusion.conditions import Query
-from diffusion_lab.diffusion.gaussian import combine, extrapolated
+from diffusion_lab.diffusion.gaussian import combine
 from diffusion_lab.diffusion.model import Denoised, DenoiseFn, GaussianDiffusion
 from diffusion_lab.errors import ArgumentError
-from diffusion_lab.sampling.guidance.strength import Strength, checked_scale, scale_at
-from diffusion_lab.sampling.sampler import Model
+from diffusion_lab.sampling.guidance.strength import (
+    Strength,
+    checked_scale,
+    extrapolated,
+    scale_at,
+)
+from diffusion_lab.sampling.pipeline import Model
 
 
 def refuse_other_schedule(model: Model, other: GaussianDiffusion, name: str) -> None:
@@ -38,11 +43,6 @@ class AutoGuidance:
 
     x0 = weak + scale (strong - weak), both given the label; two calls of B images. The weaker one
     is an earlier checkpoint or a smaller network, on the same schedule.
-
-    Args:
-        weak: Gives the weaker model, e.g. `StoredModel("checkpoints/step_000500.ckpt")`.
-        scale: Any finite number; 1 is the model itself, at one call.
-        strength: Factor on (scale - 1) by noise level; None is 1 everywhere.
     """
 
     def __init__(
@@ -84,12 +84,6 @@ class ClassifierGuidance:
     Their algorithm 1 on x0-hat: x0 + scale (sigma^2 / alpha) grad log p(label | x_t), since the
     score is (alpha x0 - x_t) / sigma^2. The diffusion model is asked without its class where
     `unconditional`, as in the paper's main experiment with an unconditional model.
-
-    Args:
-        classifier: Gives a model whose network maps (x_t (B, *), c_noise (B,)) to logits (B, K),
-            trained on the same schedule.
-        scale: >= 0; 1 is Bayes' rule.
-        unconditional: Hide the label from the diffusion model.
     """
 
     def __init__(

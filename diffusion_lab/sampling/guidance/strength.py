@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from diffusion_lab.diffusion.gaussian import Level
+from diffusion_lab.diffusion.gaussian import Level, combine
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Positive, checked
 
 
 def checked_scale(scale: float) -> float:
@@ -31,10 +32,6 @@ class Interval(Strength):
     """Guidance at times in (low, high] alone (Kynkaanniemi et al., arXiv 2404.07724).
 
     Outside, the conditional model is asked alone, at half the cost.
-
-    Args:
-        low: Cleanest time, in [0, 1).
-        high: Noisiest time, above `low`.
     """
 
     def __init__(self, low: float = 0.2, high: float = 0.8) -> None:
@@ -55,15 +52,11 @@ class PowerCosine(Strength):
     """From none at the noisiest to all at the cleanest: (1 - cos(pi (1 - t)^power)) / 2.
 
     Gao et al., "Masked Diffusion Transformer" (arXiv 2303.14389, appendix): early steps, which
-    decide the composition, stay diverse.
-
-    Args:
-        power: > 0; larger comes later. The paper's 4 at scale 3.8.
+    decide the composition, stay diverse. They take a power of 4 at scale 3.8.
     """
 
-    def __init__(self, power: float = 1.0) -> None:
-        if not power > 0:
-            raise ArgumentError("power", power, "must be positive")
+    @checked
+    def __init__(self, power: Positive = 1.0) -> None:
         self.power = power
 
     def __call__(self, level: Level) -> Tensor:
@@ -72,7 +65,12 @@ class PowerCosine(Strength):
 
 
 def scale_at(scale: float, strength: Strength | None, level: Level) -> Tensor:
-    """1 + (scale - 1) strength(level), float64, of the level's shape; None is 1."""
+    """1 + (scale - 1) strength(level), float64, of the level's shape; no strength is 1."""
     if strength is None:
         return torch.full_like(level.t, scale)
     return 1.0 + (scale - 1.0) * strength(level)
+
+
+def extrapolated(u: Tensor, c: Tensor, scale: Tensor) -> Tensor:
+    """The point u + scale (c - u), (B, *): u at 0, c at 1."""
+    return combine((scale, c), (1.0 - scale, u))

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.figures.page import Page
 from diffusion_lab.files import write_atomically
-from diffusion_lab.sampling.sampler import evaluating
+from diffusion_lab.sampling.pipeline import evaluating
 from diffusion_lab.training.loggers import log_images
 from diffusion_lab.training.module import DiffusionModule
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.metrics.catalog import LOGGED
 from diffusion_lab.ranges import Count, Seed, checked
-from diffusion_lab.sampling.sampler import Guidance, Sampler
+from diffusion_lab.sampling.pipeline import Guidance
+from diffusion_lab.sampling.sampler import Sampler
 from diffusion_lab.training.callbacks.samples import SamplingCallback
 from diffusion_lab.training.module import DiffusionModule
 from diffusion_lab.training.trainer_state import by_steps, validates_training

@@ -14,7 +14,8 @@ from diffusion_lab.errors import ConfigError
 from diffusion_lab.generate.labels import expand_labels
 from diffusion_lab.pixels import refuse_shape
 from diffusion_lab.ranges import Count, Natural, Seed, checked
-from diffusion_lab.sampling.sampler import Guidance, Sampler
+from diffusion_lab.sampling.pipeline import Guidance
+from diffusion_lab.sampling.sampler import Sampler
 from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.loggers import log_images, log_table, takes_tables
 from diffusion_lab.training.module import DiffusionModule
