@@ -1,10 +1,13 @@
 """Every option of `conf/` is found by its file: commented, sound, and able to train and sample."""
 
+import ast
 import hashlib
+import inspect
 import pickle
 import re
 import struct
 from pathlib import Path
+from pydoc import locate
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.checking import check
 from diffusion_lab.config.composing import CONF
+from diffusion_lab.config.signatures import signature
 
 FILES = sorted(CONF.rglob("*.yaml"))
 TINY = [
@@ -168,6 +172,17 @@ def test_an_experiment_takes_any_denoiser(experiment, denoiser):
     words = ["data.folder=pictures"] if experiment == "image_folder" else []
     cfg = compose("train", [f"experiment={experiment}", f"denoiser={denoiser}", *words])
     assert check(cfg) == []
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "data").glob("*.yaml")), ids=lambda p: p.stem)
+def test_arguments_read_from_the_source_are_those_of_the_class(path):
+    """Data sets inherit dataclass fields, which the checker reads without importing them."""
+    target = re.search(r"^_target_: (\S+)", path.read_text(), re.M)[1]
+    read, made = signature(target), inspect.signature(locate(target)).parameters
+    assert {name: ast.unparse(tree) for name, tree in read.annotations.items()} == {
+        name: ast.unparse(ast.parse(argument.annotation)) for name, argument in made.items()
+    }
+    assert set(read.required) == {name for name, a in made.items() if a.default is a.empty}
 
 
 def test_wheel_and_checkout_find_the_same_folder():

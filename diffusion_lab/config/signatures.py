@@ -135,9 +135,9 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, ast.AnnAssign]:
     fields: dict[str, ast.AnnAssign] = {}
     for base in reversed(node.bases):
         located = _definition(module, last_name(base))
-        if located and isinstance(located[0], ast.ClassDef) and _is_dataclass(located[0]):
+        if located and isinstance(located[0], ast.ClassDef):
             fields |= _fields(located[0], located[1])
-    for entry in node.body:
+    for entry in node.body if _is_dataclass(node) else ():
         if isinstance(entry, ast.AnnAssign) and "ClassVar" not in ast.dump(entry.annotation):
             fields[getattr(entry.target, "id", "")] = entry
     return fields

@@ -24,7 +24,7 @@ from diffusion_lab.data.data_module import Splits
 from diffusion_lab.data.download import DownloadedImages, check_hash
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import sha256, write_atomically
-from diffusion_lab.ranges import Count, Positive, checked
+from diffusion_lab.ranges import Count, checked
 
 
 @checked
@@ -33,8 +33,6 @@ class CIFAR10(DownloadedImages):
     """CIFAR-10; larger images than 32 x 32 are padded with black."""
 
     shape: Sequence[Count] = (3, 32, 32)
-    mean: float = -0.053
-    std: Positive = 0.503
     horizontal_flip: bool = True
 
     title = "CIFAR-10"
@@ -42,6 +40,7 @@ class CIFAR10(DownloadedImages):
         "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
     )  # fmt: skip
     original = (3, 32, 32)
+    moments = (-0.053, 0.503)
     directory = "cifar-10-batches-py"
     archive = "cifar-10-python.tar.gz"
     address = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -61,13 +60,13 @@ class CIFAR10(DownloadedImages):
     def wanted(self) -> str:
         """Which files belong in which folder, as a clause."""
         return (
-            f"{self.archive} from {self.address} into {Path(self.data_dir).resolve()}, or "
+            f"{self.archive} from {self.address} into {self.root.resolve()}, or "
             f"{', '.join(self.missing())} into {self.folder.resolve()}"
         )
 
     def prepare_data(self) -> None:
         """Unpack or download what is missing."""
-        archive = Path(self.data_dir, self.archive)
+        archive = self.root / self.archive
         if self.missing() and not archive.is_file():
             self._download([self.address], archive, ("md5", self.archive_md5), packed=False)
         if self.missing() and archive.is_file():

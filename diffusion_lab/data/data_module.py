@@ -73,19 +73,23 @@ class MemoryDataModule(LightningDataModule, ABC):
     eval_batch_size: Count = 500
     validation_size: Count = 5000
     seed: Seed = 0
-    mean: float
-    std: Positive
+    mean: float | None = None
+    std: Positive | None = None
     train_images: Count | None = None
     exclude: Sequence[Natural] | None = None
 
     class_names: ClassVar[tuple[str, ...]]
     """Names of the classes, by label."""
+    moments: ClassVar[tuple[float, float]]
+    """`mean` and `std` where these are null: those of the training set, as a model sees it."""
     horizontal_flip = False
     """Whether about half of each training batch is mirrored."""
 
     def __post_init__(self) -> None:
         super().__init__()
         self.shape = tuple(int(n) for n in self.shape)
+        self.mean = self.moments[0] if self.mean is None else self.mean
+        self.std = self.moments[1] if self.std is None else self.std
         self.subset = Subset(self.train_images, tuple(self.exclude or ()), self.seed)
         self._splits: Splits | None = None
         self._training: Tensor
@@ -130,6 +134,7 @@ class MemoryDataModule(LightningDataModule, ABC):
         some = samples[:: max(1, len(samples) // 10_000)]  # evenly: they may be sorted by class
         scaled, _ = self.on_after_batch_transfer((some, None), 0)
         mean, std = float(scaled.mean()), float(scaled.std())
+        assert self.mean is not None and self.std is not None
         if abs(mean - self.mean) > MOMENT_TOLERANCE or abs(std - self.std) > MOMENT_TOLERANCE:
             warnings.warn(
                 f"data.mean={self.mean:g} and data.std={self.std:g} are stated, but these samples "
@@ -217,11 +222,10 @@ class ImageDataModule(MemoryDataModule):
 
     shape: Sequence[Count] = (1, 28, 28)
     num_classes: Count | None = 10
-    mean: float = -0.739
-    std: Positive = 0.616
     horizontal_flip: bool = False
 
     class_names = tuple("0123456789")
+    moments = (-0.739, 0.616)
     original: ClassVar[tuple[int, int, int] | None] = (1, 28, 28)
     """`(C, H, W)` of the images that `load` returns; None where they are brought to any."""
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from diffusion_lab.data.data_module import ImageDataModule, Splits
 from diffusion_lab.random import permutation
-from diffusion_lab.ranges import Count, Positive, checked
+from diffusion_lab.ranges import Count, checked
 
 TEST_PER_CLASS = 30
 
@@ -27,8 +27,8 @@ class Digits(ImageDataModule):
     """The embedded digits at 28 x 28: 1,497 for training and validation, 300 for testing."""
 
     validation_size: Count = 197
-    mean: float = -0.705
-    std: Positive = 0.661
+
+    moments = (-0.705, 0.661)
 
     def load(self) -> Splits:
         """Make the images from scikit-learn's copy."""

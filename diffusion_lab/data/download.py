@@ -44,15 +44,17 @@ class DownloadedImages(ImageDataModule):
     names: ClassVar[tuple[str, ...]]
     """Names of the files."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.data_dir = Path(self.data_dir).expanduser()
-        self._reason = "not downloaded yet" if self.download else "data.download=false"
+    _failure = "not downloaded yet"
+
+    @property
+    def root(self) -> Path:
+        """Folder of all data sets."""
+        return Path(self.data_dir).expanduser()
 
     @property
     def folder(self) -> Path:
         """Where the files are expected."""
-        return Path(self.data_dir, self.directory)
+        return self.root / self.directory
 
     def missing(self) -> list[str]:
         """Names of the files that are not there."""
@@ -67,7 +69,7 @@ class DownloadedImages(ImageDataModule):
                 download(urls, target, self.download_timeout, expected, packed)
                 return True
             except (DataError, OSError) as error:
-                self._reason = str(error)
+                self._failure = str(error)
         return False
 
     def load(self) -> Splits:
@@ -84,8 +86,9 @@ class DownloadedImages(ImageDataModule):
         Raises:
             DataError: Names the files, their folder, the addresses and the remedy.
         """
+        reason = self._failure if self.download else "data.download=false"
         raise DataError(
-            f"{self.title} is missing ({self._reason}): {self.remedy()}; data=digits needs no "
+            f"{self.title} is missing ({reason}): {self.remedy()}; data=digits needs no "
             "files at all"
         )
 

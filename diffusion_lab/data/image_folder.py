@@ -29,7 +29,7 @@ from diffusion_lab.data.decoding import decoded
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import user_cache_dir
 from diffusion_lab.random import permutation
-from diffusion_lab.ranges import Count, Positive, checked
+from diffusion_lab.ranges import Count, checked
 
 PIXELS_FORMAT = 2
 """Raised when the same files give other pixels, so that cached ones are decoded anew."""
@@ -53,17 +53,16 @@ class ImageFolder(ImageDataModule):
     crop: Count | None = None
     num_classes: Count | None = None
     test_share: Annotated[float, Gt(0), Lt(1)] = 0.1
-    validation_size: Count | None = None
-    mean: float = 0.0
-    std: Positive = 0.5
+    validation_size: Count | None = None  # type: ignore[assignment]  # a number once it is read
     cache: str | os.PathLike[str] | None = None
 
     original = None
+    moments = (0.0, 0.5)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.folder = Path(self.folder).expanduser()
-        self.cache = user_cache_dir() if self.cache is None else Path(self.cache).expanduser()
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return Path(self.folder).expanduser()
 
     def _check_shape(self) -> None:
         if len(self.shape) != 3 or self.shape[0] not in (1, 3) or min(self.shape) < 1:
@@ -81,7 +80,7 @@ class ImageFolder(ImageDataModule):
         Raises:
             DataError: No images, an unknown layout, or other classes than `num_classes` says.
         """
-        listing = list_images(self.folder)
+        listing = list_images(self.root)
         names = listing.class_names
         if self.num_classes not in (None, len(names)):
             there = (
@@ -104,8 +103,9 @@ class ImageFolder(ImageDataModule):
 
     def _pixels(self) -> tuple[Tensor, str]:
         files, settings = self.listing.files, f"{PIXELS_FORMAT} {self.shape} {self.crop}"
-        name = f"images-{_fingerprint(self.folder, files, settings)[:16]}.bin"
-        return decoded(files, self.shape, self.crop, Path(self.cache, name))
+        name = f"images-{_fingerprint(self.root, files, settings)[:16]}.bin"
+        cache = Path(self.cache or user_cache_dir()).expanduser()
+        return decoded(files, self.shape, self.crop, cache / name)
 
     def load(self) -> Splits:
         """Read the images and split them."""
@@ -120,7 +120,7 @@ class ImageFolder(ImageDataModule):
             labels[train],
             images[test],
             labels[test],
-            name=self.folder.resolve().name or "folder",
+            name=self.root.resolve().name or "folder",
             sha256={f"pixels of {len(images)} images": sha256},
         )
 

@@ -13,14 +13,17 @@ from typing import ClassVar, Literal
 
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torchvision.datasets.mnist import read_image_file, read_label_file
+from torchvision.datasets.mnist import (  # type: ignore[import-untyped]
+    read_image_file,
+    read_label_file,
+)
 
 from diffusion_lab.data.data_module import Splits
 from diffusion_lab.data.digits import embedded_digits
 from diffusion_lab.data.download import DownloadedImages, check_hash, expand
 from diffusion_lab.errors import DataError
 from diffusion_lab.files import sha256
-from diffusion_lab.ranges import Positive, checked
+from diffusion_lab.ranges import checked
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -34,33 +37,19 @@ def _by_name(*hashes: str) -> dict[str, str]:
     return dict(zip(IDX_FILES, hashes, strict=True))
 
 
-@checked
-@dataclass(kw_only=True, eq=False)
 class IdxImages(DownloadedImages):
-    """Base of the sets in MNIST's format: a new one states the constants below.
-
-    `mean` and `std` are by default `moments`.
-    """
-
-    mean: float | None = None
-    std: Positive | None = None
+    """Base of the sets in MNIST's format: a new one states the constants below."""
 
     names = IDX_FILES
+    original: ClassVar[tuple[int, int, int]] = (1, 28, 28)
     addresses: ClassVar[tuple[str, ...]]
     """Addresses in front of a packed file's name, tried in turn."""
     packed: ClassVar[dict[str, str]] = {}
     """File name -> SHA-256 of the packed file as tensorflow-datasets records it, where it does."""
     sha256: ClassVar[dict[str, str]] = {}
     """File name -> official SHA-256 of the expanded file; without it, its sizes are checked."""
-    moments: ClassVar[tuple[float, float]]
-    """Mean and standard deviation of the training images in [-1, 1]."""
     counts: ClassVar[tuple[int, int]] = (60_000, 10_000)
     """How many training and test images there are."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.mean = self.moments[0] if self.mean is None else self.mean
-        self.std = self.moments[1] if self.std is None else self.std
 
     @property
     def folder(self) -> Path:
@@ -142,7 +131,6 @@ class MNIST(IdxImages):
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "http://yann.lecun.com/exdb/mnist/",
     )
-    moments = (-0.739, 0.616)
     sha256 = _by_name(
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",

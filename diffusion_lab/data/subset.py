@@ -21,19 +21,19 @@ class Subset(NamedTuple):
     and class sizes differ by one at most, unless a class has no more samples.
 
     Attributes:
-        count: How many samples; None for all.
+        size: How many samples; None for all.
         exclude: Classes to leave out.
         seed: Decides which samples.
     """
 
-    count: int | None
+    size: int | None
     exclude: tuple[int, ...]
     seed: int
 
     @property
     def is_all(self) -> bool:
         """Whether nothing is left out."""
-        return self.count is None and not self.exclude
+        return self.size is None and not self.exclude
 
     def check_classes(self, names: Sequence[str]) -> None:
         """Refuse classes to leave out that the data do not have.
@@ -63,16 +63,16 @@ class Subset(NamedTuple):
             candidates: Indices of the samples that may be trained on.
 
         Raises:
-            DataError: There are fewer than `count`.
+            DataError: There are fewer than `size`.
         """
         if self.is_all:
             return candidates
         allowed = candidates[~torch.isin(labels[candidates], torch.tensor([*self.exclude]).long())]
-        count = len(allowed) if self.count is None else self.count
+        count = len(allowed) if self.size is None else self.size
         if not 1 <= count <= len(allowed):
             without = " once the classes of exclude are left out" if self.exclude else ""
             raise DataError(
-                f"train_images={self.count}: there are {len(allowed)} training samples{without}; "
+                f"train_images={self.size}: there are {len(allowed)} training samples{without}; "
                 f"use at most {len(allowed)}, or null for all"
             )
         return allowed[self._ranked(labels[allowed])[:count].sort().values]
@@ -94,4 +94,4 @@ class Subset(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """What was asked for, as plain data."""
-        return {"train_images": self.count, "exclude": list(self.exclude), "seed": self.seed}
+        return {"train_images": self.size, "exclude": list(self.exclude), "seed": self.seed}

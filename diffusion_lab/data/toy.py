@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diffusion_lab.data.data_module import MemoryDataModule, Splits
 from diffusion_lab.errors import DataError
-from diffusion_lab.ranges import Count, NonNegative, Positive, checked
+from diffusion_lab.ranges import Count, NonNegative, checked
 
 TRAIN_SEED, TEST_SEED = 1, 2
 """Seeds of the points: constants, so that runs of any seed see the same training and test set."""
@@ -48,10 +48,9 @@ class PointsDataModule(MemoryDataModule):
     train_size: Annotated[int, Ge(2)] = 100_000
     test_size: Annotated[int, Ge(2)] = 100_000
     eval_batch_size: Count = 5000
-    mean: float = 0.0
-    std: Positive = 1.0
 
     original = (2,)
+    moments = (0.0, 1.0)
     centre: ClassVar[tuple[float, float]] = (0.0, 0.0)
     """Subtracted from what `draw` returns."""
     scale: ClassVar[float] = 1.0
