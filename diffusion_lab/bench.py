@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_lab.config.building import instantiate
-from diffusion_lab.config.checking import check, refuse
+from diffusion_lab.config.checking import check, raise_errors
 from diffusion_lab.config.main import run
 from diffusion_lab.errors import ConfigError
 
@@ -35,7 +35,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: the config cannot run; the message holds every fault.
     """
-    refuse(bench_faults(cfg))
+    raise_errors(bench_faults(cfg))
     from diffusion_lab.files import write_atomically
     from diffusion_lab.loading import settle_precision
     from diffusion_lab.training.benchmark import TakingTurns

@@ -24,7 +24,7 @@ class ConfigError(UserError, ValueError):
 
 
 class DataError(UserError, ValueError):
-    """Data that are damaged, cannot be had, or are not as asked for; the message has the remedy."""
+    """Data that are damaged, missing or not as requested; the message has the remedy."""
 
 
 class CheckpointError(UserError, ValueError):

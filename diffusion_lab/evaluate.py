@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.checkpoints.finding import missing_checkpoint
 from diffusion_lab.config.building import instantiate
-from diffusion_lab.config.checking import check, refuse
+from diffusion_lab.config.checking import check, raise_errors
 from diffusion_lab.config.main import run
 from diffusion_lab.config.words import into_rows
 from diffusion_lab.errors import ConfigError
@@ -56,7 +56,7 @@ def evaluate(
     if not cfg.ckpt:
         raise ConfigError(missing_checkpoint("evaluate", str(cfg.paths.output_dir)))
     request = EvaluationRequest(cfg, read=checkpoint)
-    refuse(request.faults())
+    raise_errors(request.faults())
     from diffusion_lab.evaluation.evaluators import evaluator_of
     from diffusion_lab.evaluation.measuring import measure
     from diffusion_lab.evaluation.share_done import ProgressLine
@@ -89,7 +89,7 @@ def _lines(evaluator: Evaluator, figures: dict[str, Any]) -> list[Line]:
 def _study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
     """All rows of a study."""
     node = plain(cfg.study)
-    refuse(check({"study": node, "trust": plain(cfg.trust)}))
+    raise_errors(check({"study": node, "trust": plain(cfg.trust)}))
     from diffusion_lab.studies.execution import run_study
 
     try:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.checkpoints.finding import missing_checkpoint
-from diffusion_lab.config.building import refuse_stored
-from diffusion_lab.config.checking import refuse
+from diffusion_lab.config.building import validate_stored
+from diffusion_lab.config.checking import raise_errors
 from diffusion_lab.config.checkpoint_defaults import OF_A_MODEL
 from diffusion_lab.config.main import run
 from diffusion_lab.errors import ConfigError
@@ -62,8 +62,8 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
 
     checkpoint = checkpoint or read_checkpoint(cfg.ckpt)
     stored = checkpoint["diffusion_lab"]
-    refuse_stored(stored["config"], OF_A_MODEL, cfg.trust, cfg.ckpt)
-    refuse(request_faults(cfg, stored["config"]))
+    validate_stored(stored["config"], OF_A_MODEL, cfg.trust, cfg.ckpt)
+    raise_errors(request_faults(cfg, stored["config"]))
     from diffusion_lab.evaluation.likelihood_summary import lines
     from diffusion_lab.evaluation.measuring import counting
     from diffusion_lab.evaluation.share_done import ProgressLine

@@ -184,7 +184,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> Trainer:
 
 
 def _callback(name: str, node: Any, trust: Sequence[str]) -> Any:
-    """A callback; what its constructor refuses is what somebody wrote."""
+    """A callback; what its constructor rejects is what somebody wrote."""
     try:
         return instantiate(node, trust=trust, path=f"callbacks.{name}")
     except UserError:
@@ -208,7 +208,7 @@ def settle_precision(cfg: DictConfig) -> None:
 class StoredModel:
     """A second model, for guidance or to distil from: that of another run, read when first called.
 
-    A run that names one can be loaded without it; a configuration that is typed is refused where
+    A run that names one can be loaded without it; a configuration that is typed is rejected where
     there is nothing at `path` (`config.cross_field_checks`).
 
     Args:

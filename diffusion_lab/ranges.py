@@ -71,8 +71,8 @@ class Bounds(NamedTuple):
 
     def __str__(self) -> str:
         words = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
-        told = [f"{words[k]} {v}" for k, v in self._asdict().items() if v is not None]
-        return " and ".join(told)
+        bounds = [f"{words[k]} {v}" for k, v in self._asdict().items() if v is not None]
+        return " and ".join(bounds)
 
 
 def checked(function: Function) -> Function:
@@ -131,8 +131,8 @@ def mismatch(value: Any, annotation: ast.expr | None) -> str | None:
     expected = [_expected(value, part) for part in alternatives(annotation)]
     if any(text is None for text in expected):
         return None
-    told = [text for text in dict.fromkeys(expected) if text]
-    return " or ".join(told).replace(" or null", ", or null")
+    options = [text for text in dict.fromkeys(expected) if text]
+    return " or ".join(options).replace(" or null", ", or null")
 
 
 def alternatives(annotation: ast.expr) -> list[ast.expr]:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from diffusion_lab.checkpoints.finding import find_checkpoint, missing_checkpoint
-from diffusion_lab.config.building import build, refuse_stored
-from diffusion_lab.config.checking import checked_parts, refuse
+from diffusion_lab.config.building import build, validate_stored
+from diffusion_lab.config.checking import checked_parts, raise_errors
 from diffusion_lab.config.checkpoint_defaults import OF_A_MODEL
 from diffusion_lab.config.main import run
 from diffusion_lab.errors import ConfigError, UserError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _TRAINED = ("schedule", "data")
 """Nodes of the training that a request must fit."""
 _PARTS = ("schedule", "sampler", "guidance", "constraint")
-"""What is built to see whether a request is sound, and then used."""
+"""What is built to validate a request, and then used."""
 BATCH, BATCH_NUMBERS = 256, 2**16
 """Where `batch_size` is null: images at a time, and more of what has fewer numbers than that."""
 
@@ -60,7 +60,7 @@ def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
         from diffusion_lab.checkpoints.format import read_checkpoint
 
         checkpoint = read_checkpoint(find_checkpoint(cfg.ckpt))
-        refuse_stored(checkpoint["diffusion_lab"]["config"], OF_A_MODEL, cfg.trust, cfg.ckpt)
+        validate_stored(checkpoint["diffusion_lab"]["config"], OF_A_MODEL, cfg.trust, cfg.ckpt)
     stored = checkpoint["diffusion_lab"]["config"]
     file, options, labels, parts = validated(cfg, stored)
     import torch
@@ -122,7 +122,7 @@ def validated(
     labels, errors = options.checked(data, stored.get("denoiser") or {})
     found += [*errors, *file.errors(data.get("shape"))]
     if found:
-        refuse(found)
+        raise_errors(found)
     return file, options, labels, {name: objects.get(name) for name in _PARTS}
 
 

@@ -1,7 +1,7 @@
 """Train a diffusion model: `python -m diffusion_lab.train experiment=cfg_guidance`.
 
-The steps, in order: refuse what cannot run, open the run folder, build everything, fit, tell where
-everything is. Nothing heavy is imported before the config has been found sound.
+The steps, in order: validate the config, open the run folder, build everything, fit, print where
+everything is. Nothing heavy is imported before the config is valid.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.config.building import instantiate
-from diffusion_lab.config.checking import check, refuse
+from diffusion_lab.config.checking import check, raise_errors
 from diffusion_lab.config.composing import plain_data
 from diffusion_lab.config.main import run
 from diffusion_lab.errors import ConfigError
@@ -46,7 +46,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         CheckpointError: `resume` names no good checkpoint, or the weights of `init_from` do not
             fit the network.
     """
-    refuse(check(cfg))
+    raise_errors(check(cfg))
     import torch
 
     from diffusion_lab.loading import build_training, make_trainer, settle_precision
@@ -120,7 +120,7 @@ def _tell(folder: Path, data: LightningDataModule, trainer: Trainer) -> None:
     from diffusion_lab.runs.records import grids
 
     drawn, record = grids(folder), read_record(folder / "summary.json")
-    # Spawned processes leave their trainer here as it was; the record tells of them too.
+    # Spawned processes leave their trainer here as it was; the record counts them too.
     steps, epoch = (record.get(key, getattr(trainer, name)) for key, name in _COUNTERS)
     places = {
         "run folder": folder,

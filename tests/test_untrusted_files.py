@@ -26,7 +26,7 @@ from omegaconf import OmegaConf
 
 from diffusion_lab.checkpoints.format import write_checkpoint
 from diffusion_lab.config.arguments import compose
-from diffusion_lab.config.checking import check, refuse
+from diffusion_lab.config.checking import check, raise_errors
 from diffusion_lab.errors import UserError
 from diffusion_lab.loading import make_trainer
 from diffusion_lab.runs.folder import open_run, refuse_link_below, refuse_links, with_resume
@@ -171,7 +171,7 @@ def resumed(target: Path) -> None:
     words = with_resume([f"resume={target}", "trainer=cpu", "logger=none"])
     cfg = compose("train", words)
     is_plain(cfg)
-    refuse(check(cfg))
+    raise_errors(check(cfg))
     make_trainer(cfg, open_run(cfg, words))
 
 
@@ -186,7 +186,7 @@ def by_resume_folder(file: Path) -> None:
 def by_resume_logged(file: Path) -> None:
     cfg = compose("train", with_resume([f"resume={file}", "trainer=cpu"]))
     is_plain(cfg)
-    refuse(check(cfg))
+    raise_errors(check(cfg))
 
 
 LOADING = {"load": by_load, "StoredModel": by_stored_model}

@@ -81,7 +81,7 @@ def with_budget(overrides: list[str]) -> list[str]:
 
 
 def has_accelerator(overrides: Sequence[str] = ()) -> bool:
-    """Whether an accelerator will be used, told from its driver: torch is not imported for this."""
+    """Whether an accelerator will be used; its driver says so, torch is not imported."""
     if (
         value_of("trainer", overrides) == "cpu"
         or value_of("trainer.accelerator", overrides) == "cpu"

@@ -106,12 +106,12 @@ def instantiate(node: Any, *, trust: Sequence[str] = (), path: str = "", **extra
     if errors:
         raise ConfigError("\n".join(errors.values()))
     for where, part in nodes(plain, path):
-        _refuse_alias(where, str(part["_target_"]), trust)
+        _validate_target(where, str(part["_target_"]), trust)
     return _built({**plain, **extra}, path, trust)
 
 
-def _refuse_alias(path: str, target: str, trust: Sequence[str]) -> None:
-    """Refuse a trusted path to a foreign thing, as in `lightning.x.os.system`."""
+def _validate_target(path: str, target: str, trust: Sequence[str]) -> None:
+    """Reject a trusted path to a foreign thing, as in `lightning.x.os.system`."""
     found = _found(target, path or "node")
     if not (inspect.isclass(found) or inspect.isroutine(found)) or not is_trusted(
         getattr(found, "__module__", None) or "", trust
@@ -185,10 +185,10 @@ def stored_errors(config: Mapping[str, Any], trust: Sequence[str] = ()) -> list[
     ]
 
 
-def refuse_stored(
+def validate_stored(
     config: Mapping[str, Any], names: Iterable[str], trust: Sequence[str], file: object
 ) -> None:
-    """Refuse what a file's configuration may not hold.
+    """Reject what a file's configuration may not hold.
 
     Args:
         config: As in `stored_errors`.

@@ -37,7 +37,7 @@ _FILLED_LATER = frozenset({"params", "optimizer", "total_steps", "denoiser", "sc
 """Required arguments that the entry points hand over."""
 
 
-def refuse(errors: Sequence[str]) -> None:
+def raise_errors(errors: Sequence[str]) -> None:
     """Raise all errors as one error; nothing happens if there are none.
 
     Raises:
@@ -218,10 +218,10 @@ class Built:
         return any(key == path or key.startswith((path + ".", path + "[")) for key in self.suspect)
 
     def _build(self, path: str, node: Mapping[str, Any]) -> None:
-        """Build a node, those inside it first, so that each of their errors is told.
+        """Build a node, those inside it first, so that each of their errors is reported.
 
         A constructor raises at its first error; the key that it names is then left to its default,
-        and the next attempt tells of the next error.
+        and the next attempt finds the next error.
         """
         before = len(self.found)
         for key, value in node.items():

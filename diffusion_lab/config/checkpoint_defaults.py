@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
-from diffusion_lab.config.building import refuse_stored
+from diffusion_lab.config.building import validate_stored
 from diffusion_lab.config.words import key_of, quoted, trusted, value_of
 
 OPTION = "from_checkpoint"
@@ -44,7 +44,7 @@ def with_checkpoint(
 
     checkpoint = read_checkpoint(path)
     config = checkpoint["diffusion_lab"]["config"]
-    refuse_stored(config, OF_A_MODEL, trusted(overrides), path)
+    validate_stored(config, OF_A_MODEL, trusted(overrides), path)
     typed = {key_of(word).split("@")[0] for word in overrides}
     front = []
     for group in groups:

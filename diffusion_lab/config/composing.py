@@ -1,4 +1,4 @@
-"""The groups and options of `conf/`, told from its files, and what Hydra composes of them.
+"""The groups and options of `conf/`, as its files say, and what Hydra composes of them.
 
 `conf/` stands beside the package in a checkout and inside it in an installed wheel. Hydra and
 OmegaConf are imported when something is composed: models are loaded without them.

@@ -58,7 +58,7 @@ def run(
     with reader_may_stop(), _ended_with_a_status(command, typed):
         _answer_questions(command, typed)
         if not typed.silent:
-            _refuse_mistakes(command, typed)
+            _raise_mistakes(command, typed)
             if prepare is not None and not typed.shows:
                 typed.overrides = prepare(typed)
             typed.overrides, checkpoint = with_stored(command, typed.overrides)
@@ -120,7 +120,7 @@ def _through_hydra(
     except Exception:
         if ending is None:
             raise
-        traceback.print_exc()  # of a launcher; what its jobs left is told of
+        traceback.print_exc()  # of a launcher; what its jobs left is reported
         return ending() or 1
     if ending is not None:
         for error in raised:
@@ -156,8 +156,8 @@ def _answer_questions(command: str, typed: Typed) -> None:
             sys.exit(0)
 
 
-def _refuse_mistakes(command: str, typed: Typed) -> None:
-    """Refuse what looks mistyped and is, before Hydra composes, which is what takes long.
+def _raise_mistakes(command: str, typed: Typed) -> None:
+    """Raise what looks mistyped and is, before Hydra composes, which is what takes long.
 
     Raises:
         ConfigError: One sentence for each mistake.

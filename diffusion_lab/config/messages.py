@@ -1,8 +1,8 @@
 """What is mistyped, said so that one can act on it: with the nearest right name.
 
 Where Hydra cannot compose, its words are not read. What was typed is looked through again, by the
-grammar, by the files of `conf/` and by the config that the choices alone compose to; so all of it
-is told in one message, and no other wording of Hydra's changes that.
+grammar, by the files of `conf/` and by the config that the choices alone compose to; so one
+message reports all of it, and does not depend on how Hydra words its errors.
 """
 
 from __future__ import annotations

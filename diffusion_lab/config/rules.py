@@ -15,7 +15,7 @@ from typing import Any
 from diffusion_lab.ranges import annotation_tree, mismatch
 
 Rule = str | Callable[[Any], str | None]
-"""An annotation, or a function that tells what was expected of a value that it does not take."""
+"""An annotation, or a function: what it expected of a value that it does not take, or None."""
 
 
 def _devices(value: Any) -> str | None:

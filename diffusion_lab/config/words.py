@@ -65,7 +65,7 @@ class Typed:
 
     @property
     def silent(self) -> bool:
-        """Whether help or completion was asked for: nothing is rewritten then."""
+        """Whether the command prints help or a completion script: nothing is rewritten then."""
         return any(flag in _SILENT_FLAGS for flag in self.flags)
 
     @property
@@ -76,8 +76,8 @@ class Typed:
     @property
     def multirun(self) -> bool:
         """Whether this is a sweep."""
-        asked = value_of("hydra.mode", self.overrides)
-        return "-m" in self.flags or "--multirun" in self.flags or asked == "MULTIRUN"
+        mode = value_of("hydra.mode", self.overrides)
+        return "-m" in self.flags or "--multirun" in self.flags or mode == "MULTIRUN"
 
     @property
     def has_own_files(self) -> bool:

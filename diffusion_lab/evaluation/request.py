@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.config.arguments import compose
-from diffusion_lab.config.building import refuse_stored
+from diffusion_lab.config.building import validate_stored
 from diffusion_lab.config.checking import check, checked_parts
 from diffusion_lab.config.checkpoint_defaults import OF_A_MODEL
 from diffusion_lab.config.rules import shown
@@ -69,7 +69,7 @@ class EvaluationRequest:
 
         found = self.read or read_checkpoint(self.cfg.ckpt)
         config = found["diffusion_lab"]["config"]
-        refuse_stored(config, OF_A_MODEL, self.cfg.trust, self.cfg.ckpt)
+        validate_stored(config, OF_A_MODEL, self.cfg.trust, self.cfg.ckpt)
         return found
 
     @property

@@ -22,7 +22,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from diffusion_lab.config.arguments import rewrite
-from diffusion_lab.config.checking import refuse
+from diffusion_lab.config.checking import raise_errors
 from diffusion_lab.config.composing import CONF, raw
 from diffusion_lab.config.rules import ranged
 from diffusion_lab.config.words import Typed, key_of, quoted, swept_values, value_of
@@ -82,7 +82,7 @@ class SweepLaunch:
         refuse_launch(cfg.hydra, cfg.get("trainer") or {})
         names = ("launcher", "sweeper")
         nodes = {name: OmegaConf.to_container(cfg.hydra[name]) for name in names}
-        refuse([*ranged({"hydra": nodes}).values()])
+        raise_errors([*ranged({"hydra": nodes}).values()])
         self.logger = OmegaConf.to_container(cfg.get("logger") or OmegaConf.create(), resolve=True)
         if (_name_of(cfg.hydra.sweeper), _name_of(cfg.hydra.launcher)) == _PLAIN:
             # Otherwise Hydra composes every job once more before it starts the first.

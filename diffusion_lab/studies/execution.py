@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.config.arguments import compose
-from diffusion_lab.config.checking import refuse
+from diffusion_lab.config.checking import raise_errors
 from diffusion_lab.errors import ConfigError, StudyError
 from diffusion_lab.evaluation.request import (
     EvaluationRequest,
@@ -49,13 +49,13 @@ def run_study(study: Study, cfg: DictConfig, typed: Sequence[str] = ()) -> dict[
     words = common_words(cfg, typed)
     runs, trainings = _runs(study, cfg)
     faults = common_faults(cfg) + [f for training in trainings for f in training.faults()]
-    refuse(faults + _unsettled(study, words, bool(trainings)))
+    raise_errors(faults + _unsettled(study, words, bool(trainings)))
     for training in trainings:
         runs[training.name] = checkpoint_of(training.run(), cfg)
     runs = {name: runs[name] for name in study.runs}
     rows = study.rows(runs)
     requests = [request_of(row.name, row.ckpt, words, row.overrides) for row in rows]
-    refuse(_faults(study, requests))
+    raise_errors(_faults(study, requests))
     out = _folder(study, cfg, runs)
     evaluators: dict[str, Evaluator] = {}
     kept = out.parent / "rows" if not cfg.out else out / "rows"

@@ -19,7 +19,7 @@ from test_conf import CASES, overrides
 
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.building import instantiate
-from diffusion_lab.config.checking import check, refuse
+from diffusion_lab.config.checking import check, raise_errors
 from diffusion_lab.config.composing import CONF
 from diffusion_lab.config.rules import RULES, leaves
 from diffusion_lab.config.signatures import signature
@@ -191,7 +191,7 @@ def refuse_work(*_):
 
 def task_of(command):
     if command in ("study", "features"):
-        return lambda cfg: refuse(check(OmegaConf.create({command: cfg[command]})))
+        return lambda cfg: raise_errors(check(OmegaConf.create({command: cfg[command]})))
     return getattr(import_module(f"diffusion_lab.{command}"), command)
 
 
@@ -228,7 +228,7 @@ def test_a_number_out_of_its_range_is_refused(command, configs, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("diffusion_lab.train.open_run", refuse_work)
     wrong, count, whole = [], 0, task_of(command)
-    quick = whole if command != "train" else lambda cfg: refuse(check(cfg, build=False))
+    quick = whole if command != "train" else lambda cfg: raise_errors(check(cfg, build=False))
     for cfg, plain, path in cases(command, configs):
         for number, value in enumerate(outside(command, plain, path)):
             count += 1
