@@ -1,15 +1,18 @@
-"""What a run ran on and from, grouped for a reader."""
+"""What a run ran on and from, and what to type to get it again, to go on with it and to use it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
-from diffusion_lab.runs.records import flat, show
+from diffusion_lab.runs.records import RunFolder, flat, show
 
 Rows = list[tuple[str, str]]
 
-TITLES = {
+FACT_TITLES = {
     "step": "steps done",
     "max_steps": "steps planned",
     "epoch": "epochs",
@@ -23,8 +26,9 @@ TITLES = {
 }
 _SOFTWARE = ("git", "precision")
 _MACHINE = ("processes",)
-_TIMES = ("started", "ended")
 _ELSEWHERE = ("status", "error")
+_DATA = re.compile(r"^paths:\n(?: .*\n)*?  data_dir: ([\w./~@:+-]+)$", re.M)
+_USUAL_DATA = "data"
 
 
 def duration(seconds: float) -> str:
@@ -39,39 +43,35 @@ def duration(seconds: float) -> str:
 
 def facts(summary: Mapping[str, Any]) -> Rows:
     """The few numbers that everybody asks for first."""
-    metrics = summary.get("metrics")
-    data = summary.get("data")
-    rows = [("steps", summary.get("step")), ("parameters", summary.get("parameters"))]
-    found = [(name, f"{value:,}") for name, value in rows if isinstance(value, int)]
-    if isinstance(summary.get("seconds"), int | float):
-        found.append(("time", duration(summary["seconds"])))
-    if isinstance(summary.get("images_per_second"), int | float):
-        found.append(("images a second", f"{summary['images_per_second']:,.0f}"))
-    for name in ("train/loss", "val/loss"):
-        if isinstance(metrics, dict) and isinstance(metrics.get(name), int | float):
-            found.append((name, f"{metrics[name]:.4g}"))
-    if isinstance(data, dict) and data.get("name"):
-        found.append(("data", str(data["name"])))
-    return found
+    metrics, data = (
+        summary[name] if isinstance(summary.get(name), dict) else {} for name in ("metrics", "data")
+    )
+    wanted = [
+        ("steps", summary.get("step"), "{:,}".format, int),
+        ("parameters", summary.get("parameters"), "{:,}".format, int),
+        ("time", summary.get("seconds"), duration, int | float),
+        ("images a second", summary.get("images_per_second"), "{:,.0f}".format, int | float),
+        ("train/loss", metrics.get("train/loss"), "{:.4g}".format, int | float),
+        ("val/loss", metrics.get("val/loss"), "{:.4g}".format, int | float),
+        ("data", data.get("name") or None, str, object),
+    ]
+    return [(n, write(v)) for n, v, write, kind in wanted if v is not None and isinstance(v, kind)]
 
 
 def environment(summary: Mapping[str, Any]) -> list[tuple[str, Rows]]:
     """All of summary.json in groups: run, hardware, software, data and the rest."""
     scalars = {k: v for k, v in summary.items() if not isinstance(v, dict)}
     dicts = {k: v for k, v in summary.items() if isinstance(v, dict) and v}
-    apart = (*_SOFTWARE, *_MACHINE, *_ELSEWHERE)
+    machine, software = ({k: scalars.pop(k) for k in names if k in scalars}
+                         for names in (_MACHINE, _SOFTWARE))  # fmt: skip
     groups = [
-        ("run", _rows({k: v for k, v in scalars.items() if k not in apart})),
-        ("hardware", [*_only(scalars, _MACHINE), *_rows(dicts.pop("hardware", {}))]),
-        ("software", [*_only(scalars, _SOFTWARE), *_rows(dicts.pop("versions", {}))]),
+        ("run", _rows({k: v for k, v in scalars.items() if k not in _ELSEWHERE})),
+        ("hardware", [*_rows(machine), *_rows(dicts.pop("hardware", {}))]),
+        ("software", [*_rows(software), *_rows(dicts.pop("versions", {}))]),
         ("data", _rows(dicts.pop("data", {}))),
-        *((TITLES.get(name, name), _rows(rows)) for name, rows in dicts.items()),
+        *((FACT_TITLES.get(name, name), _rows(rows)) for name, rows in dicts.items()),
     ]
     return [(title, rows) for title, rows in groups if rows]
-
-
-def _only(scalars: Mapping[str, Any], names: tuple[str, ...]) -> Rows:
-    return _rows({name: scalars[name] for name in names if name in scalars})
 
 
 def _rows(tree: Mapping[str, Any]) -> Rows:
@@ -80,7 +80,44 @@ def _rows(tree: Mapping[str, Any]) -> Rows:
         value = tree.get(name)
         if name == "seconds" and isinstance(value, int | float):
             text = f"{duration(value)} ({show(value)} s)"
-        elif name in _TIMES:
+        elif name in ("started", "ended"):
             text = text.replace("T", " ").replace("+00:00", " UTC")
-        rows.append((TITLES.get(name, name), text))
+        rows.append((FACT_TITLES.get(name, name), text))
     return rows
+
+
+class Command(NamedTuple):
+    """A line to type, what for, and what to know about it."""
+
+    what: str
+    line: str
+    note: str = ""
+
+
+def commands(run: RunFolder) -> Iterator[Command]:
+    """Commands for a run: the same again from the same code, further, samples, scores."""
+    beside = os.path.relpath(run.path)
+    folder = shlex.quote(str(run.path.resolve()) if beside.startswith("..") else beside)
+    commit, _, changes = str(run.summary.get("git") or "").partition("+")
+    if re.fullmatch(r"[0-9a-f]{7,64}", commit):
+        note = "The code had changes that were not committed; this does not bring them back."
+        yield Command("The same code", f"git checkout {commit}", note if changes else "")
+    words = [*run.overrides, *_data_words(run)]
+    for what, line in (
+        ("Train it again", " ".join(["train", *map(shlex.quote, words)])),
+        ("Resume it", f"train resume={folder}"),
+        ("Generate samples", f"sample ckpt={folder} num_samples=100 out=grid.png"),
+        ("Score it", f"evaluate ckpt={folder}"),
+        ("Speed against quality", f"evaluate study=frontier ckpt={folder} num_samples=500"),
+        ("Write this page again", f"report run={folder}"),
+    ):
+        yield Command(what, f"python -m diffusion_lab.{line}")
+
+
+def _data_words(run: RunFolder) -> list[str]:
+    """Where the data was, if that was neither typed nor the usual place."""
+    found = _DATA.search(run.config)
+    typed = any(word.lstrip("+").startswith("paths.data_dir=") for word in run.overrides)
+    if found is None or typed or found[1] == _USUAL_DATA:
+        return []
+    return [f"paths.data_dir={found[1]}"]

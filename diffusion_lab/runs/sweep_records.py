@@ -127,13 +127,15 @@ def _numbers(row: Mapping[str, str], parameters: Sequence[str]) -> Iterator[tupl
             yield name, value
 
 
-def as_number(text: str) -> float | None:
-    """The finite number that a cell holds, or None."""
-    try:
-        value = float(text)
-    except ValueError:
+def as_number(value: object) -> float | None:
+    """The finite number that a value is or spells; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    return value if math.isfinite(value) else None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def short(value: str, most: int | None = None) -> str:

@@ -91,14 +91,19 @@ class Browser:
             assert time.monotonic() < end, f"never true: {script}"
             time.sleep(0.02)
 
-    def move(self, selector: str, share: float) -> None:
-        """Move the mouse over an element, `share` of the way from its left to its right."""
+    def move(self, selector: str, share: float, kind: str = "mouseMoved", clicks: int = 0) -> None:
+        """Move the mouse over an element, `share` of the way from its left to its right.
+
+        With the kind "mousePressed" or "mouseReleased" its left button does so there.
+        """
         x, y = self.run(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
             "e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
             f"return [b.left + {share} * b.width, b.top + b.height / 2]; }})()"
         )
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        button = "left" if clicks else "none"
+        mouse = {"type": kind, "x": x, "y": y, "button": button, "clickCount": clicks}
+        self.call("Input.dispatchMouseEvent", **mouse)
 
     def press(self, key: str) -> None:
         """Press a key and let it go."""

@@ -37,7 +37,7 @@ def run_page(run_folder):
         {"name": HOSTILE[2], "error": HOSTILE[0]},
     )
     figures = {"agreement": 0.9, "agreement_low": 0.8, "agreement_high": 0.95}
-    figures |= {"confusion": [[9, 1], [0, 10]], "class_names": HOSTILE[:2]}
+    figures |= {"per_class": [0.9, 1.0], "class_names": HOSTILE[:2]}
     (run_folder / "metrics.json").write_text(json.dumps(figures))
     rows = [{"row": text, "fd": float(k)} for k, text in enumerate([*HOSTILE, "x" * 90])]
     study = {"study": "frontier", "claim": HOSTILE[4], "table": rows}
@@ -116,6 +116,67 @@ def test_curves_tell_values_to_mouse_and_keys(browser, run_page):
     assert browser.complaints() == []
 
 
+TICKS = "[...document.querySelectorAll('.chart .across text')].map(t => Number(t.textContent))"
+
+
+def test_a_range_of_a_chart_is_zoomed_by_dragging_and_shown_whole_by_a_double_click(
+    browser, run_page
+):
+    browser.open(run_page)
+    browser.run("document.querySelectorAll('.chart').forEach((c, k) => k && c.remove())")
+    up = TICKS.replace("across", "up")
+    whole, heights = browser.run(TICKS), browser.run(up)
+    browser.move(".chart svg", 0.6, "mousePressed", 1)
+    browser.move(".chart svg", 0.9)
+    assert browser.run("Number(document.querySelector('.band').getAttribute('width'))") > 100
+    browser.move(".chart svg", 0.9, "mouseReleased", 1)
+    assert browser.run("Number(document.querySelector('.band').getAttribute('width'))") == 0
+    near = browser.run(TICKS)
+    assert whole[0] < 20 < near[0] < near[-1] < 56 and len(near) >= 2
+    assert max(browser.run(up)) < max(heights), "the axis up fits what is shown"
+    browser.run("document.querySelector('.chart svg').focus()")
+    browser.press("Home")
+    assert 25 < int(browser.run("document.querySelector('.at').textContent").split()[-1]) < 40
+    for clicks in (1, 2):
+        for kind in ("mousePressed", "mouseReleased"):
+            browser.move(".chart svg", 0.5, kind, clicks)
+    assert (browser.run(TICKS), browser.run(up)) == (whole, heights)
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("how", ["keys", "buttons"])
+def test_keys_and_buttons_zoom_too(browser, run_page, how):
+    browser.open(run_page, PHONE, 844)
+    whole = browser.run(TICKS)
+    for act in ("+", "+") if how == "keys" else (0, 0):
+        browser.run("document.querySelector('.chart svg').focus()")
+        click = f"document.querySelectorAll('.chart .zoom button')[{act}].click()"
+        browser.press(act) if how == "keys" else browser.run(click)
+    near = browser.run(TICKS)
+    assert 2 <= len(near) <= 9 and near[-1] - near[0] < 0.4 * (whole[-1] - whole[0])
+    browser.press("0") if how == "keys" else browser.run(click.replace("[0]", "[1]"))
+    assert browser.run(TICKS) == whole
+    assert browser.complaints() == []
+
+
+def test_a_line_hides_and_comes_back_by_its_name(browser, run_page):
+    browser.open(run_page)
+    train = "document.querySelector('.chart [data-name=\"train/loss\"]')"
+    button = "document.querySelector('.chart button.key')"
+    assert browser.run(f"{button}.textContent").startswith("train/loss")
+    browser.run(f"{button}.click()")
+    assert browser.run(f"getComputedStyle({train}).visibility") == "hidden"
+    assert browser.run(f"{button}.ariaPressed") == "false"
+    browser.move(".chart svg", 0.5)
+    said = "document.querySelector('.chart svg').getAttribute('aria-valuetext')"
+    assert browser.run(said) == "step 59: val/loss 0.21", "it is not read any more"
+    browser.run(f"{button}.click()")
+    assert browser.run(f"getComputedStyle({train}).visibility") == "visible"
+    browser.move(".chart svg", 0.5)
+    assert "train/loss" in browser.run(said)
+    assert browser.complaints() == []
+
+
 def test_a_finger_reads_a_curve(browser, run_page):
     browser.open(run_page, PHONE, 844)
     browser.run("document.querySelector('.chart svg').scrollIntoView({block: 'center'})")
@@ -146,13 +207,16 @@ def test_tables_sort_numbers_as_numbers(browser, sweep_page):
 
 def test_the_charts_of_a_sweep_name_the_job_under_the_pointer(browser, sweep_page):
     browser.open(sweep_page)
-    browser.move(".spots svg", 0.25)
-    assert "val/loss = 0.9" in browser.run("document.querySelector('.spots .at').textContent")
-    browser.move(".crowded svg", 0.5)
-    assert "at step" in browser.run("document.querySelector('.crowded .at').textContent")
-    assert browser.run("document.querySelectorAll('.crowded .on').length") == 1
-    browser.run("document.querySelector('.path').dispatchEvent(new Event('pointerenter'))")
-    assert "val/loss" in browser.run("document.querySelector('#parallel .at').textContent")
+    browser.move("#effects svg", 0.25)
+    assert ": 0.9 at" in browser.run("document.querySelector('#effects .at').textContent")
+    browser.move("#curves svg", 0.5)
+    assert "at step" in browser.run("document.querySelector('#curves .at').textContent")
+    assert browser.run("document.querySelectorAll('#curves .curve.on').length") == 1
+    browser.run("document.querySelector('#curves details button').click()")
+    hidden = "[...document.querySelectorAll('#curves .chart')][0].querySelectorAll('.off').length"
+    assert browser.run(hidden) == 1, "by the name of the best one"
+    best = "document.querySelector('#curves .chart').querySelector('.curve:last-of-type')"
+    assert browser.run(f"{best}.classList.contains('off')"), "which is drawn on top"
     shown = "[...document.querySelectorAll('.choice')].map(part => part.checkVisibility())"
     assert browser.run(shown) == [True, False]
     browser.run("document.querySelectorAll('.tabs button')[1].click()")

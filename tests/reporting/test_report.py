@@ -11,10 +11,10 @@ import torch
 from page_tags import HOSTILE, Tags, write_pages
 
 from diffusion_lab.figures.grids import save_grid
-from diffusion_lab.reporting.commands import commands
 from diffusion_lab.reporting.html import write_report
-from diffusion_lab.reporting.run_facts import duration, environment
-from diffusion_lab.reporting.run_page import MOST_GRIDS, MOST_OF_A_PAGE
+from diffusion_lab.reporting.inline_images import MOST_GRIDS
+from diffusion_lab.reporting.run_facts import commands, duration, environment
+from diffusion_lab.reporting.run_page import MOST_OF_A_FIGURE
 from diffusion_lab.runs.records import read_run, show
 
 
@@ -26,8 +26,10 @@ def test_a_run_shows_grids_curves_summary_config_and_commands(run_folder):
     text = " ".join(tags.text)
     assert len(tags.of("img")) == 3
     assert [a["max"] for a in tags.of("input")] == ["2"]
-    assert len(tags.of("circle")) == 61
-    for expected in ("epoch 3", "812.35", "torch", "schedule.steps", "val/loss = 0.21 at step 59"):
+    curves = {a["data-name"]: a for a in tags.of("g") if "data-name" in a}
+    assert len(curves["train/loss"]["data-at"].split()) == 60
+    assert (curves["val/loss"]["data-at"], curves["val/loss"]["data-values"]) == ("59", "0.21")
+    for expected in ("epoch 3", "812.35", "torch", "schedule.steps", "val/loss"):
         assert expected in text
     assert "python -m diffusion_lab.train experiment=cfg_guidance schedule.steps=300" in text
     assert "python -m diffusion_lab.sample ckpt=" in text
@@ -142,11 +144,11 @@ def test_pages_are_shown_with_captions_and_failures_are_said(run_folder):
     page = write_report(run_folder).read_text()
     tags = Tags(page)
     shown = [a["alt"] for a in tags.of("img") if "grid of" not in a["alt"]]
-    assert shown[0] == "digit_7_grid.png" and len(shown) == 1 + MOST_OF_A_PAGE
+    assert shown[0] == "digit_7_grid.png" and len(shown) == 1 + MOST_OF_A_FIGURE
     assert shown[1] == "rows/row_39.png" and shown[-1] == "rows/row_00.png"
     text = " ".join(" ".join(tags.text).split())
     assert "digit 7 · 100 samples · digit_7_grid.png" in text
-    assert "Page broken could not be made: RuntimeError: no ink" in text
+    assert "Figure broken could not be made: RuntimeError: no ink" in text
     assert "gone" not in text and "model_latest" not in text
 
 
@@ -159,7 +161,7 @@ def test_the_moments_of_a_denoising_are_a_film(run_folder):
     assert [a["max"] for a in tags.of("input")] == ["2", "3"]
     frames = [a for a in tags.of("img") if a["alt"].startswith("denoising")]
     assert [a["title"] for a in frames] == names
-    assert frames[0]["alt"] == "denoising, moment 1 of 4"
+    assert frames[0]["alt"] == "denoising, frame 1 of 4"
     assert int(frames[0]["width"]) > 8
 
 
@@ -195,7 +197,7 @@ def test_commands_bring_back_code_and_data(run_folder):
     assert found["The same code"].line == f"git checkout {commit}"
     assert "not committed" in found["The same code"].note
     assert found["Train it again"].line.endswith("schedule.steps=300 paths.data_dir=/some/data")
-    assert "resume=" in found["Go on with it"].line
+    assert "resume=" in found["Resume it"].line
     (run_folder / "summary.json").write_text(json.dumps({"git": "$(rm -r x)"}))
     (run_folder / "overrides.txt").write_text("paths.data_dir=/typed\nname=$(rm)\n")
     found = {c.what: c for c in commands(read_run(run_folder))}

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from page_tags import HOSTILE, Tags
 
-from diffusion_lab.reporting.effects import Values, effects, parallel
+from diffusion_lab.reporting.charts import effects
 from diffusion_lab.reporting.html import write_report
 from diffusion_lab.runs.sweep_records import read_sweep, short
 
@@ -58,7 +58,7 @@ def test_the_best_setting_the_leaderboard_and_failures_are_shown(sweep):
 
 def test_grids_come_with_the_best_first_and_jobs_are_linked(sweep, tmp_path):
     tags = Tags(write_report(sweep).read_text())
-    assert [a["alt"] for a in tags.of("img")] == [
+    assert [a["alt"] for a in tags.of("img") if "grid" in a["alt"]] == [
         "grid of samples, lr=1e-3 sampler=ddim seed=0",
         "grid of samples, lr=1e-2 sampler=euler seed=0",
         "grid of samples, lr=1e-4 sampler=ddim seed=0",
@@ -73,24 +73,28 @@ def test_effects_show_every_parameter_that_varies_for_up_to_three_metrics(sweep)
     read = read_sweep(sweep)
     assert read.shown == ["val/loss", "val/agreement", "seconds"]
     rate, sampler = effects(read, "val/loss")
-    assert (rate.parameter, sampler.parameter) == ("optimizer.lr", "sampler")
-    xs = sorted({spot.x for spot in rate.spots})
+    assert (rate.title, sampler.title) == ("optimizer.lr", "sampler")
+    xs = sorted({dot.x for line in rate.lines for dot in line.dots})
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1]), "decades are evenly spaced"
-    assert [tick.text for tick in rate.across] == ["1e-4", "1e-3", "1e-2"]
-    by_y = sorted(sampler.spots, key=lambda spot: -spot.y)
-    assert by_y[0].text == "lr=1e-3 sampler=ddim seed=0: val/loss = 0.1"
-    ddim = next(float(pair.split(",")[1]) for pair in sampler.means.split())
-    assert ddim == pytest.approx(sum(s.y for s in sampler.spots if s.x == min(xs)) / 2, abs=0.1)
+    assert [*rate.across.ticks().values()] == ["1e-4", "1e-3", "1e-2"]
+    *jobs, means = sampler.lines
+    best = jobs[0]
+    assert (best.name, best.colour) == ("lr=1e-3 sampler=ddim seed=0", "hue0")
+    assert [dot[2:] for dot in best.dots] == [("ddim", "0.1")]
+    ddim = [line.dots[0].y for line in jobs if line.dots[0].at == "ddim"]
+    assert len(ddim) == 2 and means.dots[0].y == pytest.approx(sum(ddim) / 2)
 
 
-def test_parallel_coordinates_colour_the_best_and_the_worst(sweep):
-    found = parallel(read_sweep(sweep))
-    assert [axis.name for axis in found.axes] == ["lr", "sampler", "val/loss"]
-    assert [(path.hue, path.text[-4:]) for path in found.paths] == [
-        (6, " 0.3"),
-        (3, " 0.2"),
-        (0, " 0.1"),
-    ]
+def test_parallel_coordinates_are_drawn_where_several_jobs_have_values(sweep):
+    def shown():
+        return [
+            a for a in Tags(write_report(sweep).read_text()).of("img") if "parallel" in a["alt"]
+        ]
+
+    (picture,) = shown()
+    assert picture["alt"].endswith("val/loss") and int(picture["width"]) > 300
+    write_csv(sweep / "sweep.csv", HEADER, ROWS[0], ROWS[3])
+    assert not shown()
 
 
 def test_the_mode_of_a_sweep_says_which_end_is_best(sweep):
@@ -134,13 +138,7 @@ def test_hostile_names_stay_text_and_name_no_folder_outside(sweep):
     assert "{{7*7}}" in " ".join(tags.text)
 
 
-def test_values_stand_where_they_belong():
-    even = Values(["b", "a", "null"], (0.0, 1.0))
-    assert [even(name) for name in ("b", "a", "null")] == [0.0, 0.5, 1.0]
-    linear = Values(["3", "1", "2"], (0.0, 1.0))
-    assert linear("2") == 0.5 and [tick.text for tick in linear.ticks()] == ["1", "2", "3"]
-    many = Values([str(k) for k in range(1, 200)], (0.0, 1.0))
-    assert 2 <= len(many.ticks()) <= 9
+def test_long_values_are_shortened():
     assert [short(v, 14) for v in ("0.00012345678", "1e-4", "a" * 20)] == [
         "0.0001235",
         "1e-4",

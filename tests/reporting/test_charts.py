@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from diffusion_lab.reporting.curves import BOX, charts, overlay, thin
+from diffusion_lab.reporting.charts import ACROSS, UP, charts, overlay, parameter_axis, thin
 
 
 def test_thinning_keeps_the_mean_and_the_last_step():
@@ -28,32 +28,33 @@ def test_metrics_with_one_last_name_share_a_chart_and_losses_come_first():
     assert [line.name for line in made[0].lines] == ["train/loss", "val/loss"]
     dot = made[0].lines[1].dots[0]
     assert (dot.value, dot.at) == ("0.6", "1")
-    assert made[0].lines[0].values == "1 0.5" and made[0].lines[0].places == "0 1"
+    assert [dot.value for dot in made[0].lines[0].dots] == ["1", "0.5"]
+    assert [dot.at for dot in made[0].lines[0].dots] == ["0", "1"]
 
 
 def test_dots_stand_at_the_corners_of_the_box():
-    assert not charts({"lr": [(k, 1e-3 * (1 - k / 100)) for k in range(100)]})[0].logarithmic
+    assert not charts({"lr": [(k, 1e-3 * (1 - k / 100)) for k in range(100)]})[0].up.log
     (chart,) = charts({"x": [(10, 2.0), (20, 3.0), (30, 4.0)]})
     first, middle, last = chart.lines[0].dots
-    assert (first.x, first.y) == (BOX.across[0], BOX.up[0])
-    assert (last.x, last.y) == (BOX.across[1], BOX.up[1])
-    assert middle.y == pytest.approx(sum(BOX.up) / 2)
-    assert not chart.logarithmic
+    assert (first.x, first.y) == (ACROSS[0], UP[0])
+    assert (last.x, last.y) == (ACROSS[1], UP[1])
+    assert middle.y == pytest.approx(sum(UP) / 2)
+    assert not chart.up.log
 
 
 def test_a_wide_positive_span_becomes_logarithmic_with_decades():
     (chart,) = charts({"x": [(0, 1000.0), (1, 10.0), (2, 1.0)]})
-    assert chart.logarithmic
-    assert [tick.text for tick in chart.up] == ["1", "10", "100", "1000"]
-    places = [tick.place for tick in chart.up]
+    assert chart.up.log
+    assert [*chart.up.ticks().values()] == ["1", "10", "100", "1000"]
+    places = [*chart.up.ticks()]
     assert places[0] - places[1] == pytest.approx(places[2] - places[3])
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 7), (0.12, 0.13), (1e-9, 2e-9), (0, 3e5)])
 def test_ticks_are_few_and_inside(low, high):
     (chart,) = charts({"x": [(low, low), (high, high)]})
-    assert 2 <= len(chart.across) <= 9
-    assert all(BOX.left - 1e-6 <= tick.place <= BOX.across[1] + 1e-6 for tick in chart.across)
+    assert 2 <= len(chart.across.ticks()) <= 9
+    assert all(ACROSS[0] - 1e-6 <= place <= ACROSS[1] + 1e-6 for place in chart.across.ticks())
 
 
 def test_constant_single_and_broken_values_are_drawn_or_left_out():
@@ -81,10 +82,24 @@ def test_runs_are_laid_over_each_other_and_those_without_values_are_left_out():
 
 def test_large_steps_are_written_out():
     (chart,) = charts({"x": [(1_234_567, 1.0), (2_345_678, 2.0)]})
-    assert chart.lines[0].places == "1234567 2345678"
+    assert [dot.at for dot in chart.lines[0].dots] == ["1234567", "2345678"]
 
 
 def test_a_small_constant_stands_at_its_own_tick():
     (chart,) = charts({"train/lr": [(0, 0.001), (5, 0.001)]})
-    assert "0.001" in [tick.text for tick in chart.up]
-    assert all(0 < float(tick.text) < 0.002 for tick in chart.up)
+    assert "0.001" in chart.up.ticks().values()
+    assert all(0 < float(text) < 0.002 for text in chart.up.ticks().values())
+
+
+def test_values_of_a_parameter_stand_where_they_belong():
+    middle = sum(ACROSS) / 2
+    axis, places = parameter_axis(["b", "a", "null"])
+    start, *rest = (axis(places[name]) for name in ("b", "a", "null"))
+    assert rest == pytest.approx([middle, 2 * middle - start]) and start > ACROSS[0]
+    axis, places = parameter_axis(["3", "1", "2"])
+    assert axis(places["2"]) == pytest.approx(middle)
+    assert [*axis.ticks().values()] == ["1", "2", "3"]
+    many, _ = parameter_axis([str(k) for k in range(1, 200)])
+    assert 2 <= len(many.ticks()) <= 9
+    named, places = parameter_axis([f"a {k}" for k in range(50)])
+    assert named.text(places["a 7"]) == "a\N{NO-BREAK SPACE}7" and 2 <= len(named.ticks()) <= 6

@@ -7,10 +7,10 @@ import pytest
 from page_tags import HOSTILE, Tags
 
 from diffusion_lab.reporting.html import write_report
-from diffusion_lab.reporting.scoring import STRIP, confusion, groups_of, per_class
-from diffusion_lab.reporting.study_tables import paired_differences, study_table
+from diffusion_lab.reporting.scores import STRIP, per_class, score_groups
+from diffusion_lab.reporting.tables import paired_differences, study_table
 
-FIGURES = {
+SCORES = {
     "num_samples": 1000,
     "agreement": 0.993,
     "agreement_low": 0.9856,
@@ -22,17 +22,17 @@ FIGURES = {
     "fd_real": 0.3109,
     "recall": None,
     "vendi": 10.0,
-    "new_figure": 1.5,
-    "new_figure_low": 1.0,
-    "new_figure_high": 2.0,
+    "new_metric": 1.5,
+    "new_metric_low": 1.0,
+    "new_metric_high": 2.0,
     "per_class": [1.0, 0.5, None],
     "per_class_low": [0.9, 0.4, None],
     "per_class_high": [1.0, 0.6, None],
 }
 
 
-def test_figures_are_grouped_with_interval_and_that_of_real_data():
-    groups = dict(groups_of(FIGURES))
+def test_scores_are_grouped_with_interval_and_that_of_real_data():
+    groups = dict(score_groups(SCORES))
     assert [*groups] == ["Classes", "Distance to the training data", "Variety", "Others"]
     (agreement,) = groups["Classes"]
     assert (agreement.value, agreement.interval, agreement.real) == (
@@ -42,24 +42,13 @@ def test_figures_are_grouped_with_interval_and_that_of_real_data():
     )
     (fd,) = groups["Distance to the training data"]
     low, value, high, real = fd.strip
-    assert (real, high) == STRIP.across and real < low < value < high
+    assert (real, high) == STRIP and real < low < value < high
     assert groups["Variety"][0].interval == "" and groups["Variety"][0].strip is None
-    assert groups["Others"][0].title == "new_figure"
-
-
-def test_the_confusion_matrix_is_shaded_by_the_share_of_its_row():
-    names, rows = confusion({"confusion": [[10, 0], [1, 9]], "class_names": ["cat", "dog"]})
-    assert names == ["cat", "dog"]
-    assert [[(cell.text, cell.shade) for cell in row] for row in rows] == [
-        [("10", "shade9"), ("·", "")],
-        [("1", "shade1"), ("9", "shade9")],
-    ]
-    assert confusion({"confusion": [[1, 2]]}) is None
-    assert confusion({}) is None
+    assert groups["Others"][0].title == "new_metric"
 
 
 def test_classes_come_with_the_worst_first():
-    rows = [[cell.text for cell in row] for row in per_class(FIGURES)]
+    rows = [[cell.text for cell in row] for row in per_class(SCORES)]
     assert rows == [["1", "50.0%", "40.0% to 60.0%"], ["0", "100.0%", "90.0% to 100.0%"]]
 
 
@@ -100,7 +89,7 @@ def test_the_page_finds_the_evaluation_and_the_studies_of_a_run(run_folder):
     row = {"row": HOSTILE[0], "fd": 1.0, "front": True}
     content = {"study": "frontier", "claim": HOSTILE[1], "table": [row, 3]}
     (study / "study.json").write_text(json.dumps(content))
-    (run_folder / "metrics.json").write_text(json.dumps(FIGURES | {"class_names": HOSTILE}))
+    (run_folder / "metrics.json").write_text(json.dumps(SCORES | {"class_names": HOSTILE}))
     likelihood = {"unit": "bits/dim", "mean": 3.7, "low": 3.5, "high": 3.9, "num_images": 6}
     (run_folder / "likelihood.json").write_text(json.dumps(likelihood))
     for target in (run_folder / "metrics_nearest.png", study / "figure.png", study / "samples.png"):
