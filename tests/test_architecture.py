@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diffusion_lab"
-GROUND = {"errors", "files", "random", "pixels", "spread", "ranges"}
+GROUND = {"errors", "files", "random", "pixels", "spread", "ranges", "status_line"}
 MATHS = {"diffusion", "sampling", "denoisers"}
 ALLOWED = {
     "errors": set(),
@@ -17,6 +17,7 @@ ALLOWED = {
     "pixels": set(),
     "spread": set(),
     "ranges": set(),
+    "status_line": set(),
     "diffusion": set(),
     "denoisers": set(),
     "sampling": {"diffusion"},

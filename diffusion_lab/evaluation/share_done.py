@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from diffusion_lab.reporting.status_line import StatusLine, clock
+from diffusion_lab.status_line import StatusLine, clock
 
 
 class ProgressLine:

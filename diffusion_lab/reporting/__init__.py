@@ -1,1 +1,1 @@
-"""Pictures and pages: grids, strips, animations, scatter plots and the HTML report of a run."""
+"""The HTML page of a run or a sweep: its charts, tables, images and templates."""

@@ -101,11 +101,14 @@ def _parallel(sweep: SweepFolder, inline: ImageInliner) -> InlineImage | None:
     names = [n for n in sweep.parameters if len({job.varied[n] for job in jobs}) > 1]
     if len(jobs) < 2 or not names:
         return None
+    from matplotlib import rc_context
+
     from diffusion_lab.figures.parallel_picture import parallel_picture
 
     rows = [{**job.varied, sweep.metric: job.numbers[sweep.metric]} for job in jobs]
     file = io.BytesIO()
-    parallel_picture(rows, names, sweep.metric, sweep.mode).save(file, "PNG")
+    with rc_context({"text.parse_math": False}):  # a name is no formula
+        parallel_picture(rows, names, sweep.metric, sweep.mode).save(file, "PNG")
     return inline.content(file.getvalue(), "parallel coordinates")
 
 

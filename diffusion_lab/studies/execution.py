@@ -20,8 +20,8 @@ from diffusion_lab.evaluation.request import (
 )
 from diffusion_lab.evaluation.share_done import ProgressLine
 from diffusion_lab.files import read_record, write_atomically
-from diffusion_lab.reporting.status_line import clock
 from diffusion_lab.runs.folder import refuse_link_below, run_folder_of
+from diffusion_lab.status_line import clock
 from diffusion_lab.studies.results import Record, write_study
 from diffusion_lab.studies.runs import Training, checkpoint_of, training_of
 

@@ -42,7 +42,7 @@ def write_study(
         The content of study.json.
     """
     from diffusion_lab.figures.grids import save_picture
-    from diffusion_lab.reporting.study_page import comma_separated, markdown, with_speedup
+    from diffusion_lab.studies.text_tables import comma_separated, markdown, with_speedup
 
     named = [{"row": r["row"], "curve": r["curve"], **r["figures"]} for r in records]
     rows = study.figure.marked(with_speedup(named))
@@ -109,7 +109,7 @@ def _differences(
 
 def _verdicts(differences: dict[str, dict[str, Any]], first: str) -> list[str]:
     """A table of differences a row, in words a reader can act on."""
-    from diffusion_lab.reporting.study_page import difference_table
+    from diffusion_lab.studies.text_tables import difference_table
 
     return [
         f"{name} less {first}, paired by noise and labels:\n\n"

@@ -11,7 +11,7 @@ from diffusion_lab.figures.evaluation_figures import (
 )
 from diffusion_lab.figures.grids import tiles, to_pixels
 from diffusion_lab.figures.study_figures import on_front
-from diffusion_lab.reporting.study_page import difference_table, markdown
+from diffusion_lab.studies.text_tables import difference_table, markdown
 
 
 def test_nearest_pairs_come_first_each_above_its_training_image():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusion_lab.figures.evaluation_figures import image_page, point_page
 from diffusion_lab.figures.study_figures import Bars, Curve, Scatter, known
-from diffusion_lab.reporting.study_page import comma_separated, markdown, with_speedup
+from diffusion_lab.studies.text_tables import comma_separated, markdown, with_speedup
 
 ROWS = [
     {"row": "DDPM", "network_calls": 300.0, "seconds": 60.0, "fd_ratio": 1.25, "agreement": None},

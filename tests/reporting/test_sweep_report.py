@@ -93,6 +93,12 @@ def test_parallel_coordinates_are_drawn_where_several_jobs_have_values(sweep):
 
     (picture,) = shown()
     assert picture["alt"].endswith("val/loss") and int(picture["width"]) > 300
+    write_csv(
+        sweep / "sweep.csv",
+        HEADER,
+        *([*row[:3], f"${k}{{$", *row[4:]] for k, row in enumerate(ROWS)),
+    )
+    assert shown(), "no formulas"
     write_csv(sweep / "sweep.csv", HEADER, ROWS[0], ROWS[3])
     assert not shown()
 

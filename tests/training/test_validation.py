@@ -221,7 +221,7 @@ def test_the_exact_denoiser_has_the_posterior_variance(
 
 
 def test_metrics_file_and_report_show_the_levels(tmp_path: Path) -> None:
-    from diffusion_lab.reporting.curves import charts
+    from diffusion_lab.reporting.charts import charts
     from diffusion_lab.reporting.html import write_report
     from diffusion_lab.runs.records import read_run
 

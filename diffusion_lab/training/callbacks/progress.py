@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from diffusion_lab.ranges import NonNegative, checked
-from diffusion_lab.reporting.status_line import StatusLine, clock
+from diffusion_lab.status_line import StatusLine, clock
 from diffusion_lab.training.callbacks.speed import Speed
 from diffusion_lab.training.trainer_state import by_steps, callback_of, validates_training
 

@@ -1,4 +1,4 @@
-"""The tables of a study."""
+"""The tables of a study as text: Markdown for people, CSV for programs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,8 @@ def with_speedup(rows: Sequence[Figures]) -> list[dict[str, Any]]:
 def markdown(rows: Sequence[Figures], names: Sequence[str]) -> str:
     """A Markdown table, padded so that it reads well as plain text too.
 
-    A figure with an interval is followed by it; a row on the front (`front`) has a star.
-
-    Args:
-        rows: figures by name, and `row`.
-        names: columns; those that no row has are left out.
+    A metric with an interval is followed by it; a row on the front (`front`) has a star; columns
+    that no row has are left out.
     """
     names = known(rows, names)
     lines = [["row", *(metric(name).title for name in names)]]
@@ -50,15 +47,15 @@ def _padded(lines: Sequence[Sequence[str]], sides: str) -> str:
 
 
 def difference_table(differences: Mapping[str, Mapping[str, float]], name: str, first: str) -> str:
-    """A Markdown table of paired differences, with what each of them says.
+    """A Markdown table of the differences of a row from the first, with what each of them says.
 
     Args:
-        differences: for each figure of the catalog `value` (this row's less the first's), `low` and
+        differences: For each metric of the catalog `value` (this row's less the first's), `low` and
             `high`; others are left out.
-        name: the row.
-        first: the row it is compared with.
+        name: The row.
+        first: The row it is compared with.
     """
-    lines = [["figure", "difference", "95 % interval", ""]]
+    lines = [["metric", "difference", "95 % interval", ""]]
     for key, found in differences.items():
         if key not in METRICS:
             continue
@@ -77,7 +74,7 @@ def difference_table(differences: Mapping[str, Mapping[str, float]], name: str, 
 
 
 def comma_separated(rows: Sequence[Figures]) -> str:
-    """All plain figures of all rows as CSV, unrounded."""
+    """All numbers and texts of all rows as CSV, unrounded."""
     plain = (str, int, float)
     keys = dict.fromkeys(key for row in rows for key, v in row.items() if isinstance(v, plain))
     text = io.StringIO(newline="")
