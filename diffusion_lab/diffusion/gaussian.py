@@ -13,9 +13,8 @@ the forward process between the two levels and its reversal given x0 are
 On a discrete beta table with s = t - 1/T, v *is* beta_t and the posterior *is* equation 7 of
 Ho et al., "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239). Nothing here supposes
 neighbouring steps, so respaced chains (Nichol & Dhariwal, arXiv 2102.09672) need nothing more.
-
-Coefficients are float64 on the CPU, of shape () or (B,), whatever the images (B, *) are: in float32
-the difference in v loses four digits. Only `along` casts and broadcasts them.
+Coefficients are float64 on the CPU, of shape () or (B,): in float32 the difference in v loses four
+digits. Only `along` casts and broadcasts them to images (B, *).
 """
 
 from __future__ import annotations

@@ -69,10 +69,9 @@ class Velocity(Parameterization):
 class EDM(Parameterization):
     r"""F = (sigma x0 / d - alpha d eps) / q, q^2 = alpha^2 d^2 + sigma^2, d the data's std.
 
-    The preconditioned target of Karras et al. (arXiv 2206.00364, table 1) on every schedule, of
-    unit variance. D = -q / d, hence x0 = c_skip x_t + c_out F with c_skip = alpha d^2 / q^2 and
-    c_out = sigma d / q: theirs at alpha = 1. It supposes data centred by the model's `data_mean`,
-    and its `input_scaling`, c_in = 1 / q.
+    Karras et al. (arXiv 2206.00364, table 1) on every schedule: unit variance, D = -q / d, and
+    x0 = c_skip x_t + c_out F with c_skip = alpha d^2 / q^2, c_out = sigma d / q. It supposes the
+    model's `data_mean` and `input_scaling`, c_in = 1 / q.
     """
 
     @checked

@@ -156,7 +156,7 @@ class EvaluationRequest:
 
         from diffusion_lab.diffusion.conditions import Condition
         from diffusion_lab.diffusion.model import GaussianDiffusion
-        from diffusion_lab.sampling.pipeline import end_of, trajectory
+        from diffusion_lab.sampling.pipeline import final_state, trajectory
         from diffusion_lab.sampling.sample_noise import SampleNoise
 
         net, built = _zero(self.num_classes), self._checked[1]
@@ -169,7 +169,7 @@ class EvaluationRequest:
             guidance=self.parts["guidance"],
             given=Condition(None if self.labels is None else torch.zeros(1, dtype=torch.long)),
         )
-        end_of(steps)
+        final_state(steps)
         return float(net.rows)
 
 

@@ -116,7 +116,7 @@ class Drawing:
     ) -> Tensor:
         arguments = self._arguments(model, size, given, seed, first, start)
         with evaluating(model):
-            x = pipeline.end_of(pipeline.trajectory(model, **arguments)).float()
+            x = pipeline.final_state(pipeline.trajectory(model, **arguments)).float()
         return x.clamp(-1, 1) if self.clip else x
 
     def _arguments(

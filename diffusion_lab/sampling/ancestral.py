@@ -33,10 +33,7 @@ from diffusion_lab.sampling.spacing import TimestepSpacing
 
 
 class DDIM(Sampler):
-    """Song et al., "Denoising Diffusion Implicit Models" (arXiv 2010.02502, eq. 12 and 16).
-
-    eta = 0 is deterministic, eta = 1 is DDPM with the small variance.
-    """
+    """Song et al., "Denoising Diffusion Implicit Models" (arXiv 2010.02502, eq. 12 and 16)."""
 
     @checked
     def __init__(

@@ -103,7 +103,7 @@ def trajectory(
     yield from sampler.trajectory(denoise, model.schedule, path, x, noise, constraint)
 
 
-def end_of(steps: Iterator[Step]) -> Tensor:
+def final_state(steps: Iterator[Step]) -> Tensor:
     """The samples (B, *shape) that a trajectory ends at."""
     return deque(steps, maxlen=1).pop().x
 

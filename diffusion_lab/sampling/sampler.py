@@ -4,10 +4,9 @@ A sampler walks down a list of noise levels. At each pair (t, s), s < t, it asks
 x0-hat at t and moves x from t to s. A new sampler writes `step` and nothing else: the loop owns
 the levels, the past, forward noise where the levels rise, and constraints on the state.
 
-A sampler that moves by one answer says where it goes (`Here.ask`), which is what networks of two
-times (flow maps) are told; one that follows the direction of an ODE asks for the answer at the
-level itself, as `Query.to` says. The denoiser is never called at sigma = 0: a step that ends there
-takes the x0-hat of its last evaluation.
+A sampler that moves by one answer says where it goes (`Here.ask`), for networks of two times; one
+that follows the direction of an ODE asks for the answer at the level itself. The denoiser is never
+called at sigma = 0: a step that ends there takes the x0-hat of its last evaluation.
 """
 
 from __future__ import annotations
@@ -55,11 +54,7 @@ class Here(NamedTuple):
 
 
 class Sampler(ABC):
-    """How to walk from noise to data; holds no state between calls.
-
-    `steps` is None for every step of a discrete schedule, and 1000 on a continuous one; `grid` says
-    which times these are.
-    """
+    """How to walk from noise to data, in `steps` steps (None: all) at the times of `grid`."""
 
     memory = 0
     """How many past steps `step` may look at."""
@@ -96,10 +91,9 @@ class Sampler(ABC):
         noise: Noise,
         constraint: StateConstraint | None = None,
     ) -> Iterator[Step]:
-        """Yield every step along the levels of `path`, from state x at path[0].
+        """Yield every step along `path`, e.g. `levels(schedule(self.times(schedule)))`, from x.
 
-        `levels(schedule(sampler.times(schedule)))` is the sampler's own path. A pair that rises is
-        forward noise, q(x_t | x_s), and clears the past, unless the sampler inverts.
+        A pair that rises is forward noise and clears the past, unless the sampler inverts.
         """
         past: deque[Step] = deque(maxlen=self.memory)
         for t, s in pairwise(path):

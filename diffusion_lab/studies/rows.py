@@ -46,7 +46,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedRows:
     """Rows written down, all of the study's first run.
 
     Attributes:

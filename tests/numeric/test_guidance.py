@@ -25,7 +25,7 @@ from diffusion_lab.sampling.guidance.classifier_free import (
 )
 from diffusion_lab.sampling.guidance.second_model import AutoGuidance, ClassifierGuidance
 from diffusion_lab.sampling.guidance.strength import Interval, PowerCosine
-from diffusion_lab.sampling.pipeline import denoiser_of, end_of, trajectory
+from diffusion_lab.sampling.pipeline import denoiser_of, final_state, trajectory
 from diffusion_lab.sampling.sample_noise import slerp
 
 
@@ -150,7 +150,9 @@ def test_one_call_goes_from_its_start_under_its_constraint():
     assert torch.equal(steps[0].x_t, X)
     assert torch.equal(steps[-1].x[:, known > 0], image[known > 0].expand(3, 3))
     assert not torch.equal(steps[-1].x[:, known == 0], image[known == 0].expand(3, 3))
-    assert torch.equal(end_of(trajectory(model(), DDIM(3), noise=Drawn(), **request)), steps[-1].x)
+    assert torch.equal(
+        final_state(trajectory(model(), DDIM(3), noise=Drawn(), **request)), steps[-1].x
+    )
 
 
 def test_a_rule_remembers_from_step_to_step_but_not_from_call_to_call():

@@ -22,7 +22,7 @@ from diffusion_lab.sampling.constraints import Clip, Inpaint
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.sampling.multistep import DPMSolver2S, DPMSolverMultistep, UniPC
 from diffusion_lab.sampling.ode import RK4, AdamsBashforth, Heun, Straight
-from diffusion_lab.sampling.pipeline import denoiser_of, end_of, evaluating, trajectory
+from diffusion_lab.sampling.pipeline import denoiser_of, evaluating, final_state, trajectory
 from diffusion_lab.sampling.sample_noise import SampleNoise
 from diffusion_lab.sampling.sampler import Here
 from diffusion_lab.sampling.spacing import Leading, Linspace, Trailing, UniformLogSNR
@@ -338,7 +338,7 @@ def test_image_k_depends_on_seed_and_k_alone(sampler):
             Condition(torch.arange(first, first + count)),
         )
         settings = {"shape": (6,), "num_samples": count, "guidance": guidance, "given": given}
-        return end_of(trajectory(m, sampler, noise=noise, **settings))
+        return final_state(trajectory(m, sampler, noise=noise, **settings))
 
     whole = drawn()
     assert torch.allclose(whole, torch.cat((drawn(3, 0, 3), drawn(3, 3, 5))), atol=1e-5)
@@ -385,7 +385,7 @@ def test_every_argument_of_a_trajectory_counts():
     def end():
         noise = SampleNoise(0, 0, 2)
         steps = list(trajectory(model(), DDIM(4), shape=(6,), num_samples=2, noise=noise, **told))
-        assert torch.equal(end_of(iter(steps)), steps[-1].x)
+        assert torch.equal(final_state(iter(steps)), steps[-1].x)
         return steps[-1].x
 
     whole = end()
@@ -423,7 +423,9 @@ def test_further_conditions_reach_the_network(remembers):
 
     def drawn(given):
         noise = SampleNoise(0, 0, 2)
-        return end_of(trajectory(m, DDIM(3), shape=(6,), num_samples=2, noise=noise, given=given))
+        return final_state(
+            trajectory(m, DDIM(3), shape=(6,), num_samples=2, noise=noise, given=given)
+        )
 
     tinted = drawn(Condition(vector=torch.ones(2, 6)))
     assert (tinted - drawn(Condition())).abs().min() > 0.1

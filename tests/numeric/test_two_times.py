@@ -19,7 +19,7 @@ from diffusion_lab.diffusion.schedules import RectifiedFlow
 from diffusion_lab.sampling.ancestral import DDIM, DDIMInversion
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.sampling.ode import Heun
-from diffusion_lab.sampling.pipeline import end_of, trajectory
+from diffusion_lab.sampling.pipeline import final_state, trajectory
 
 FLOW = RectifiedFlow()
 DATA = GaussianData([0.4, -0.3, 0.1], [0.4, 0.8, 1.5])
@@ -55,7 +55,7 @@ def model():
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_a_sampler_that_says_where_it_goes_is_exact_in_any_number_of_steps(steps):
     m = model()
-    out = end_of(trajectory(m, DDIM(steps), shape=(3,), num_samples=5, noise=Drawn(), x=X))
+    out = final_state(trajectory(m, DDIM(steps), shape=(3,), num_samples=5, noise=Drawn(), x=X))
     one, zero = torch.ones(5, 1).double(), torch.zeros(5, 1).double()
     assert torch.allclose(out, flow(X, one, zero), atol=1e-9)
     told = [(float(t[0]), float(s[0])) for t, s in m.denoiser.asked]
@@ -74,7 +74,7 @@ def test_inversion_goes_up_in_one_step_and_comes_back():
 
 def test_a_solver_of_the_ode_asks_for_the_velocity_but_in_its_last_step():
     m = model()
-    out = end_of(trajectory(m, Heun(40), shape=(3,), num_samples=5, noise=Drawn(), x=X))
+    out = final_state(trajectory(m, Heun(40), shape=(3,), num_samples=5, noise=Drawn(), x=X))
     assert all(torch.equal(t, s) for t, s in m.denoiser.asked[:-1])
     assert float(m.denoiser.asked[-1][1].max()) == 0
     exact = flow(X, torch.ones(5, 1).double(), torch.zeros(5, 1).double())

@@ -23,7 +23,7 @@ from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.constraints import Clip
 from diffusion_lab.sampling.multistep import DPMSolverMultistep
 from diffusion_lab.sampling.ode import VE, Heun
-from diffusion_lab.sampling.pipeline import end_of, trajectory
+from diffusion_lab.sampling.pipeline import final_state, trajectory
 from diffusion_lab.sampling.sampler import Here
 from diffusion_lab.sampling.spacing import Karras, Trailing
 
@@ -290,7 +290,7 @@ def test_edm_samplers(compare):
             else:
                 expected = theirs.sample_using_dpmpp(8, 18)
         torch.manual_seed(3)
-        images = (end_of(trajectory(ours, sampler, **arguments)).clamp(-1, 1) + 1) / 2
+        images = (final_state(trajectory(ours, sampler, **arguments)).clamp(-1, 1) + 1) / 2
         function = "sample" if name == "Heun" else "sample_using_dpmpp"
         settings = f"`ElucidatedDiffusion.{function}`, 18 steps, no churn, in float64"
         compare(f"EDM, {name}", LUCID, settings, largest(images, expected), 1e-10)

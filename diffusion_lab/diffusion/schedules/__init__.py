@@ -1,4 +1,4 @@
-"""Noise schedules; `schedule` says what one is."""
+"""Noise schedules (`schedule`): `tables` of betas, and formulas of t (`continuous`)."""
 
 from diffusion_lab.diffusion.schedules.continuous import (
     ContinuousCosine,

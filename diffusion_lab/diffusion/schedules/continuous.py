@@ -44,10 +44,9 @@ class ContinuousVP(Schedule):
 class ContinuousCosine(Schedule):
     r"""tan(angle) = shift tan(pi t / 2), alpha = cos(angle), sigma = sin(angle).
 
-    Variance preserving, with alpha(1) = 0 exactly. With shift = 1 it is the unclipped limit of
-    the cosine schedule without offset; the log-SNR is -2 ln tan(pi t / 2) - 2 ln shift
-    (Hoogeboom et al., "Simple Diffusion", arXiv 2301.11093, eq. 5 and 6: an image d pixels wide
-    takes shift = d / 64, more noise for larger images).
+    Variance preserving, alpha(1) = 0 exactly; shift = 1 is the unclipped cosine schedule without
+    offset. The log-SNR is -2 ln tan(pi t / 2) - 2 ln shift (Hoogeboom et al., "Simple Diffusion",
+    arXiv 2301.11093, eq. 5 and 6: an image d pixels wide takes shift = d / 64).
     """
 
     @checked

@@ -3,8 +3,6 @@ r"""Noise schedules: t in [0, 1] -> (alpha, sigma), with t = 0 data and t = 1 no
 A schedule fixes how fast the signal-to-noise ratio falls, and nothing else: not what the network
 predicts, not which times are trained, not how sampling steps. `steps` makes it discrete: an
 integer T restricts training to the nodes t = k/T, k = 1..T, and None leaves time continuous.
-
-Discrete ones are `tables` of betas, the others formulas of t (`continuous`).
 """
 
 from __future__ import annotations
