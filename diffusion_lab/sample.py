@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffusion_lab.figures.sample_file import SampleFile
-    from diffusion_lab.generate.moments import Moments
+    from diffusion_lab.generate.generation import Moments
     from diffusion_lab.generate.options import SampleOptions
 
 _TRAINED = ("schedule", "data")
@@ -65,9 +65,8 @@ def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
     file, options, labels, parts = validated(cfg, stored)
     import torch
 
-    from diffusion_lab.generate.generation import refuse_classifier
-    from diffusion_lab.generate.moments import moments
-    from diffusion_lab.generate.multi_device import Request, draw
+    from diffusion_lab.generate.generation import Request, refuse_classifier
+    from diffusion_lab.generate.multi_device import draw
     from diffusion_lab.loading import device_of, restored, source_of
 
     source = source_of(cfg.ckpt, cfg.weights, cfg.trust, **parts)
@@ -83,7 +82,7 @@ def sample(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Path:
             count = options.number
             request = Request(count, given, cfg.seed, size, start)
             if file.moments:
-                drawn = moments(model, request, file.moments)
+                drawn = model.drawing.moments(model.diffusion, request, file.moments)
             else:
                 drawn = draw(model, source, cfg.devices, request).samples
         except ValueError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from diffusion_lab.diffusion.conditions import Condition
+from diffusion_lab.generate.generation import Request
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,7 +53,7 @@ def measure(
     Raises:
         ValueError: The model has diverged.
     """
-    from diffusion_lab.generate.multi_device import Request, draw
+    from diffusion_lab.generate.multi_device import draw
     from diffusion_lab.loading import device_of, restored, source_of
 
     cfg, labels = request.cfg, request.labels
@@ -110,7 +111,7 @@ def counting(network: nn.Module, progress: Callable[[int], None]) -> Iterator[li
 def _warm_up(module: TrainedModel, labels: Tensor | None, count: int) -> None:
     """Two steps on a whole batch: kernels are chosen and memory is taken before the clock runs."""
     chosen = None if labels is None else labels[:count]
-    steps = module.drawing.trajectory(module.diffusion, count, Condition(chosen), seed=0)
+    steps = module.drawing.trajectory(module.diffusion, Request(count, Condition(chosen)))
     # Where a batch is too large, drawing itself halves it.
     with suppress(torch.OutOfMemoryError):
         for _, step in zip(range(2), steps, strict=False):

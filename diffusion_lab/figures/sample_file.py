@@ -22,7 +22,7 @@ from diffusion_lab.pixels import refuse_shape
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from diffusion_lab.generate.moments import Moments
+    from diffusion_lab.generate.generation import Moments
 
 ENDINGS = (".png", ".npz", *FORMATS)
 

@@ -1,10 +1,10 @@
-"""Drawing samples from a model in batches, by image number."""
+"""Generating samples from a model in batches, by image number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,15 +12,15 @@ from torch import Tensor
 from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.errors import CheckpointError
-from diffusion_lab.generate.given import expand_given
 from diffusion_lab.generate.initial_state import InitialState
-from diffusion_lab.generate.labels import Label
+from diffusion_lab.generate.labels import Label, expand_given
 from diffusion_lab.sampling import pipeline
 from diffusion_lab.sampling.constraints import X0Constraint
 from diffusion_lab.sampling.guidance.classifier_free import ClassifierFree
 from diffusion_lab.sampling.pipeline import Guidance, evaluating
 from diffusion_lab.sampling.sample_noise import SampleNoise
 from diffusion_lab.sampling.sampler import Sampler, Step
+from diffusion_lab.spread import spread
 
 
 def refuse_classifier(model: GaussianDiffusion) -> None:
@@ -34,6 +34,40 @@ def refuse_classifier(model: GaussianDiffusion) -> None:
             "this run trained a classifier, which has nothing to sample; it guides other runs: "
             "sample ckpt=RUN guidance=classifier guidance.classifier.path=THIS"
         )
+
+
+class Moments(NamedTuple):
+    """Some steps of every trajectory, in the order of sampling: what a strip or a film shows.
+
+    Attributes:
+        times: t of each.
+        states: x_t of each, (N, *shape), float32 on the CPU.
+        estimates: x0-hat of each, the same.
+    """
+
+    times: list[float]
+    states: list[Tensor]
+    estimates: list[Tensor]
+
+
+class Request(NamedTuple):
+    """Which images are generated.
+
+    Attributes:
+        number: How many.
+        given: The conditions of images 0 .. first + number - 1, see `expand_given`.
+        seed: Of the noise; image k depends on (seed, k) alone.
+        batch_size: Images at a time.
+        start: Images or states to start from in place of noise.
+        first: Number of the first image.
+    """
+
+    number: int
+    given: Condition
+    seed: int = 0
+    batch_size: int = 256
+    start: InitialState | None = None
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,28 +94,16 @@ class Drawing:
         """The same with another sampler or guidance, where given."""
         return replace(self, sampler=sampler or self.sampler, guidance=guidance or self.guidance)
 
-    def samples(
-        self,
-        model: GaussianDiffusion,
-        count: int,
-        given: Condition,
-        seed: int,
-        batch_size: int,
-        start: InitialState | None = None,
-        first: int = 0,
-    ) -> Tensor:
-        """Samples first .. first + count - 1 in batches; see `Generates.sample`.
-
-        `given` has the rows of images 0 .. first + count - 1, as `expand_given` gives them.
-        """
+    def samples(self, model: GaussianDiffusion, request: Request) -> Tensor:
+        """The requested samples, in batches, which are halved where memory runs out."""
+        first, end, batch_size = request.first, request.first + request.number, request.batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
-        end = first + count
         parts: list[Tensor] = []
         while first < end:
             size = min(batch_size, end - first)
             try:
-                parts.append(self._batch(model, given, seed, first, size, start))
+                parts.append(self._batch(model, request._replace(number=size, first=first)))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -91,68 +113,68 @@ class Drawing:
             first += size
         return torch.cat(parts)
 
-    def trajectory(
-        self,
-        model: GaussianDiffusion,
-        count: int,
-        given: Condition,
-        seed: int,
-        first: int = 0,
-        start: InitialState | None = None,
-    ) -> Iterator[Step]:
-        """Every step of images first .. first + count - 1; `given` counts from image 0."""
-        arguments = self._arguments(model, count, given, seed, first, start)
+    def trajectory(self, model: GaussianDiffusion, request: Request) -> Iterator[Step]:
+        """Every step of sampling the requested images in one batch."""
+        arguments = self._arguments(model, request)
         with evaluating(model):
             yield from pipeline.trajectory(model, **arguments)
 
-    def _batch(
-        self,
-        model: GaussianDiffusion,
-        given: Condition,
-        seed: int,
-        first: int,
-        size: int,
-        start: InitialState | None,
-    ) -> Tensor:
-        arguments = self._arguments(model, size, given, seed, first, start)
+    def _batch(self, model: GaussianDiffusion, request: Request) -> Tensor:
+        arguments = self._arguments(model, request)
         with evaluating(model):
             x = pipeline.final_state(pipeline.trajectory(model, **arguments)).float()
         return x.clamp(-1, 1) if self.clip else x
 
-    def _arguments(
-        self,
-        model: GaussianDiffusion,
-        count: int,
-        given: Condition,
-        seed: int,
-        first: int,
-        start: InitialState | None,
-    ) -> dict[str, Any]:
-        """What `pipeline.trajectory` is given for images first .. first + count - 1."""
-        refuse_classifier(model)
+    def _own_sampler(self) -> Sampler:
         if self.sampler is None:
             raise ValueError("sampler=None: this model has no sampler of its own; give one")
+        return self.sampler
+
+    def _arguments(self, model: GaussianDiffusion, request: Request) -> dict[str, Any]:
+        """What `pipeline.trajectory` is given for the images of a request."""
+        refuse_classifier(model)
+        sampler, (count, given, seed, _, start, first) = self._own_sampler(), request
         composed = given.label is not None and given.label.ndim == 2
         if composed and not isinstance(self.guidance, ClassifierFree):
             raise ValueError(
                 "the label composes classes, which classifier-free guidance alone can do: take "
                 "guidance=cfg"
             )
-        chosen = given.rows(slice(first, first + count))
         noise = SampleNoise(seed, first, count)
         x, time, constraint = start.of(model, first, count, noise) if start else (None, None, None)
         return {
-            "sampler": self.sampler,
+            "sampler": sampler,
             "shape": self.shape,
             "num_samples": count,
             "noise": noise,
             "guidance": self.guidance,
-            "given": chosen,
+            "given": given.rows(slice(first, first + count)),
             "x": x,
             "start": time,
             "x0_constraint": self.constraint,
             "constraint": constraint,
         }
+
+    def moments(self, model: GaussianDiffusion, request: Request, number: int) -> Moments:
+        """What the requested samples went through, at `number` steps, evenly spaced."""
+        start = request.start
+        times = self._own_sampler().times(model.schedule, None if start is None else start.time)
+        # Only what is shown is kept: all of 1,000 steps of 100 images would be 600 MB. A pair of
+        # times that rises is forward noise and yields no step.
+        picked = spread(int((times[1:] < times[:-1]).sum()), number)
+        at: list[float] = []
+        states: list[list[Tensor]] = [[] for _ in picked]
+        estimates: list[list[Tensor]] = [[] for _ in picked]
+        for first in range(0, request.number, request.batch_size):
+            size = min(request.batch_size, request.number - first)
+            at = []
+            steps = self.trajectory(model, request._replace(number=size, first=first))
+            for k, step in enumerate(steps):
+                if k in picked:
+                    states[len(at)].append(step.x_t.float().cpu())
+                    estimates[len(at)].append(step.x0.float().cpu())
+                    at.append(float(step.t.t.mean()))
+        return Moments(at, [torch.cat(p) for p in states], [torch.cat(p) for p in estimates])
 
     def denoised(
         self,

@@ -1,4 +1,4 @@
-"""What a user may write for a label, turned into class numbers for each image.
+"""The conditions of each image: what a user may write for a label, and further conditions.
 
 A prompt composes classes:
 
@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from diffusion_lab.diffusion.conditions import Condition
 
 Label = int | str | Sequence[int] | Tensor | None
 
@@ -65,6 +67,41 @@ def expand_labels(label: Label, num_samples: int, num_classes: int | None) -> Te
         )
     repeats = -(-num_samples // len(numbers))
     return numbers.long().repeat(repeats, *([1] if composed else []))[:num_samples]
+
+
+def expand_given(
+    label: Label, given: Condition | None, num_samples: int, num_classes: int | None
+) -> Condition:
+    """The conditions of each of `num_samples` images, on the CPU.
+
+    Args:
+        label: See `expand_labels`.
+        given: Further conditions, whose rows are repeated from their start until all images have
+            one; their numbers may differ. None for none.
+        num_samples: Images, at least 1.
+        num_classes: Classes of the model; None where it was trained without.
+
+    Raises:
+        ValueError: Two labels, a condition without rows, or a label that `expand_labels` refuses.
+    """
+    given = Condition() if given is None else given
+    if label is not None and given.label is not None:
+        raise ValueError(f"label={label!r}: given has a label too; leave one of them out")
+    labels = expand_labels(given.label if label is None else label, num_samples, num_classes)
+    return repeated(given._replace(label=None), num_samples)._replace(label=labels)
+
+
+def repeated(given: Condition, count: int) -> Condition:
+    """Conditions whose rows are repeated from their start until there are `count`; on the CPU.
+
+    Raises:
+        ValueError: One without rows.
+    """
+    if any(part is not None and not len(part) for part in given):
+        raise ValueError("given: a condition needs at least one row")
+    return Condition(
+        *(p if p is None else p.detach().cpu()[torch.arange(count) % len(p)] for p in given)
+    )
 
 
 def typed_label(label: Any, num_classes: int | None) -> Label:

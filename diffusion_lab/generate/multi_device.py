@@ -17,10 +17,9 @@ import torch
 import torch.multiprocessing as processes
 from torch import Tensor
 
-from diffusion_lab.diffusion.conditions import Condition
+from diffusion_lab.generate.generation import Request
 
 if TYPE_CHECKING:
-    from diffusion_lab.generate.initial_state import InitialState
     from diffusion_lab.generate.trained_model import TrainedModel
 
 Source = Callable[[str], "TrainedModel"]
@@ -41,16 +40,6 @@ class DrawnSamples(NamedTuple):
     samples: Tensor
     asked: int
     seconds: float
-
-
-class Request(NamedTuple):
-    """Which images are drawn, see `Generates.sample`; `given` has a row for each."""
-
-    number: int
-    given: Condition
-    seed: int
-    batch_size: int
-    start: InitialState | None = None
 
 
 def refuse_devices(device: torch.device, devices: int) -> None:
@@ -162,13 +151,6 @@ def _share_of(
         return DrawnSamples(torch.empty(0, *model.shape), 0, 0.0)
     began = time.perf_counter()
     with counting(model.diffusion.denoiser) if counting else nullcontext([]) as calls:
-        samples = model.drawing.samples(
-            model.diffusion,
-            count,
-            request.given,
-            request.seed,
-            request.batch_size,
-            request.start,
-            first,
-        ).cpu()  # waits for an accelerator
+        own = request._replace(number=count, first=first)
+        samples = model.drawing.samples(model.diffusion, own).cpu()  # waits for an accelerator
     return DrawnSamples(samples, sum(calls), time.perf_counter() - began)

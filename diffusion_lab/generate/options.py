@@ -15,10 +15,9 @@ from torch import Tensor
 
 from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.objectives import Batch
-from diffusion_lab.generate.given import repeated
 from diffusion_lab.generate.image_inputs import typed_images, typed_start
 from diffusion_lab.generate.initial_state import InitialState
-from diffusion_lab.generate.labels import expand_labels, typed_label
+from diffusion_lab.generate.labels import expand_labels, repeated, typed_label
 from diffusion_lab.generate.trained_model import Generates
 
 

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from diffusion_lab.diffusion.conditions import Condition
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.errors import CheckpointError
-from diffusion_lab.generate.generation import Drawing
-from diffusion_lab.generate.given import expand_given
+from diffusion_lab.generate.generation import Drawing, Request
 from diffusion_lab.generate.initial_state import InitialState
-from diffusion_lab.generate.labels import Label
+from diffusion_lab.generate.labels import Label, expand_given
 from diffusion_lab.sampling.pipeline import Guidance
 from diffusion_lab.sampling.sampler import Sampler, Step
 
@@ -77,8 +76,8 @@ class Generates:
             ValueError: no sampler, a class that does not exist, or fewer than one image.
         """
         told = expand_given(label, given, first + num_samples, self.num_classes)
-        drawing = self.drawing.replaced(sampler, guidance)
-        return drawing.samples(self.diffusion, num_samples, told, seed, batch_size, start, first)
+        request = Request(num_samples, told, seed, batch_size, start, first)
+        return self.drawing.replaced(sampler, guidance).samples(self.diffusion, request)
 
     def trajectory(
         self,
@@ -94,8 +93,8 @@ class Generates:
     ) -> Iterator[Step]:
         """Every step of sampling images first .. first + N - 1 in one batch; see `sample`."""
         told = expand_given(label, given, first + num_samples, self.num_classes)
-        drawing = self.drawing.replaced(sampler, guidance)
-        return drawing.trajectory(self.diffusion, num_samples, told, seed, first, start)
+        request = Request(num_samples, told, seed, num_samples, start, first)
+        return self.drawing.replaced(sampler, guidance).trajectory(self.diffusion, request)
 
     def denoise(
         self,
