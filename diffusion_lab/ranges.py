@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import cache, wraps
 from inspect import signature
@@ -133,6 +133,14 @@ def mismatch(value: Any, annotation: ast.expr | None) -> str | None:
         return None
     options = [text for text in dict.fromkeys(expected) if text]
     return " or ".join(options).replace(" or null", ", or null")
+
+
+def mismatches(values: Iterable[tuple[Any, ast.expr | str | None]]) -> list[str | None]:
+    """`mismatch` of many (value, annotation or its text)."""
+    return [
+        mismatch(value, annotation_tree(known) if isinstance(known, str) else known)
+        for value, known in values
+    ]
 
 
 def alternatives(annotation: ast.expr) -> list[ast.expr]:

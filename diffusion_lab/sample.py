@@ -114,11 +114,12 @@ def validated(
     from diffusion_lab.figures.sample_file import SampleFile
     from diffusion_lab.generate.options import SampleOptions
 
-    file = SampleFile(Path(str(cfg.out)), *(cfg[key] for key in SampleFile._fields[1:]))
     typed: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(SampleOptions._fields)))
     options = SampleOptions(**typed)
     data = trained.get("data") or {}
     labels, errors = options.checked(data, stored.get("denoiser") or {})
+    keys = ("strip", "frames", "columns", "interpolate", "label", "devices")
+    file = SampleFile(Path(str(cfg.out)), *(cfg[key] for key in keys))
     found += [*errors, *file.errors(data.get("shape"))]
     if found:
         raise_errors(found)

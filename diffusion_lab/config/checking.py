@@ -8,6 +8,7 @@ looked at again. Only the last look imports torch; none imports lightning or tor
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -20,10 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusion_lab.config.building import instantiate, nodes, untrusted
 from diffusion_lab.config.cross_field_checks import KeyedError, cross_field_errors
 from diffusion_lab.config.messages import nearest
-from diffusion_lab.config.rules import leaves, ranged, shown
+from diffusion_lab.config.rules import leaves, ranged
 from diffusion_lab.config.signatures import HYDRA_KEYS, names_in, signature
 from diffusion_lab.errors import ArgumentError, ConfigError
-from diffusion_lab.ranges import mismatch
 
 BUILT = ("schedule", "parameterization", "objective", "denoiser", "sampler", "guidance",
          "constraint", "features")  # fmt: skip
@@ -67,13 +67,14 @@ def checked_parts(
     sources = _sources(cfg)
     trust = plain.get("trust") or []
     trust = trust if isinstance(trust, list) else [str(trust)]
+    named, arguments = _arguments(plain)
     found: dict[str, str] = {}
     for path, sentence in chain(
         unresolved,
         _missing(plain),
-        _named_and_typed(plain),
+        named,
         untrusted(plain, trust).items(),
-        ranged(plain).items(),
+        ranged(plain, arguments).items(),
         cross_field_errors(plain),
     ):
         found.setdefault(path, sentence)
@@ -144,27 +145,29 @@ def _missing(plain: dict[str, Any]) -> Iterator[KeyedError]:
             yield path, f"{path} has no value: give {path}=..."
 
 
-def _named_and_typed(plain: dict[str, Any]) -> Iterator[KeyedError]:
-    """Arguments that a constructor does not take, lacks, or takes as another type."""
-    wrong: list[KeyedError] = []
+def _arguments(
+    plain: dict[str, Any],
+) -> tuple[list[KeyedError], list[tuple[str, Any, ast.expr | None]]]:
+    """Errors of arguments not taken or lacking; (key path, value, annotation) of the others."""
+    errors: list[KeyedError] = []
+    arguments: list[tuple[str, Any, ast.expr | None]] = []
     for path, node in nodes(plain):
         target = str(node["_target_"])
         taken, name = signature(target), target.rsplit(".")[-1]
         if taken is None:
-            yield from _no_such_target(path, target)
+            errors += _no_such_target(path, target)
             continue
         for key, value in node.items():
             where = f"{path}.{key}" if path else str(key)
             if not taken.takes(str(key)):
-                yield where, f"{where}: {name} takes no {key}{nearest(key, taken.annotations)}"
-            elif key in HYDRA_KEYS or value == "???":
-                continue
-            elif expected := mismatch(value, taken.annotations.get(str(key))):
-                wrong.append((where, f"{where}={shown(value)} must be {expected}"))
+                hint = nearest(key, taken.annotations)
+                errors.append((where, f"{where}: {name} takes no {key}{hint}"))
+            elif key not in HYDRA_KEYS and value != "???":
+                arguments.append((where, value, taken.annotations.get(str(key))))
         lacking = set(taken.required) - set(node) - _FILLED_LATER
         if lacking and "_args_" not in node and not node.get("_partial_"):
-            yield path, f"{path}: {name} needs {', '.join(sorted(lacking))}"
-    yield from wrong
+            errors.append((path, f"{path}: {name} needs {', '.join(sorted(lacking))}"))
+    return errors, arguments
 
 
 def _no_such_target(path: str, target: str) -> Iterator[KeyedError]:

@@ -6,13 +6,14 @@ judged alike.
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from diffusion_lab.ranges import annotation_tree, mismatch
+from diffusion_lab.ranges import mismatches
 
 Rule = str | Callable[[Any], str | None]
 """An annotation, or a function: what it expected of a value that it does not take, or None."""
@@ -90,11 +91,6 @@ RULES: dict[str, Rule] = {
 """Key pattern -> what its value must be; the first one that fits counts."""
 
 
-def expected_of(value: Any, rule: Rule) -> str | None:
-    """What a rule expects, if a value does not keep it; None if it does."""
-    return rule(value) if callable(rule) else mismatch(value, annotation_tree(rule))
-
-
 def leaves(plain: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(key path, value) of everything in a plain config that is not a dict."""
     if isinstance(plain, dict):
@@ -104,21 +100,44 @@ def leaves(plain: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, plain
 
 
-def ranged(plain: dict[str, Any]) -> dict[str, str]:
-    """Errors of all keys that the table knows, and of numbers that are not finite.
+def ranged(
+    plain: dict[str, Any], arguments: Sequence[tuple[str, Any, ast.expr | None]] = ()
+) -> dict[str, str]:
+    """Errors of keys that have another type or range than their class or the table states.
+
+    Args:
+        plain: A config; its numbers must be finite.
+        arguments: (key path, value, annotation) of what constructors take.
 
     Returns:
         Key path -> sentence.
     """
-    errors: dict[str, str] = {}
-    for path, value in leaves(plain):
-        rule = next((rule for name, rule in RULES.items() if fnmatch.fnmatchcase(path, name)), None)
-        expected = None if rule is None else expected_of(value, rule)
-        if expected is None and isinstance(value, float) and not math.isfinite(value):
-            expected = "a finite number"
-        if expected is not None:
-            errors[path] = f"{path}={shown(value)} must be {expected}"
-    return errors
+    values = {path: value for path, value, _ in arguments} | dict(leaves(plain))
+    stated = [(path, value, _rule_of(path)) for path, value in leaves(plain)]
+    expected = expectations([*arguments, *stated])
+    for path, value in values.items():
+        if path not in expected and isinstance(value, float) and not math.isfinite(value):
+            expected[path] = "a finite number"
+    return {path: f"{path}={shown(values[path])} must be {text}" for path, text in expected.items()}
+
+
+def expectations(
+    stated: Sequence[tuple[str, Any, Rule | ast.expr | None]],
+) -> dict[str, str]:
+    """What is expected, by key, of (key, value, rule or annotation) that do not fit."""
+    read = [(key, value, rule) for key, value, rule in stated if not callable(rule)]
+    found = mismatches((value, rule) for _, value, rule in read)
+    pairs = [(key, text) for (key, _, _), text in zip(read, found, strict=True)]
+    pairs += [(key, rule(value)) for key, value, rule in stated if callable(rule)]
+    expected: dict[str, str] = {}
+    for key, text in pairs:
+        if text is not None:
+            expected.setdefault(key, text)
+    return expected
+
+
+def _rule_of(path: str) -> Rule | None:
+    return next((rule for name, rule in RULES.items() if fnmatch.fnmatchcase(path, name)), None)
 
 
 def shown(value: Any) -> str:

@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from diffusion_lab.ranges import last_name
-
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
 """Keys of a node that are Hydra's, not the constructor's."""
 
@@ -71,7 +69,7 @@ def constant(target: str, name: str) -> Any:
         value = getattr(entry, "value", None)
         if value is not None and any(isinstance(g, ast.Name) and g.id == name for g in goals):
             return _evaluated(value)
-    bases = [f"{module}.{last_name(base)}" for base in definition.bases]
+    bases = [f"{module}.{_base_name(base)}" for base in definition.bases]
     values = (constant(base, name) for base in bases)
     return next((value for value in values if value is not None), None)
 
@@ -134,7 +132,7 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, ast.AnnAssign]:
     """The fields of a dataclass by name, inherited ones first."""
     fields: dict[str, ast.AnnAssign] = {}
     for base in reversed(node.bases):
-        located = _definition(module, last_name(base))
+        located = _definition(module, _base_name(base))
         if located and isinstance(located[0], ast.ClassDef):
             fields |= _fields(located[0], located[1])
     for entry in node.body if _is_dataclass(node) else ():
@@ -145,7 +143,7 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, ast.AnnAssign]:
 
 def _has_default(value: ast.expr | None) -> bool:
     """Whether the value of a field is its default; that of `field(kw_only=False)` is none."""
-    if isinstance(value, ast.Call) and last_name(value.func) == "field":
+    if isinstance(value, ast.Call) and _base_name(value.func) == "field":
         return any((entry.arg or "").startswith("default") for entry in value.keywords)
     return value is not None
 
@@ -158,7 +156,7 @@ def _with_parents(own: Signature, node: ast.ClassDef, module: str) -> Signature:
 
 def _parents(node: ast.ClassDef, module: str) -> Signature:
     """The constructor that a class inherits; one that takes anything where none is found."""
-    bases = [last_name(base.value if isinstance(base, ast.Subscript) else base)
+    bases = [_base_name(base.value if isinstance(base, ast.Subscript) else base)
              for base in node.bases]  # fmt: skip
     bases = [name for name in bases if name not in _WITHOUT_ARGUMENTS]
     for name in bases:
@@ -221,3 +219,8 @@ def _source(module: str) -> Path | None:
         if not path.is_file():
             return None
     return path if path.suffix == ".py" else None
+
+
+def _base_name(node: ast.expr) -> str:
+    """The name that a base or a called function stands under, of a dotted one its last part."""
+    return getattr(node, "id", getattr(node, "attr", ""))

@@ -10,7 +10,7 @@ from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check
 from diffusion_lab.config.composing import options, unset
 from diffusion_lab.config.messages import nearest
-from diffusion_lab.config.rules import Rule, expected_of, shown
+from diffusion_lab.config.rules import Rule, expectations, shown
 from diffusion_lab.config.words import quoted
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.evaluation.request import plain
@@ -73,10 +73,9 @@ def request_faults(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
     own = {key: plain(cfg[key]) for key in ("weights", "seed", "device", "grid", "data", "trust")}
     found = check({**{key: config[key] for key in keys if config.get(key)}, **own})
     rules = RULES if cfg.end == "auto" else RULES | {"end": END}
-    told = {key: expected_of(plain(cfg[key]), rule) for key, rule in rules.items()}
-    found += [
-        f"{key}={shown(plain(cfg[key]))} must be {text}" for key, text in told.items() if text
-    ]
+    typed = {key: plain(cfg[key]) for key in rules}
+    expected = expectations([(key, typed[key], rule) for key, rule in rules.items()])
+    found += [f"{key}={shown(typed[key])} must be {text}" for key, text in expected.items()]
     if cfg.against is not None and str(cfg.against) not in options("data"):
         names = options("data")
         hint = nearest(str(cfg.against), names)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -27,8 +28,13 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".npz", *FORMATS)
 
 
-class SampleFile(NamedTuple):
-    """What is to be written, as the keys of `conf/sample.yaml` say it."""
+@dataclass(frozen=True)
+class SampleFile:
+    """What is to be written, as the keys of `conf/sample.yaml` say it.
+
+    Attributes:
+        moments: How many moments of each trajectory it shows; 0 where it shows the samples alone.
+    """
 
     out: Path
     strip: int
@@ -38,14 +44,11 @@ class SampleFile(NamedTuple):
     label: Any
     devices: int
 
-    @property
-    def moments(self) -> int:
-        """How many moments of each trajectory it shows; 0 where it shows the samples alone."""
-        return self.strip or (self.frames if self._is_film else 0)
+    moments: int = field(init=False)
 
-    @property
-    def _is_film(self) -> bool:
-        return self.out.suffix.lower() in FORMATS
+    def __post_init__(self) -> None:
+        is_film = self.out.suffix.lower() in FORMATS
+        object.__setattr__(self, "moments", self.strip or (self.frames if is_film else 0))
 
     def errors(self, shape: Sequence[int] | None) -> list[str]:
         """What is wrong with the file and the devices, given a sample's shape where it is known."""
@@ -62,7 +65,7 @@ class SampleFile(NamedTuple):
         if shape and len(shape) == 1 and self.columns:
             text = "points are one cloud and have none; leave it out"
             found.append(f"columns={self.columns}: {text}")
-        if self.devices != 1 and (self.strip or self._is_film):
+        if self.devices != 1 and self.moments:
             text = "share grids and arrays; leave it out of films, strips"
             found.append(f"devices={self.devices} {text}")
         return found
