@@ -7,7 +7,7 @@ arrow keys, lines that hide at a click on their name, and the zoom.
 A library would bring these. Three whose wheels hold their JavaScript were tried on the curves of a
 run: from a file, in Chromium, with the content policy of the page. Plotly 7.1 makes a page of
 4.8 MB before its first picture, where 5 MB is the limit; Bokeh 3.9 one of 1.3 MB, Vega-Lite (in
-vl-convert 1.9) one of 1.0 MB; these charts and their script make 0.1 MB. All three write inline
+vl-convert 1.9) one of 1.0 MB; these charts and their script make 0.04 MB. All three write inline
 styles, which the policy would have to admit; none follows the dark scheme or reads values out to
 the keyboard by itself, and each leaves the page empty where scripts do not run.
 """
@@ -27,16 +27,13 @@ from diffusion_lab.runs.sweep_records import SweepFolder, as_number, short
 from diffusion_lab.spread import spread
 
 MOST_POINTS = 160
-LOG_SPAN = 5.0
-"""Largest value over the median from which an axis is logarithmic."""
-DECADE = 10.0
-"""Largest over smallest value of a parameter from which its axis is logarithmic."""
+LOG_SPAN, DECADE = 5.0, 10.0
+"""Where an axis gets logarithmic: largest value over the median; of a parameter, over the least."""
 MOST_STEPS = 4
 """Steps shown in a chart over the noise level."""
 MOST_TICKS = 6
 COLOURS, HUES = 6, 7
 """Colours of lines; steps of colour from the best to the worst of many."""
-WIDTH, HEIGHT = 440, 230
 ACROSS, UP = (56.0, 430.0), (204.0, 10.0)
 """Ends of the two axes, left to right and bottom to top, in units of the drawing."""
 INSET = 34
@@ -118,9 +115,8 @@ class Chart:
     """Lines with common axes.
 
     Over the step these are metrics that share a last name (train/loss and val/loss share "loss"),
-    or one metric of several runs; over the noise level they are several steps of one metric; over a
-    parameter of a sweep they are jobs. In a crowded chart only the line next to the pointer is
-    named.
+    or one metric of several runs; over the noise level, steps of one metric; over a parameter of a
+    sweep, jobs. In a crowded chart only the line next to the pointer is named.
     """
 
     title: str
@@ -134,9 +130,7 @@ class Chart:
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     """Average neighbouring points so that at most `most` of them remain; the mean is kept."""
-    size = -(-len(points) // most)
-    if size <= 1:
-        return list(points)
+    size = max(1, -(-len(points) // most))
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return [(group[-1][0], math.fsum(value for _, value in group) / len(group)) for group in groups]
 

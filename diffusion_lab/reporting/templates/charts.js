@@ -44,10 +44,10 @@ for (const chart of document.querySelectorAll(".chart")) {
   const [svg, area, says, rule, band] = ["svg", ".area", ".at", ".rule", ".band"]
     .map((name) => chart.querySelector(name));
   const [across, up] = [...svg.querySelectorAll(".axis")].map(axisOf);
-  const frame = area.viewBox.baseVal;
-  const margin = { left: frame.x - across.start, top: frame.y - up.end, width: frame.width, height: frame.height };
+  const { x, y, width, height } = area.viewBox.baseVal;
+  const margin = [x - across.start, y - up.end, width, height];
   const crowded = chart.classList.contains("crowded");
-  const { over } = chart.dataset;
+  const over = chart.dataset.over;
   const [keys, marks] = ["button.key", ".mark"].map((name) => [...chart.querySelectorAll(name)]);
   if (crowded) keys.reverse();  // the best comes first by name, and last to be drawn
   const curves = [...area.querySelectorAll(".curve")].map((group, k) => {
@@ -75,8 +75,8 @@ for (const chart of document.querySelectorAll(".chart")) {
     const all = seen().length === curves.length && from <= across.start && to >= across.end;
     [up.from, up.to] = all || !(low > high) ? [up.start, up.end] : [low, high];
     const [wide, tall] = [across, up].map((axis) => (axis.to - axis.from) / (axis.end - axis.start));
-    const corner = [across.from + margin.left * wide, up.to + margin.top * tall];
-    area.setAttribute("viewBox", [...corner, margin.width * wide, margin.height * tall].join(" "));
+    const [left, top, ...size] = margin.map((part, k) => part * (k % 2 ? tall : wide));
+    area.setAttribute("viewBox", [across.from + left, up.to + top, ...size].join(" "));
     [across, up].forEach((axis) => axis.draw());
     const columns = new Map(dots.map((dot) => [dot.x, dot]));
     stops = crowded ? dots : [...columns.values()].sort((a, b) => a.x - b.x);
@@ -122,7 +122,6 @@ for (const chart of document.querySelectorAll(".chart")) {
     band.setAttribute("width", to - from);
     return [from, to];
   };
-
   svg.addEventListener("pointerdown", (event) => {
     const [x] = follow(event);
     if (event.pointerType !== "mouse" || event.button) return;
@@ -132,7 +131,8 @@ for (const chart of document.querySelectorAll(".chart")) {
   svg.addEventListener("pointermove", follow);
   svg.addEventListener("pointerup", (event) => {
     const [from, to] = follow(event);
-    [pressed] = [null, band.setAttribute("width", 0)];
+    pressed = null;
+    band.setAttribute("width", 0);
     if (to - from > 8) show(across.whole(from), across.whole(to));
   });
   svg.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") rest(); });
@@ -147,14 +147,14 @@ for (const chart of document.querySelectorAll(".chart")) {
     if (act) act();
     else if (last >= 0) read(now < 0 && event.key.startsWith("Arrow") ? last : to);
   });
-  chart.querySelectorAll(".zoom button").forEach((button, k) => {
-    button.addEventListener("click", () => [() => zoom(0.5), whole][k]());
-  });
+  const [closer, all] = chart.querySelectorAll(".zoom button");
+  closer.addEventListener("click", () => zoom(0.5));
+  all.addEventListener("click", whole);
   keys.forEach((key, k) => key.addEventListener("click", () => {
     key.setAttribute("aria-pressed", String(!curves[k].group.classList.toggle("off")));
     show(across.from, across.to);
   }));
-  for (const pair of [["tabindex", 0], ["role", "slider"], ["aria-valuemin", 0]]) svg.setAttribute(...pair);
   whole();
-  svg.setAttribute("aria-valuenow", String(stops.length - 1));
+  const slider = { tabindex: 0, role: "slider", "aria-valuemin": 0, "aria-valuenow": stops.length - 1 };
+  Object.entries(slider).forEach(([name, value]) => svg.setAttribute(name, value));
 }
