@@ -102,7 +102,7 @@ class Dot(NamedTuple):
     value: str
 
 
-class Line(NamedTuple):
+class Series(NamedTuple):
     """One metric, run or job of a chart; its colour is a class of the style sheet."""
 
     name: str
@@ -120,7 +120,7 @@ class Chart:
     """
 
     title: str
-    lines: list[Line]
+    lines: list[Series]
     across: Axis
     up: Axis
     axis: str = "step"
@@ -208,7 +208,7 @@ def _chart(
     for k, (name, points) in enumerate(series):
         dots = [Dot(across(x), up(y), across.text(x), f"{y:.5g}") for x, y in points]
         hue = round((HUES - 1) * k / max(len(series) - 1, 1))
-        lines.append(Line(name, dots, f"hue{hue}" if crowded else f"line{k % COLOURS}"))
+        lines.append(Series(name, dots, f"hue{hue}" if crowded else f"line{k % COLOURS}"))
     return Chart(title, lines, across, up, axis, crowded or f"over the {axis}", bool(crowded))
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from diffusion_lab.runs.records import RunFolder, flat, show
 
-Rows = list[tuple[str, str]]
+Facts = list[tuple[str, str]]
 
 FACT_TITLES = {
     "step": "steps done",
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def facts(summary: Mapping[str, Any]) -> Rows:
+def facts(summary: Mapping[str, Any]) -> Facts:
     """The few numbers that everybody asks for first."""
     metrics, data = (
         summary[name] if isinstance(summary.get(name), dict) else {} for name in ("metrics", "data")
@@ -58,7 +58,7 @@ def facts(summary: Mapping[str, Any]) -> Rows:
     return [(n, write(v)) for n, v, write, kind in wanted if v is not None and isinstance(v, kind)]
 
 
-def environment(summary: Mapping[str, Any]) -> list[tuple[str, Rows]]:
+def environment(summary: Mapping[str, Any]) -> list[tuple[str, Facts]]:
     """All of summary.json in groups: run, hardware, software, data and the rest."""
     scalars = {k: v for k, v in summary.items() if not isinstance(v, dict)}
     dicts = {k: v for k, v in summary.items() if isinstance(v, dict) and v}
@@ -74,7 +74,7 @@ def environment(summary: Mapping[str, Any]) -> list[tuple[str, Rows]]:
     return [(title, rows) for title, rows in groups if rows]
 
 
-def _rows(tree: Mapping[str, Any]) -> Rows:
+def _rows(tree: Mapping[str, Any]) -> Facts:
     rows = []
     for name, text in flat(tree):
         value = tree.get(name)

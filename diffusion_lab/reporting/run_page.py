@@ -38,7 +38,7 @@ def run_context(run: RunFolder) -> dict[str, Any]:
         "films": [shown for page in run.pages if page.is_film for shown in _film(page, inline)],
         "charts": charts(run.metrics),
         "scores": scores(run, inline),
-        "studies": [_study(study, inline) for study in run.studies],
+        "studies": [_study_section(study, inline) for study in run.studies],
         "figures": [
             shown for page in run.pages if not page.is_film for shown in _figure(page, inline)
         ],
@@ -89,7 +89,7 @@ def _titled(page: PageRecord) -> dict[str, Any]:
     return {"title": page.name.replace("_", " "), "caption": page.caption}
 
 
-def _study(study: StudyRecord, inline: ImageInliner) -> dict[str, Any]:
+def _study_section(study: StudyRecord, inline: ImageInliner) -> dict[str, Any]:
     """Figure, table, paired differences and samples of a study."""
     header, rows = study_table(study.table)
     images = inline.several(study.pictures, [path.stem for path in study.pictures])

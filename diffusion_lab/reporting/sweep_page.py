@@ -19,7 +19,7 @@ from diffusion_lab.runs.records import grids, read_metrics
 from diffusion_lab.runs.sweep_records import SweepFolder, SweptJob, as_number, read_sweep, short
 
 MOST_CURVES = 60
-MOST_GRID_BYTES = 4_000_000
+MOST_IMAGE_BYTES = 4_000_000
 
 
 def sweep_context(folder: Path, target: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def sweep_context(folder: Path, target: Path) -> dict[str, Any]:
         target: The folder that the page will stand in; links are relative to it.
     """
     sweep = read_sweep(folder)
-    inline = ImageInliner(folder, MOST_GRID_BYTES)
+    inline = ImageInliner(folder, MOST_IMAGE_BYTES)
     ranked = sweep.ranked()
     jobs = [*ranked, *(job for job in sweep.jobs if job not in ranked)]
     counts = Counter(job.status or "recorded" for job in sweep.jobs)
@@ -41,11 +41,11 @@ def sweep_context(folder: Path, target: Path) -> dict[str, Any]:
         "metric": sweep.metric,
         "better": "larger" if sweep.mode == "max" else "smaller",
         "best": _best(sweep),
-        "leaderboard": _leaderboard(sweep),
+        "leaderboard": _board(sweep),
         "effects": [(name, found) for name in sweep.shown if (found := effects(sweep, name))],
         "parallel": _parallel(sweep, inline),
         "curves": _curves(jobs, sweep.metric),
-        "grids": _grids(sweep, jobs, inline, target),
+        "grids": _last_grids(sweep, jobs, inline, target),
         "jobs": _jobs(sweep, jobs, target),
         "failed": [
             (job.name, job.status, job.error)
@@ -71,7 +71,7 @@ def _best(sweep: SweepFolder) -> list[tuple[str, str]]:
     return [*ranked[0].varied.items(), (sweep.metric, f"{ranked[0].numbers[sweep.metric]:.5g}")]
 
 
-def _leaderboard(sweep: SweepFolder) -> tuple[list[str], list[list[TableCell]]]:
+def _board(sweep: SweepFolder) -> tuple[list[str], list[list[TableCell]]]:
     """One row a setting: what varies, runs, and metrics with their intervals over seeds."""
     header, rows = sweep.leaderboard
     names = [name for name in sweep.parameters if name in header]
@@ -81,7 +81,7 @@ def _leaderboard(sweep: SweepFolder) -> tuple[list[str], list[list[TableCell]]]:
     for row in rows:
         cells = dict(zip(header, row, strict=True))
         estimates = (_estimate(cells, name) for name in metrics)
-        table.append([*_varied(cells, names), *estimates])
+        table.append([*_varied_cells(cells, names), *estimates])
     return [*names, *metrics], table
 
 
@@ -91,7 +91,7 @@ def _estimate(row: dict[str, str], name: str) -> TableCell:
     return number_cell(value, "" if value is None else str(SettingEstimate(value, low, high)))
 
 
-def _varied(row: Mapping[str, str], names: Sequence[str]) -> list[TableCell]:
+def _varied_cells(row: Mapping[str, str], names: Sequence[str]) -> list[TableCell]:
     return [TableCell(short(row.get(name, ""), 40), row.get(name, "")) for name in names]
 
 
@@ -120,7 +120,7 @@ def _jobs(sweep: SweepFolder, jobs: Sequence[SweptJob], target: Path) -> dict[st
         seconds = job.numbers.get("seconds")
         cells = [
             TableCell(job.status, kind="status"),
-            *_varied(job.varied, sweep.parameters),
+            *_varied_cells(job.varied, sweep.parameters),
             *(number_cell(job.numbers.get(name)) for name in metrics),
             number_cell(seconds, "" if seconds is None else duration(seconds)),
             TableCell(job.error, kind="error"),
@@ -158,7 +158,7 @@ def _curves(jobs: Sequence[SweptJob], metric: str) -> list[Chart]:
     return found
 
 
-def _grids(
+def _last_grids(
     sweep: SweepFolder, jobs: Sequence[SweptJob], inline: ImageInliner, target: Path
 ) -> list[dict[str, Any]]:
     """The last grid of each job, the best first; of older sweeps, of each folder."""

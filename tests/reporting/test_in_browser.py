@@ -217,9 +217,9 @@ def test_the_charts_of_a_sweep_name_the_job_under_the_pointer(browser, sweep_pag
     assert browser.run(hidden) == 1, "by the name of the best one"
     best = "document.querySelector('#curves .chart').querySelector('.curve:last-of-type')"
     assert browser.run(f"{best}.classList.contains('off')"), "which is drawn on top"
-    shown = "[...document.querySelectorAll('.choice')].map(part => part.checkVisibility())"
+    shown = "[...document.querySelectorAll('#effects .charts')].map(part => part.checkVisibility())"
     assert browser.run(shown) == [True, False]
-    browser.run("document.querySelectorAll('.tabs button')[1].click()")
+    browser.run("document.querySelectorAll('#effects summary')[1].click()")
     assert browser.run(shown) == [False, True]
     assert browser.complaints() == []
 

@@ -36,27 +36,6 @@ for (const film of document.querySelectorAll(".film")) {
   show();
 }
 
-/* One of several metrics at a time. */
-for (const choices of document.querySelectorAll(".choices")) {
-  const parts = [...choices.querySelectorAll(".choice")];
-  if (parts.length < 2) continue;
-  const bar = document.createElement("p");
-  bar.className = "tabs";
-  const buttons = parts.map((part) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = part.dataset.name;
-    return bar.appendChild(button);
-  });
-  const choose = (k) => parts.forEach((part, other) => {
-    part.classList.toggle("hidden", other !== k);
-    buttons[other].setAttribute("aria-pressed", String(other === k));
-  });
-  buttons.forEach((button, k) => button.addEventListener("click", () => choose(k)));
-  choices.prepend(bar);
-  choose(0);
-}
-
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.querySelectorAll("thead th")];
   const body = table.querySelector("tbody");
