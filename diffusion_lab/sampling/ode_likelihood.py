@@ -33,6 +33,7 @@ from diffusion_lab.diffusion.model import Denoised, DenoiseFn, GaussianDiffusion
 from diffusion_lab.diffusion.noise import Noise
 from diffusion_lab.diffusion.schedules import Schedule
 from diffusion_lab.errors import ArgumentError
+from diffusion_lab.ranges import Count, checked
 from diffusion_lab.sampling.ode import RK4, Frame, FrameSampler, Straight
 from diffusion_lab.sampling.sampler import Here
 
@@ -67,17 +68,12 @@ class ExactDivergence(Divergence):
 class Hutchinson(Divergence):
     """Mean of v^T J v over random signs v (Hutchinson 1990), which has the trace as expectation.
 
-    The signs stay the same along the whole path, so that what is integrated is smooth.
-
-    Args:
-        like: Images (B, *).
-        noise: Where the signs come from.
-        probes: Vectors v an image, at least 1; each costs one derivative.
+    The signs stay the same along the whole path, so that what is integrated is smooth. Each of the
+    `probes` vectors an image costs one derivative.
     """
 
-    def __init__(self, like: Tensor, noise: Noise, probes: int = 1) -> None:
-        if probes < 1:
-            raise ArgumentError("probes", probes, "must be at least 1")
+    @checked
+    def __init__(self, like: Tensor, noise: Noise, probes: Count = 1) -> None:
         drawn = [noise.normal(like).flatten(1) for _ in range(probes)]
         self.signs = [torch.where(v < 0, -torch.ones_like(v), torch.ones_like(v)) for v in drawn]
 
@@ -110,18 +106,10 @@ class _Ascent(Frame):
 
 
 def flow_path(schedule: Schedule, steps: int, margin: float = 1e-2) -> list[Level]:
-    """Levels that the ODE is integrated over, evenly in log-SNR from t_max down to t_min.
+    """The `steps` + 1 levels that the ODE is integrated over, evenly in log-SNR, t_max to t_min.
 
-    Args:
-        schedule: Of the model; between nodes too where it is discrete.
-        steps: Intervals, at least 1 (2 where alpha = 0 at t_max).
-        margin: Length in t of the first interval where alpha = 0 at t_max.
-
-    Returns:
-        `steps` + 1 levels, falling in t.
-
-    Raises:
-        ValueError: too few steps.
+    They lie between the nodes too where the schedule is discrete. Where alpha = 0 at t_max, the
+    first interval has the length `margin` in t, and there are at least 2 (else 1; ArgumentError).
     """
     start, first = schedule.t_max, list[Tensor]()
     if not float(schedule(start).alpha) > 0:

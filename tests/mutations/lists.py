@@ -46,12 +46,12 @@ EQUIVALENT = (
     ("DDIM.step", "drop call", "clamp_min", "a root squared is the number again: never below 0"),
     ("Adaptive.step", "comparison", "h <= end - tau", "rounding of the end alone"),
     ("Karras.visited", "comparison", ">= high", "nothing equals a tolerance"),
-    ("refuse_other_schedule", "number", "", "which levels are compared"),
+    ("check_same_schedule", "number", "", "which levels are compared"),
     *(
         (f"{method}.nodes", "number", "0.0 -> 1.0", "the first node is the start, never read")
         for method in ("Midpoint", "RK4", "Heun")
     ),
-    ("refuse_other_schedule", "drop", "torch.allclose", "no two schedules share one of the three"),
+    ("check_same_schedule", "drop", "torch.allclose", "no two schedules share one of the three"),
     ("Hutchinson.__init__", "exchange arguments", "v < 0", "v^T J v is even in v"),
     ("slerp", "drop call", "clamp_min", "an image of zeros alone: linear in place of the arc"),
     ("Hutchinson.__init__", "comparison", "v <= 0", "no normal number is 0"),

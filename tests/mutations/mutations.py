@@ -98,7 +98,7 @@ LEFT_OUT = words(
 SYMMETRIC = words(
     "combine min max maximum minimum hypot zip allclose isinstance getattr cat stack full_like "
     "full to clamp expand view range int round view_as _replace __init__ next "
-    "refuse_other_schedule"
+    "check_same_schedule"
 )
 """Calls whose arguments are not exchanged: in vain, or an error of types at once."""
 SHAPING = words("flatten mean sum std norm chunk unbind log_softmax gather view flip")

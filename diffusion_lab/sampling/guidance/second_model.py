@@ -20,12 +20,8 @@ from diffusion_lab.sampling.guidance.strength import (
 from diffusion_lab.sampling.pipeline import Model
 
 
-def refuse_other_schedule(model: Model, other: GaussianDiffusion, name: str) -> None:
-    """Refuse a second model, the argument `name`, whose noise levels or c_noise are others.
-
-    Raises:
-        ValueError: Levels or conditioning differ.
-    """
+def check_same_schedule(model: Model, other: GaussianDiffusion, name: str) -> None:
+    """Check that a second model, argument `name`, has the same levels and c_noise (ValueError)."""
     ours, theirs = (
         m.schedule(torch.linspace(0.1, 1, 10, dtype=torch.float64)) for m in (model, other)
     )
@@ -56,15 +52,11 @@ class AutoGuidance:
         self.scale = checked_scale(scale)
 
     def __call__(self, model: Model) -> DenoiseFn:
-        """A guided denoiser.
-
-        Raises:
-            ValueError: The two models have different schedules, or the weaker is none.
-        """
+        """A guided denoiser; a ValueError if the second model does not fit."""
         weak = self.weak()
         if not weak.denoises:
             raise ValueError("weak: this second model is a classifier, which denoises nothing")
-        refuse_other_schedule(model, weak, "weak")
+        check_same_schedule(model, weak, "weak")
 
         def guided(query: Query) -> Denoised:
             strong = model(query)
@@ -99,18 +91,14 @@ class ClassifierGuidance:
         self.unconditional = unconditional
 
     def __call__(self, model: Model) -> DenoiseFn:
-        """A guided denoiser; without a label it is the model without guidance.
-
-        Raises:
-            ValueError: The two models have different schedules, or the second is no classifier.
-        """
+        """A guided denoiser; without a label it is the model without guidance."""
         classifier = self.classifier()
         if classifier.denoises:
             raise ValueError(
                 "classifier: this second model is no classifier of noisy images; train one by "
                 "experiment=noisy_classifier"
             )
-        refuse_other_schedule(model, classifier, "classifier")
+        check_same_schedule(model, classifier, "classifier")
 
         def guided(query: Query) -> Denoised:
             x_t, level, label = query.x, query.at, query.given.label
