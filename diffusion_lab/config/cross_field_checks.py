@@ -24,10 +24,8 @@ _CLASSIFYING = (
     "diffusion_lab.diffusion.objectives.Classification",
     "diffusion_lab.denoisers.classifier.NoiseClassifier",
 )
-_ONE_OF_A_KIND = (
-    "diffusion_lab.training.callbacks.checkpoints.Checkpoints",
-    "diffusion_lab.training.ema.EMA",
-)
+_AVERAGING = "diffusion_lab.training.ema.EMA"
+_ONE_OF_A_KIND = ("diffusion_lab.training.callbacks.checkpoints.Checkpoints", _AVERAGING)
 """Callbacks whose state stands in the checkpoint by the name of their class."""
 _ENDS = ("", "_find_unused_parameters_true", "_find_unused_parameters_false")
 _STRATEGIES = (
@@ -152,6 +150,8 @@ def _in_callbacks(callbacks: dict[str, Any], classes: Any) -> Iterator[KeyedErro
             text = f"callbacks.{name} is a second {target.rpartition('.')[2]} beside"
             text = f"{text} callbacks.{other}; a run has one, so leave one out"
             yield f"callbacks.{name}", text
+        if target == _AVERAGING:
+            yield from _in_averaging(f"callbacks.{name}", node)
     pages = (callbacks.get("artefacts") or {}).get("pages")
     for name, page in (pages if isinstance(pages, dict) else {}).items():
         label = page.get("label") if isinstance(page, dict) else None
@@ -160,6 +160,18 @@ def _in_callbacks(callbacks: dict[str, Any], classes: Any) -> Iterator[KeyedErro
             path = f"callbacks.artefacts.pages.{name}.label"
             rule = f"below {classes}" if type(classes) is int else "of a model with classes"
             yield path, f"{path}={label} must be a class, an integer of at least 0 and {rule}"
+
+
+def _in_averaging(path: str, node: dict[str, Any]) -> Iterator[KeyedError]:
+    """How long the average remembers is stated in one unit."""
+    decay, images = node.get("decay", 0.999), node.get("half_life_images")
+    if decay is not None and images is not None:
+        text = f"{path}.half_life_images={images} and {path}.decay={decay} both state how long"
+        text = f"{text} the average remembers: leave one out, as {path}.decay=null does"
+        yield f"{path}.half_life_images", text
+    elif decay is None and images is None:
+        text = f"{path}.decay=null needs {path}.half_life_images, e.g. 500000"
+        yield f"{path}.half_life_images", text
 
 
 def _is_class(label: Any, classes: Any) -> bool:

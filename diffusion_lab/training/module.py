@@ -30,7 +30,6 @@ from diffusion_lab.sampling.constraints import X0Constraint
 from diffusion_lab.sampling.pipeline import Guidance
 from diffusion_lab.sampling.sampler import Sampler
 from diffusion_lab.training.clipping import clip, optimizer_suited, refuse_unscaling
-from diffusion_lab.training.ema import EMA
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
 from diffusion_lab.training.trainer_state import validate_at_the_end
 from diffusion_lab.training.validation import LossByLevel, rows_of_processes
@@ -73,6 +72,9 @@ class DiffusionModule(Generates, pl.LightningModule):
             checkpoints.
         level_images: Images of the validation set on which the loss by noise level is measured,
             see `validation`; 0: it is not.
+
+    Attributes:
+        average: Gives the averaged model, or None; set by a callback that averages the weights.
 
     Raises:
         ArgumentError: a number out of range.
@@ -124,6 +126,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         )
         self.seed = seed
         self.teacher = teacher
+        self.average: Callable[[], GaussianDiffusion | None] | None = None
         self.by_level = LossByLevel(level_images)
         self.run_config: dict[str, Any] = {}
         self.run_choices: dict[str, str] = {}
@@ -192,15 +195,11 @@ class DiffusionModule(Generates, pl.LightningModule):
 
     def _context(self, noise: Noise, device: torch.device) -> TrainContext:
         """What the objective may use beside the batch."""
-        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        averages = (c.average for c in callbacks if isinstance(c, EMA))
-        average = next(averages, None)
+        average = None if self.average is None else self.average()
         teacher = None if self.teacher is None else self.teacher()
         if teacher is not None and next(teacher.parameters()).device != device:
             teacher.to(device)
-        return TrainContext(
-            noise, self.trainer.global_step, None if average is None else average.diffusion, teacher
-        )
+        return TrainContext(noise, self.trainer.global_step, average, teacher)
 
     def on_validation_epoch_start(self) -> None:
         """Begin to collect the loss by noise level."""
@@ -323,28 +322,11 @@ class DiffusionModule(Generates, pl.LightningModule):
         learned = checkpoint["diffusion_lab"].get("objective")
         if learned:
             self.objective.load_learned_state(learned)
-        averaging = any(isinstance(callback, EMA) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        if "current_model_state" in checkpoint and not averaging:
+        if "current_model_state" in checkpoint and self.average is None:
             raise CheckpointError(
                 "this checkpoint was trained with averaged weights (EMA), and resuming it without "
                 "would go on from the average: leave callbacks.ema as it was"
             )
-
-    # ------------------------------------------------------------------ averaging
-
-    def on_validation_model_eval(self) -> None:
-        """Enter validation: from here on every hook sees averaged weights."""
-        super().on_validation_model_eval()
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EMA):
-                callback.swap_in(self)
-
-    def on_validation_model_train(self) -> None:
-        """Leave validation: every hook of it has run."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EMA):
-                callback.swap_out(self)
-        super().on_validation_model_train()
 
 
 def _check(denoiser: nn.Module, shape: Sequence[int], num_classes: int | None) -> None:

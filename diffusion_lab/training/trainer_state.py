@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lightning.pytorch import Callback, Trainer
+
+from diffusion_lab.training.lightning_private import may_stop_early, validate_also_where
 
 Kind = TypeVar("Kind", bound=Callback)
 
@@ -38,7 +40,7 @@ def training_ends_here(trainer: Trainer) -> bool:
     """Whether the training batch that is ending, or has ended, is the last of the training."""
     if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
         return True
-    if trainer.should_stop and trainer.fit_loop._can_stop_early:
+    if trainer.should_stop and may_stop_early(trainer):
         return True
     epochs = trainer.max_epochs
     last_epoch = epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs
@@ -49,16 +51,11 @@ def validate_at_the_end(trainer: Trainer) -> None:
     """Make Lightning validate after the last step of a training too, whatever ends it.
 
     Lightning (2.6) validates at its periods alone: a training that `max_steps`, `max_time` or an
-    epoch without validation ends has no metrics of its last weights. Its decision is made in one
-    method, which is called once after each batch; no hook comes between it and the end.
+    epoch without validation ends has no metrics of its last weights.
     """
-    loop = trainer.fit_loop.epoch_loop
-
-    def decide(data_fetcher: Any) -> bool:
-        due = type(loop)._should_check_val_fx(loop, data_fetcher)
-        return due or (trainer.enable_validation and training_ends_here(trainer))
-
-    loop._should_check_val_fx = decide  # type: ignore[method-assign]
+    validate_also_where(
+        trainer, lambda: bool(trainer.enable_validation and training_ends_here(trainer))
+    )
 
 
 def validation_follows(trainer: Trainer, batch_idx: int) -> bool:

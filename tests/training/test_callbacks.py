@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
+from test_resume import SaveEveryStep, same
 from tiny import Dashboard, TinyData, TinyNet, tiny_module, tiny_trainer
 
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
@@ -59,6 +61,23 @@ class ReferenceEMA(pl.Callback):
             self.n += 1
             d = min(self.decay, (1 + self.n) / (self.warmup + self.n))
             self.average = d * self.average + (1 - d) * self.raw
+
+
+class ReferenceHalfLife(pl.Callback):
+    """The definition for batches of 4 images, and no warm-up."""
+
+    def __init__(self, half_life: float) -> None:
+        self.half_life, self.images, self.step = half_life, 0, 0
+        self.average: torch.Tensor | None = None
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *args: Any) -> None:
+        self.images += 4
+        if trainer.global_step == self.step:
+            return
+        kept = 0.0 if self.average is None else 0.5 ** (self.images / self.half_life)
+        old = flat(module) if self.average is None else self.average
+        self.average = kept * old + (1 - kept) * flat(module)
+        self.images, self.step = 0, trainer.global_step
 
 
 class Probe(pl.Callback):
@@ -124,9 +143,58 @@ def test_late_start_is_safe(tmp_path: Path, start: int) -> None:
     assert named == ("ema" if start < 60 else "raw")
 
 
-@pytest.mark.parametrize("bad", [{"decay": 1.0}, {"warmup": 0.5}, {"start_step": -1}])
+@pytest.mark.parametrize("summed", [1, 3])
+def test_a_half_life_counts_images(tmp_path: Path, summed: int) -> None:
+    """An epoch's last step sums up two batches of three; from the middle it goes on bit for bit."""
+    reference, module = ReferenceHalfLife(40.0), tiny_module()
+
+    def fit(name: str, *others: pl.Callback, ckpt: Path | None = None) -> dict[str, Any]:
+        callbacks = [EMA(None, 1.0, half_life_images=40), *others]
+        changes = {"max_epochs": 2, "accumulate_grad_batches": summed}
+        trainer = tiny_trainer(tmp_path / name, callbacks=callbacks, **changes)
+        trainer.fit(module, TinyData(), ckpt_path=ckpt)
+        return read_checkpoint(tmp_path / name)
+
+    whole = fit("whole", reference, SaveEveryStep(tmp_path / "saved"))
+    torch.testing.assert_close(flat(module), reference.average, atol=1e-6, rtol=1e-5)
+    module = tiny_module()
+    again = fit("again", ckpt=tmp_path / "saved" / "005.ckpt")
+    assert same(whole["state_dict"], again["state_dict"]) == []
+    assert whole["averaging_state"] == again["averaging_state"]
+
+
+def test_a_half_life_is_what_it_says() -> None:
+    """Batches of any size leave half of the start after so many images; the decay warms up."""
+    ema = EMA(None, 1.0, half_life_images=1000)
+    for sizes in ([100] * 10, [1] * 1000, [250, 750], [7] * 142 + [6]):
+        kept = [ema.decay_at(n, images) for n, images in enumerate(sizes, 1)]
+        assert math.prod(kept) == pytest.approx(0.5, rel=1e-12)
+    warm = EMA(None, 10.0, half_life_images=1e6)
+    assert warm.decay_at(1, 100) == 2 / 11 and warm.decay_at(10**9, 100) == 0.5**1e-4
+    ratio = math.log(2) / -math.log(warm.decay_at(1000, 1)) / 1000  # half-life of images seen
+    assert ratio == pytest.approx(math.log(2) / 9, rel=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["half_life_images=500"], "half_life_images=500 and callbacks.ema.decay=0.999 both"),
+        (["decay=null"], "decay=null needs callbacks.ema.half_life_images"),
+        (["decay=null", "half_life_images=0"], "half_life_images=0 must be"),
+        (["decay=null", "half_life_images=500"], None),
+    ],
+)
+def test_decay_or_half_life(words: list[str], told: str | None) -> None:
+    faults = check(compose("train", [f"callbacks.ema.{word}" for word in words]), build=False)
+    assert len(faults) == (told is not None) and (told or "") in "".join(faults)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"decay": 1.0}, {"warmup": 0.5}, {"start_step": -1}, {"decay": None}, {"half_life_images": 1}],
+)
 def test_ema_refuses(bad: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"^{next(iter(bad))}="):
+    with pytest.raises(ValueError, match=rf"^(decay=0.999 and )?{next(iter(bad))}="):
         EMA(**bad)
 
 

@@ -18,6 +18,7 @@ from diffusion_lab.errors import CheckpointError, ConfigError
 from diffusion_lab.files import read_record, sha256
 from diffusion_lab.runs import folder
 from diffusion_lab.training.ema import EMA
+from diffusion_lab.training.lightning_private import averaged_model
 
 
 class Told(TinyNet):
@@ -94,7 +95,7 @@ class AtStart(pl.Callback):
     def on_train_start(self, trainer, pl_module):
         self.raw = {name: value.clone() for name, value in pl_module.state_dict().items()}
         (ema,) = (callback for callback in trainer.callbacks if isinstance(callback, EMA))
-        self.average = {k: v.clone() for k, v in ema._average_model.module.state_dict().items()}
+        self.average = {k: v.clone() for k, v in averaged_model(ema).module.state_dict().items()}
         self.step, self.state = trainer.global_step, trainer.optimizers[0].state_dict()["state"]
 
 

@@ -15,6 +15,7 @@ from diffusion_lab.errors import CheckpointError, ConfigError
 from diffusion_lab.files import remove_leftovers
 from diffusion_lab.metrics.catalog import LOGGED
 from diffusion_lab.ranges import Count, checked
+from diffusion_lab.training.lightning_private import resume_by_progress
 from diffusion_lab.training.trainer_state import (
     between_steps,
     by_steps,
@@ -209,13 +210,8 @@ class Checkpoints(Checkpoint):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let a run that is steered by steps go on from the end of an epoch.
-
-        Lightning (2.6) takes every checkpoint for one within an epoch where `max_steps` is set,
-        and would train an ended epoch's number again with one batch. Without that rule the end
-        of an epoch is told by the progress counters, as it is where `max_epochs` steers.
-        """
-        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+        """Let a run that is steered by steps go on from the end of an epoch."""
+        resume_by_progress(trainer)
 
 
 def _check_mode(monitor: str | None, mode: str) -> None:
