@@ -137,7 +137,17 @@ def _tell(folder: Path, data: LightningDataModule, trainer: Trainer) -> None:
     if fallback:
         _say(f"\n!!! {fallback}")
     module: Any = trainer.lightning_module
-    _say(f"\nNext:\n  python -m diffusion_lab.sample {module.next_words(folder)}")
+    words = _next_words(folder, module.diffusion.denoises, module.num_classes)
+    _say(f"\nNext:\n  python -m diffusion_lab.sample {words}")
+
+
+def _next_words(folder: Path, denoises: bool, num_classes: int | None) -> str:
+    """What may be typed after `sample` once the run in `folder` has ended."""
+    if not denoises:
+        return f"ckpt=RUN guidance=classifier guidance.classifier.path={folder} guidance.scale=5"
+    label = min(7, (num_classes or 1) - 1)
+    words = f"label={label} out=class_{label}.png" if num_classes else "out=samples.png"
+    return f"ckpt={folder} num_samples=64 {words}"
 
 
 def _say(text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
 
 from diffusion_lab.checkpoints.format import description, refuse_other_weights
 from diffusion_lab.checkpoints.starting import WarmStart, load_start
@@ -62,10 +62,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         sampler: Default sampler; None leaves it to each call.
         guidance: Default guidance; None is the conditional model as it is.
         constraint: Applied to every x0-hat while sampling, e.g. `Clip()`.
-        data_mean: See `GaussianDiffusion`.
-        data_std: See `GaussianDiffusion`.
-        input_scaling: See `GaussianDiffusion`.
-        matched_prior: See `GaussianDiffusion`.
+        data_mean, data_std, input_scaling, matched_prior: See `GaussianDiffusion`.
         clip_samples: Clip finished samples to [-1, 1]; the steps before are left as they are.
         seed: Seed of the training noise.
         teacher: Gives a trained model to distil from, e.g. `loading.StoredModel`; no part of the
@@ -128,6 +125,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         self.teacher = teacher
         self.average: Callable[[], GaussianDiffusion | None] | None = None
         self.by_level = LossByLevel(level_images)
+        self.scores: dict[str, MeanMetric] = nn.ModuleDict()  # type: ignore[assignment]
         self.run_config: dict[str, Any] = {}
         self.run_choices: dict[str, str] = {}
         self.init_from: dict[str, Any] | None = None
@@ -202,26 +200,35 @@ class DiffusionModule(Generates, pl.LightningModule):
         return TrainContext(noise, self.trainer.global_step, average, teacher)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to collect the loss by noise level."""
-        self.by_level.start()
+        """Begin to collect scores."""
+        for metric in (self.by_level, *self.scores.values()):
+            metric.reset()
 
     def validation_step(self, batch: AnyBatch, batch_idx: int) -> None:
-        """Log val/loss and what else the objective scores; its noise is the same in every run."""
+        """Collect val/loss and what else the objective scores, with the same noise in every run."""
         batch = self.batch_of(batch)
         counts = rows_of_processes(self, len(batch.x0))
         noise = self._noise("validation", batch_idx, counts=counts)
         context = self._context(noise, batch.x0.device)
-        # Lightning averages the processes' numbers of rows in integers: a multiple of the number of
-        # processes comes out exact where they differ.
-        size = len(batch.x0) * self.trainer.world_size
         for name, score in self.objective.scores(self.diffusion, batch, context).items():
-            self.log(f"val/{name}", score.mean(), on_epoch=True, batch_size=size, sync_dist=True)
-        if self.diffusion.denoises:
-            self.by_level.add(self, batch, counts)
+            if name not in self.scores:
+                self.scores[name] = MeanMetric(nan_strategy="disable").to(self.device)
+            self.scores[name].update(score.mean(), weight=len(score))
+        if self._measures_levels:
+            self.by_level.update(self.diffusion, batch, counts, self.global_rank)
+
+    @property
+    def _measures_levels(self) -> bool:
+        return self.by_level.images > 0 and self.diffusion.denoises
 
     def on_validation_epoch_end(self) -> None:
-        """Log val/loss_by_level/00-10 ... 90-100."""
-        self.log_dict(self.by_level.means(self), sync_dist=True)
+        """Log the means over all processes: val/loss ..., val/loss_by_level/00-10 ... 90-100."""
+        values: dict[str, Any] = {
+            f"val/{name}": mean.compute() for name, mean in self.scores.items()
+        }
+        if self._measures_levels:
+            values |= self.by_level.compute()
+        self.log_dict(values, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and its scheduler over all steps of the training."""
@@ -269,16 +276,6 @@ class DiffusionModule(Generates, pl.LightningModule):
             return given
         kept = self._noise("labels", *keys).uniform(rows) >= self.label_dropout
         return given.where(kept, given.null(self.num_classes))
-
-    def next_words(self, folder: Path) -> str:
-        """What may be typed after `sample` once the run in `folder` has ended."""
-        if not self.diffusion.denoises:
-            return (
-                f"ckpt=RUN guidance=classifier guidance.classifier.path={folder} guidance.scale=5"
-            )
-        label = min(7, (self.num_classes or 1) - 1)
-        words = f"label={label} out=class_{label}.png" if self.num_classes else "out=samples.png"
-        return f"ckpt={folder} num_samples=64 {words}"
 
     def describe_run(self, config: dict[str, Any], choices: dict[str, str]) -> None:
         """State what the module was built from, so that its checkpoints describe themselves.

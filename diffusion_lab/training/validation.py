@@ -20,6 +20,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from diffusion_lab.diffusion.conditions import Condition, Query
 from diffusion_lab.diffusion.gaussian import marginal
@@ -40,8 +41,8 @@ _HALVINGS = 50
 """Of the interval of times in which a level is looked for: exact to the last digits."""
 
 
-class LossByLevel:
-    """Collects the loss by noise level during a validation.
+class LossByLevel(Metric):
+    """Collects the loss by noise level during a validation, over batches and processes.
 
     Image k of the validation set is measured at one time, in range k mod `LEVELS`, and with one
     noise, both settled by k alone: the same in every run and epoch, whatever the batch size and
@@ -53,50 +54,48 @@ class LossByLevel:
         images: How many images, from the first one of the validation set on; 0 for none.
     """
 
+    errors: Tensor
+    measured: Tensor
+
     def __init__(self, images: int) -> None:
+        super().__init__()
         self.images = images
-        self.start()
-
-    def start(self) -> None:
-        """Forget what was collected; a validation begins."""
         self._seen = 0
-        self._parts: list[tuple[Tensor, Tensor]] = []
+        for name in ("errors", "measured"):  # of each image, zero where another process has it
+            self.add_state(name, torch.zeros(images), dist_reduce_fx="sum")
 
-    def add(
-        self,
-        module: pl.LightningModule,
-        batch: Batch,
-        counts: Sequence[int],
+    def update(
+        self, model: GaussianDiffusion, batch: Batch, counts: Sequence[int], rank: int
     ) -> None:
         """Measure those images of a batch that are among the first `images`.
 
         Args:
-            module: Has the model, as `diffusion`, and knows its process.
+            model: The model, in eval mode.
             batch: This process's rows of the next batch.
             counts: Rows of each process, see `rows_of_processes`.
+            rank: This process.
         """
-        if self._seen >= self.images:
-            return
-        first = self._seen + sum(counts[: module.global_rank])
+        first = self._seen + sum(counts[:rank])
         self._seen += sum(counts)
         index = torch.arange(first, max(first, min(first + len(batch.x0), self.images)))
         if len(index):
             rows = slice(len(index))
-            model: Any = module.diffusion
-            error = errors(model, batch.x0[rows], batch.given.rows(rows), index)
-            self._parts.append((index, error))
+            found = errors(model, batch.x0[rows], batch.given.rows(rows), index)
+            self.errors[first : first + len(index)] = found
+            self.measured[first : first + len(index)] = 1.0
 
-    def means(self, module: pl.LightningModule) -> dict[str, float]:
-        """Mean error in each range that was measured, over all processes: name -> value."""
+    def compute(self) -> dict[str, float]:
+        """Mean error in each range that was measured: name -> value."""
         total = torch.zeros(2, LEVELS, dtype=torch.float64)
-        for index, error in self._parts:
-            total[0].index_add_(0, index % LEVELS, error.double().cpu())
-            total[1].index_add_(0, index % LEVELS, torch.ones(len(index), dtype=torch.float64))
-        if module.trainer.world_size > 1:
-            parts: Any = module.all_gather(total.to(module.device, torch.float32))
-            total = parts.double().cpu().sum(0)
+        for row, values in zip(total, (self.errors, self.measured), strict=True):
+            row.index_add_(0, torch.arange(self.images) % LEVELS, values.cpu().double())
         pairs = zip(NAMES, *total.tolist(), strict=True)
         return {name: error / count for name, error, count in pairs if count}
+
+    def reset(self) -> None:
+        """Forget what was collected; a validation begins."""
+        super().reset()
+        self._seen = 0
 
 
 def errors(model: GaussianDiffusion, x0: Tensor, given: Condition, index: Tensor) -> Tensor:

@@ -134,37 +134,27 @@ def test_what_is_measured_does_not_touch_the_loss(tmp_path: Path) -> None:
         tiny_module(level_images=-1)
 
 
-class Process(SimpleNamespace):
-    """One of several processes: what `LossByLevel` asks of a module."""
-
-    def all_gather(self, value: Tensor) -> Tensor:
-        """The gathered number of rows, which the test states."""
-        return torch.tensor(self.counts)
-
-
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_measure_the_images_of_one(world: int) -> None:
     diffusion = tiny_module().eval().diffusion
     x = torch.randn(57, *SHAPE, generator=torch.Generator().manual_seed(6))
     alone = errors(diffusion, x, Condition(), torch.arange(57))
-    found = torch.full((57,), torch.nan)
-    for rank in range(world):
-        collected = LossByLevel(50)
-        trainer = SimpleNamespace(world_size=world)
-        module = Process(
-            trainer=trainer, global_rank=rank, diffusion=diffusion, device=torch.device("cpu")
-        )
-        for batch in x.split(8 * world):
-            rows = batch.tensor_split(world)
-            module.counts = [len(part) for part in rows]
-            counts = rows_of_processes(module, len(rows[rank]))
+    processes = [LossByLevel(50) for _ in range(world)]
+    for batch in x.split(8 * world):
+        rows = batch.tensor_split(world)
+        counts = [len(part) for part in rows]
+        for rank, collected in enumerate(processes):
+            module = SimpleNamespace(
+                trainer=SimpleNamespace(world_size=world),
+                device=torch.device("cpu"),
+                all_gather=lambda value, counts=counts: torch.tensor(counts),
+            )
+            assert rows_of_processes(module, len(rows[rank])) == tuple(counts)
             with torch.no_grad():
-                collected.add(module, Batch(rows[rank]), counts)
-        for index, error in collected._parts:
-            assert found[index].isnan().all()
-            found[index] = error
-    assert found[50:].isnan().all()
-    torch.testing.assert_close(found[:50], alone[:50].detach(), atol=1e-6, rtol=1e-5)
+                collected.update(diffusion, Batch(rows[rank]), counts, rank)
+    assert sum(collected.measured for collected in processes).tolist() == [1.0] * 50
+    found = sum(collected.errors for collected in processes)
+    torch.testing.assert_close(found, alone[:50].detach(), atol=1e-6, rtol=1e-5)
 
 
 class Exact(nn.Module):
