@@ -39,14 +39,8 @@ class EMA(WeightAveraging):
     while the weights are swapped still names each of them rightly.
 
     A checkpoint holds the average in "state_dict" and the raw weights in "current_model_state";
-    before averaging began it holds raw weights in "state_dict" alone.
-
-    Args:
-        decay: Largest decay, in [0, 1); None where `half_life_images` states it.
-        warmup: The number w in (1 + n) / (w + n); 1 is a constant decay, larger is a slower
-            rise of the decay.
-        start_step: Optimizer step at which averaging begins, at least 0.
-        half_life_images: Training images in which the weight of what was learned halves.
+    before averaging began it holds raw weights in "state_dict" alone. The arguments stand in
+    conf/callbacks/default.yaml; one of `decay` and `half_life_images` is None.
 
     Raises:
         ArgumentError: A number out of its range.

@@ -19,9 +19,6 @@ class MetricsFile(Logger):
 
     A resumed run goes on with the rows up to its first step; later ones are dropped, since they
     are logged again. Cells without a value are blank.
-
-    Args:
-        run_dir: The run's folder.
     """
 
     def __init__(self, run_dir: str | Path) -> None:

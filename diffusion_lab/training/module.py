@@ -55,27 +55,20 @@ class DiffusionModule(Generates, pl.LightningModule):
         optimizer: Parameters -> optimizer. None: the module can sample, but not be trained.
         lr_scheduler: (optimizer, total_steps=number) -> scheduler, stepped once an optimizer
             step; None keeps the rate.
-        shape: Shape of one sample, e.g. (1, 28, 28).
-        num_classes: Classes of the labels; None trains without them.
-        label_dropout: Probability in [0, 1] that an image is trained without its conditions: with
-            the null class, without its vector and image.
         sampler: Default sampler; None leaves it to each call.
         guidance: Default guidance; None is the conditional model as it is.
         constraint: Applied to every x0-hat while sampling, e.g. `Clip()`.
-        data_mean, data_std, input_scaling, matched_prior: See `GaussianDiffusion`.
-        clip_samples: Clip finished samples to [-1, 1]; the steps before are left as they are.
-        seed: Seed of the training noise.
         teacher: Gives a trained model to distil from, e.g. `loading.StoredModel`; no part of the
             checkpoints.
-        level_images: Images of the validation set on which the loss by noise level is measured,
-            see `validation`; 0: it is not.
+
+    conf/model/default.yaml explains the other arguments.
 
     Attributes:
         average: Gives the averaged model, or None; set by a callback that averages the weights.
 
     Raises:
-        ArgumentError: a number out of range.
-        ValueError: arguments that do not fit each other.
+        ArgumentError: A number out of range.
+        ValueError: Arguments that do not fit each other.
     """
 
     @checked
@@ -278,12 +271,7 @@ class DiffusionModule(Generates, pl.LightningModule):
         return given.where(kept, given.null(self.num_classes))
 
     def describe_run(self, config: dict[str, Any], choices: dict[str, str]) -> None:
-        """State what the module was built from, so that its checkpoints describe themselves.
-
-        Args:
-            config: The resolved configuration, plain containers only.
-            choices: Chosen option of each config group.
-        """
+        """State the resolved configuration, plain, and the chosen option of each config group."""
         self.run_config, self.run_choices = config, choices
 
     def start_from(self, start: WarmStart) -> None:

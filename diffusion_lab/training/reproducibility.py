@@ -105,7 +105,7 @@ def set_global_flags(
             NVIDIA) or "medium" (bf16).
 
     Raises:
-        ValueError: a seed outside 0 .. 2^32 - 1, or an unknown precision.
+        ValueError: A seed outside 0 .. 2^32 - 1, or an unknown precision.
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed} must be an integer in 0 .. {2**32 - 1}")

@@ -20,15 +20,8 @@ from diffusion_lab.ranges import Count, Natural, Share, checked
 class WarmupSchedule(LRScheduler, ABC):
     """Linear warm-up, then a curve.
 
-    Args:
-        optimizer: Whose rate is scheduled.
-        total_steps: Optimizer steps of the whole training, at least 1.
-        warmup_steps: Steps until the full rate is reached; step k < warmup_steps runs at
-            (k + 1) / warmup_steps of it. Cut to a tenth of `total_steps` in shorter runs.
-        final_fraction: Fraction of the full rate that is reached after the last step, in [0, 1].
-
-    Raises:
-        ArgumentError: a number out of its range.
+    Step k < warmup_steps runs at (k + 1) / warmup_steps of the full rate; after the last of
+    `total_steps` it is down to `final_fraction`. The warm-up is cut to a tenth of a shorter run.
     """
 
     @checked

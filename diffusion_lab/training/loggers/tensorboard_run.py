@@ -17,10 +17,6 @@ class TensorBoardRun(BackgroundLogger, TensorBoardLogger):
 
     Scalars and pictures as Weights & Biases has them; the configuration and tables as text, a
     picture in a table by its number alone.
-
-    Args:
-        run_dir: The run's folder; the files go to its folder `tensorboard`.
-        patience: Seconds that the end of a run waits for it at most.
     """
 
     @checked

@@ -40,21 +40,8 @@ class WandbRun(BackgroundLogger, WandbLogger):  # type: ignore[misc]
     """Weights & Biases; offline unless told otherwise, so it needs no account and never asks.
 
     Where the server cannot be reached, the run goes on offline, which is said once. A resumed run
-    continues the run at Weights & Biases that its folder began.
-
-    Args:
-        run_dir: The run's folder; the files go to its folder `wandb`.
-        project: Project of the run.
-        name: Name of the run; null: the folder's name.
-        group: Runs shown together, e.g. a sweep; null for none.
-        job_type: What the run is within its group, e.g. train; null for nothing.
-        tags: Words to find the run by.
-        offline: True keeps everything in the run folder (`wandb sync` uploads it later); False
-            uploads while training and needs an account.
-        log_checkpoints: Which of the run's checkpoints becomes an artifact when it ends: last,
-            best, or false for none.
-        patience: Seconds that the end of a run waits for it at most; a server may take half of them
-            to answer.
+    continues the run at Weights & Biases that its folder began. Half of `patience` is left to a
+    server to answer. conf/logger/wandb.yaml explains the arguments.
     """
 
     @checked
