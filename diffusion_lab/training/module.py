@@ -205,7 +205,8 @@ class DiffusionModule(Generates, pl.LightningModule):
         context = self._context(noise, batch.x0.device)
         for name, score in self.objective.scores(self.diffusion, batch, context).items():
             if name not in self.scores:
-                self.scores[name] = MeanMetric(nan_strategy="disable").to(self.device)
+                # NaN stays NaN; torchmetrics 1.9 loses the weights with nan_strategy="disable"
+                self.scores[name] = MeanMetric(nan_strategy=float("nan")).to(self.device)
             self.scores[name].update(score.mean(), weight=len(score))
         if self._measures_levels:
             self.by_level.update(self.diffusion, batch, counts, self.global_rank)

@@ -108,6 +108,24 @@ def test_the_same_whatever_the_batch_size(tmp_path: Path) -> None:
     assert by_level(one) == pytest.approx(by_level(ragged), abs=1e-6)
 
 
+@pytest.mark.parametrize("bad", [False, True])
+def test_every_image_counts_once_and_none_is_left_out(tmp_path: Path, bad: bool) -> None:
+    module = tiny_module(level_images=0)
+    seen: list[Tensor] = []
+
+    def scores(model: Any, batch: Batch, ctx: Any) -> dict[str, Tensor]:
+        seen.append(batch.x0.flatten(1).mean(1))
+        return {"loss": seen[-1] * (float("nan") if bad and len(seen) == 2 else 1.0)}
+
+    module.objective.scores = scores  # type: ignore[method-assign]
+    trainer = tiny_trainer(tmp_path, callbacks=[])
+    trainer.validate(module, Data(10), verbose=False)
+    found = float(trainer.callback_metrics["val/loss"])
+    assert (
+        found != found if bad else found == pytest.approx(float(torch.cat(seen).mean()), abs=1e-6)
+    )
+
+
 def test_the_same_in_every_epoch_and_seed(tmp_path: Path) -> None:
     module = tiny_module(seed=5, lr_scheduler=None)
     for parameter in module.parameters():
