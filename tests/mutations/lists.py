@@ -52,6 +52,12 @@ EQUIVALENT = (
         for method in ("Midpoint", "RK4", "Heun")
     ),
     ("check_same_schedule", "drop", "torch.allclose", "no two schedules share one of the three"),
+    (
+        "check_recoverable",
+        "drop",
+        "schedule.steps",
+        "alpha vanishes at t = 1 alone, always checked",
+    ),
     ("Hutchinson.__init__", "exchange arguments", "v < 0", "v^T J v is even in v"),
     ("slerp", "drop call", "clamp_min", "an image of zeros alone: linear in place of the arc"),
     ("Hutchinson.__init__", "comparison", "v <= 0", "no normal number is 0"),
