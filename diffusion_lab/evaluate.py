@@ -44,7 +44,7 @@ def evaluate(
         checkpoint: What the file `cfg.ckpt` holds; read from it unless given.
 
     Returns:
-        The figures of `metrics.scores` or `metrics.point_scores`, with `network_calls` an image
+        The figures of `metrics.scores` or `metrics.points`, with `network_calls` an image
         and the `seconds` that drawing took; of a study, its study.json.
 
     Raises:

@@ -522,7 +522,7 @@ NOTHING: dict[str, Plant] = {
     "beside": at("callbacks/sample_metrics/scorer/beside", OUT),
     "a reader beside": at("callbacks/final_samples", {
         "_target_": "diffusion_lab.training.callbacks.samples.FinalSamples",
-        "reader": {"_target_": "diffusion_lab.metrics.quick.kept_reader", "_partial_": True,
+        "reader": {"_target_": "diffusion_lab.metrics.quick.cached_predictor", "_partial_": True,
                    "beside": OUT}}),
     "a cache": all_of(at("data", FOLDER), choice("data", "image_folder")),
     "online": all_of(at("logger", WANDB), choice("logger", "wandb")),

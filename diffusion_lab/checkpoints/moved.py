@@ -46,6 +46,7 @@ MOVED = {
     "diffusion_lab.training.callbacks.artefacts.Artefacts": (
         "diffusion_lab.training.callbacks.final_figures.FinalFigures"
     ),
+    "diffusion_lab.metrics.quick.kept_reader": "diffusion_lab.metrics.quick.cached_predictor",
     "diffusion_lab.training.stored_model.StoredModel": "diffusion_lab.loading.StoredModel",
 }
 """Old dotted name -> new one."""

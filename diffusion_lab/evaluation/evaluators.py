@@ -44,11 +44,11 @@ class Evaluator(Protocol):
         ...
 
     def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
-        """Plain figures of samples (N, *shape); see `metrics.scores`, `metrics.point_scores`."""
+        """Plain figures of samples (N, *shape); see `metrics.scores`, `metrics.points`."""
         ...
 
     def scored(self, samples: Tensor, labels: Tensor | None) -> Scored:
-        """The figures, and what pictures and paired comparisons need (`metrics.comparison`)."""
+        """The figures, and what pictures and paired comparisons need (`metrics.scores.compare`)."""
         ...
 
     def lines(self, figures: dict[str, Any]) -> list[Line]:
@@ -105,7 +105,7 @@ class ImageEvaluator:
 
     def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
         """Figures of images (N, C, H, W) in [-1, 1]."""
-        return self.scored(samples, labels).figures
+        return self.scored(samples, labels).scores
 
     def scored(self, samples: Tensor, labels: Tensor | None) -> Scored:
         """The figures with what pictures and paired comparisons need."""
@@ -163,23 +163,20 @@ class ImageEvaluator:
 
     @cached_property
     def _scorer(self) -> Scorer:
+        from diffusion_lab.metrics.cache import cache_dirs
         from diffusion_lab.metrics.features import (
             FIRST,
             SECOND,
             feature_space,
             held_out_distances,
-            recipe_for,
-            second_recipe_for,
         )
-        from diffusion_lab.metrics.keeping import places
         from diffusion_lab.metrics.scores import Scorer
 
-        real, folders = self._real, places(self.beside)
-        made = [(FIRST, recipe_for), (SECOND, second_recipe_for)][: 2 if self.second else 1]
+        real, folders = self._real, cache_dirs(self.beside)
         spaces = []
-        for name, recipe in made:
+        for name in (FIRST, SECOND)[: 2 if self.second else 1]:
             show = _Training(f"{name}, a classifier of {self.data.splits.name}")
-            spaces.append(feature_space(real, folders, recipe(len(real.images)), show, name))
+            spaces.append(feature_space(real, folders, None, show, name))
             show.end()
         text = "Measuring how near test images are to training images, once."
         held_out = held_out_distances(real, folders, lambda: print(text, flush=True))
@@ -205,7 +202,7 @@ class _Training:
 
 
 class PointEvaluator:
-    """Distances and variance of clouds of points, see `metrics.point_scores`.
+    """Distances and variance of clouds of points, see `metrics.points`.
 
     Args:
         data: A data module of points.
@@ -218,11 +215,11 @@ class PointEvaluator:
 
     def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
         """Figures of points (N, d)."""
-        return self.scored(samples, labels).figures
+        return self.scored(samples, labels).scores
 
     def scored(self, samples: Tensor, labels: Tensor | None) -> Scored:
         """The figures with what paired comparisons need."""
-        from diffusion_lab.metrics.point_scores import scored_points
+        from diffusion_lab.metrics.points import scored_points
 
         train, _, test, test_labels = self.data.splits[:4]
         return scored_points(samples, train, test, labels, test_labels)

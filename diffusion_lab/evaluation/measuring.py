@@ -71,7 +71,7 @@ def measure(
     )
     start = time.perf_counter()
     scored = evaluator.scored(samples, labels)
-    figures = scored.figures | _further(request, evaluator, samples)
+    figures = scored.scores | _further(request, evaluator, samples)
     figures |= {
         "network_calls": asked / len(samples),
         "seconds": round(seconds, 2),

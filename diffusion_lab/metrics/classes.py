@@ -1,4 +1,4 @@
-"""Which classes a model without classes draws, as a classifier reads them."""
+"""Classes that a classifier predicts for samples: are they the requested ones, and how many?"""
 
 from __future__ import annotations
 
@@ -10,14 +10,40 @@ from torch import Tensor
 from diffusion_lab.metrics.intervals import Jackknife, jackknife
 
 
-class Classes(NamedTuple):
-    """Outcome of `classes`.
+def confusion_matrix(scores: Tensor, labels: Tensor) -> Tensor:
+    """Counts (K, K), row = requested class, column = predicted class.
+
+    Args:
+        scores: (N, K), the classifier's score of each class.
+        labels: int64 (N,), the requested classes, in 0 .. K - 1.
+
+    Raises:
+        ValueError: No samples, lengths that differ, or a label outside the classes.
+    """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    if scores.ndim != 2 or len(scores) == 0 or labels.shape != scores.shape[:1]:
+        raise ValueError(
+            f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)}: "
+            "expected (N, K) and (N,) with N of at least 1"
+        )
+    classes = scores.shape[1]
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise ValueError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, but the classifier "
+            f"knows the classes 0 to {classes - 1}"
+        )
+    return multiclass_confusion_matrix(scores.cpu(), labels.cpu(), classes, validate_args=False)
+
+
+class ClassShares(NamedTuple):
+    """Outcome of `class_shares`.
 
     Attributes:
-        shares: of each class ``(K,)``, of sum 1.
-        entropy: of the shares, in nats: 0 for one class, ln K for all alike. Falls short of that
-            of endlessly many samples by about (K - 1) / 2N (Miller 1955).
-        variation: total variation distance to the training set's shares, 0 to 1: the share of
+        shares: Of each predicted class (K,), of sum 1.
+        entropy: Of the shares, in nats: 0 for one class, ln K for equal shares. It falls short of
+            that of infinitely many samples by about (K - 1) / 2N (Miller 1955).
+        variation: Total variation distance to the shares of the training set, 0 to 1: the share of
             samples that would have to be of another class. Not 0 for finitely many samples.
     """
 
@@ -26,29 +52,31 @@ class Classes(NamedTuple):
     variation: Jackknife
 
 
-def classes(read: Tensor, wanted: Tensor, groups: Tensor) -> Classes:
-    """Compare the classes read with those of the training set.
+def class_shares(predicted: Tensor, train_counts: Tensor, groups: Tensor) -> ClassShares:
+    """Compare the predicted classes with those of the training set.
 
     Args:
-        read: int64 ``(N,)``, the class of each sample, in ``0 .. K - 1``.
-        wanted: ``(K,)``, number or share of training images of each class.
-        groups: int64 ``(N,)``, see `intervals.deal`.
+        predicted: int64 (N,), the class of each sample, in 0 .. K - 1.
+        train_counts: (K,), number or share of training images of each class.
+        groups: int64 (N,), see `intervals.random_groups`.
 
     Raises:
-        ValueError: a class outside ``0 .. K - 1``, or no training images.
+        ValueError: A class outside 0 .. K - 1, or no training images.
     """
-    if int(read.min()) < 0 or int(read.max()) >= len(wanted) or not wanted.sum() > 0:
+    classes, total = len(train_counts), train_counts.sum()
+    if int(predicted.min()) < 0 or int(predicted.max()) >= classes or not total > 0:
         raise ValueError(
-            f"read runs from {int(read.min())} to {int(read.max())}, wanted has {len(wanted)} "
-            f"classes and sum {float(wanted.sum()):g}: need classes in 0 .. K - 1, a sum above 0"
+            f"predicted runs from {int(predicted.min())} to {int(predicted.max())}, train_counts "
+            f"has {classes} classes and sum {float(total):g}: need classes in 0 .. K - 1, a sum "
+            "above 0"
         )
-    target = wanted.double() / wanted.sum()
+    target = train_counts.double() / total
 
-    def shares(kept: Tensor) -> Tensor:
-        return torch.bincount(read[kept], minlength=len(wanted)).double() / len(kept)
+    def shares(chosen: Tensor) -> Tensor:
+        return torch.bincount(predicted[chosen], minlength=classes).double() / len(chosen)
 
-    return Classes(
-        shares(torch.arange(len(read))),
-        jackknife(lambda kept: float(torch.special.entr(shares(kept)).sum()), groups),
-        jackknife(lambda kept: float((shares(kept) - target).abs().sum() / 2), groups, (0, 1)),
+    return ClassShares(
+        shares(torch.arange(len(predicted))),
+        jackknife(lambda chosen: float(torch.special.entr(shares(chosen)).sum()), groups),
+        jackknife(lambda chosen: float((shares(chosen) - target).abs().sum() / 2), groups, (0, 1)),
     )

@@ -1,12 +1,12 @@
-"""The feature space: a classifier of the data set at hand, trained once and kept on disk.
+"""The feature space: a classifier of the data set at hand, trained once and cached on disk.
 
-What is kept: the classifier's weights, its accuracy on the test images, and the features of the
-real images that samples are compared with (see `keeping` for how).
+The cache holds the classifier's weights, its accuracy on the test images, and the features of the
+real images that samples are compared with (see `cache`).
 
-A figure is only as good as the network behind it, so there are two, alike but for the seed of
-weights, order and augmentation: what both say does not hang on one network's taste. Their feature
-spaces are called ``CNN`` and ``CNN2``, and a Fréchet distance in them FD-CNN and FD-CNN2: never
-"FID", which is a distance in Inception's features.
+A metric is only as good as the network behind it, so there are two classifiers that differ in the
+seed of weights, order and augmentation alone: conclusions that both support do not depend on one
+network. Their feature spaces are called CNN and CNN2, and a Fréchet distance in them FD-CNN and
+FD-CNN2: never "FID", which is a distance in Inception's features.
 """
 
 from __future__ import annotations
@@ -20,30 +20,42 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_lab.metrics.distances import Gaussian, fit_gaussian
-from diffusion_lab.metrics.keeping import digest_of, found, kept
-from diffusion_lab.metrics.kernels import Reference, cubic, reference_of
+from diffusion_lab.metrics.cache import cached, digest_of, lookup
+from diffusion_lab.metrics.distances import (
+    Gaussian,
+    KernelReference,
+    cubic,
+    fit_gaussian,
+    kernel_reference,
+)
 from diffusion_lab.metrics.memorisation import nearest_training_images
-from diffusion_lab.metrics.small_classifier import Classifier, Recipe, accuracy, turned, turns
+from diffusion_lab.metrics.small_classifier import (
+    Classifier,
+    Recipe,
+    accuracy,
+    rotated,
+    rotations,
+)
 from diffusion_lab.metrics.small_classifier import train_classifier as train
 from diffusion_lab.pixels import from_bytes, to_grey
 from diffusion_lab.random import permutation
 
-FORMAT = 1
+CACHE_VERSION = 1
+"""Part of the hash in the names of cached files."""
 FIRST, SECOND = "CNN", "CNN2"
 """Names of the two feature spaces."""
 SECOND_SEED = 1
-"""What makes the second classifier another one."""
-REFERENCE = 5000
-"""Training images whose features are kept one by one, for kernel distance and neighbours."""
+REFERENCE_IMAGES = 5000
+"""Training images whose features are stored one by one, for kernel distance and neighbours."""
 
 OnStep = Callable[[int, int, float], None]
+"""Called with (step, steps, loss)."""
 
 
 class RealImages(NamedTuple):
-    """The real images that a feature space is made of: uint8 ``(N, C, H, W)`` and int64 ``(N,)``.
+    """The real images of a feature space: uint8 (N, C, H, W) and int64 (N,).
 
-    With fewer than two classes, the feature space tells quarter turns apart.
+    With fewer than two classes, the feature space is that of rotation prediction.
     """
 
     images: Tensor
@@ -57,21 +69,22 @@ class FeatureSpace(NamedTuple):
     """What samples are measured with.
 
     Attributes:
-        net: the classifier, in evaluation mode, on the CPU.
-        reference: features of the training images, as a Gaussian.
-        kernel_reference: features of up to `REFERENCE` training images, in a fixed random order.
-        test_features: features of the test images ``(M, D)``, in their order.
-        test_labels: their classes ``(M,)``.
-        test_accuracy: share of the test images (or of their turns) that `net` reads right, 0 to 1.
-        train_classes: number of training images of each class ``(K,)``.
-        name: of the feature space, `FIRST` or `SECOND`.
-        sha256: of the classifier's weights.
-        path: the file the classifier is kept in; None where no folder could be written.
+        net: The classifier, in evaluation mode, on the CPU.
+        reference: Features of the training images, as a Gaussian.
+        kernel_reference: Features of up to `REFERENCE_IMAGES` training images, in a fixed random
+            order.
+        test_features: Features of the test images (M, D), in their order.
+        test_labels: Their classes (M,).
+        test_accuracy: Share of the test images whose class (or rotation) `net` predicts, 0 to 1.
+        train_classes: Number of training images of each class (K,).
+        name: `FIRST` or `SECOND`.
+        sha256: Of the classifier's weights.
+        path: The classifier's file in the cache; None where no folder could be written.
     """
 
     net: Classifier
     reference: Gaussian
-    kernel_reference: Reference
+    kernel_reference: KernelReference
     test_features: Tensor
     test_labels: Tensor
     test_accuracy: float
@@ -81,8 +94,8 @@ class FeatureSpace(NamedTuple):
     path: Path | None
 
     @property
-    def reads_classes(self) -> bool:
-        """Whether `net` tells classes; else it tells quarter turns."""
+    def predicts_classes(self) -> bool:
+        """Whether `net` predicts classes; else it predicts rotations."""
         return len(self.train_classes) > 1
 
 
@@ -92,16 +105,11 @@ def recipe_for(num_images: int) -> Recipe:
     return replace(recipe, steps=max(400, min(2400, 8 * num_images // recipe.batch_size)))
 
 
-def second_recipe_for(num_images: int) -> Recipe:
-    """The recipe of the second classifier: that of the first, with another seed."""
-    return replace(recipe_for(num_images), seed=SECOND_SEED)
-
-
 def recipe_suited_to(recipe: Recipe, real: RealImages) -> Recipe:
-    """A recipe as these images need it: colour photographs are no digits on black."""
+    """Adapt a recipe to the images: colour photographs are no digits on black."""
     if real.images.shape[1] == 3:
         recipe = replace(recipe, natural=True, max_angle=0.0)
-    return replace(recipe, turned=real.num_classes < 2)
+    return replace(recipe, predict_rotation=real.num_classes < 2)
 
 
 def feature_space(
@@ -111,128 +119,43 @@ def feature_space(
     progress: OnStep | None = None,
     name: str = FIRST,
 ) -> FeatureSpace:
-    """The feature space of a data set: read from the first folder that has it, else made and kept.
+    """The feature space of a data set, read from the cache or computed and cached.
 
     Args:
-        real: training and test images.
-        folders: where it may be kept, the preferred one first.
-        recipe: how the classifier is trained; by default chosen by the number of images.
-        progress: called with ``(step, steps, loss)`` while training.
-        name: of its feature space.
+        real: Training and test images.
+        folders: Of the cache, the preferred one first.
+        recipe: How the classifier is trained; by default chosen by the number of images, with
+            another seed for the second feature space.
+        progress: Called after each training step.
+        name: Of the feature space.
     """
-    recipe = recipe_suited_to(recipe or recipe_for(len(real.images)), real)
+    if recipe is None:
+        recipe = recipe_for(len(real.images))
+        recipe = replace(recipe, seed=SECOND_SEED) if name == SECOND else recipe
+    recipe = recipe_suited_to(recipe, real)
 
-    def made() -> dict[str, Any]:
-        outputs = turns(real.images) if recipe.turned else real.num_classes
+    def compute() -> dict[str, Any]:
+        rotation = recipe.predict_rotation
+        outputs = rotations(real.images) if rotation else real.num_classes
         net = train(real.images, real.labels, outputs, recipe, progress)
-        gaussian = fit_gaussian(features(net, real.images))
-        test = turned(real.test_images) if recipe.turned else (real.test_images, real.test_labels)
+        gaussian = fit_gaussian(features_of(net, real.images))
+        test = rotated(real.test_images) if rotation else (real.test_images, real.test_labels)
         return {
             "recipe": recipe.as_dict(),
             "weights": net.state_dict(),
             "mean": torch.from_numpy(gaussian.mean),
             "covariance": torch.from_numpy(gaussian.covariance),
-            "test_features": features(net, real.test_images),
+            "test_features": features_of(net, real.test_images),
             "test_accuracy": accuracy(net, *test),
         }
 
-    stored, path = kept(_file_of(real, recipe), folders, made)
-    return _unpack(stored, real, folders, name, path)
-
-
-def kept_classifier(real: RealImages, folders: Sequence[Path]) -> Classifier | None:
-    """The classifier of `feature_space(real, folders)` if it is kept already; None if not.
-
-    None as well where the images have no classes, so that there is nothing it could tell.
-    """
-    recipe = recipe_suited_to(recipe_for(len(real.images)), real)
-    stored, _ = found(_file_of(real, recipe), folders)
-    return None if stored is None or recipe.turned else _network(stored, real)
-
-
-def _file_of(real: RealImages, recipe: Recipe) -> str:
-    """The file in which a classifier is kept: named by all that its weights depend on."""
-    key = digest_of(json.dumps([FORMAT, recipe.as_dict(), real.num_classes]), real[:4])
-    return f"classifier-{key[:16]}.pt"
-
-
-def held_out_distances(
-    real: RealImages, folders: Sequence[Path], starting: Callable[[], None] | None = None
-) -> Tensor:
-    """Distance of each test image to its nearest training image: read, else computed and kept.
-
-    Args:
-        real: training and test images.
-        folders: where it may be kept, the preferred one first.
-        starting: called before a computation, which takes half a minute for MNIST.
-
-    Returns:
-        float64 ``(M,)``, as `memorisation.nearest` gives it.
-    """
-
-    def made() -> dict[str, Any]:
-        if starting is not None:
-            starting()
-        parts = [
-            nearest_training_images(part, real.images).distance
-            for part in real.test_images.split(2000)
-        ]
-        return {"distance": torch.cat(parts)}
-
-    key = digest_of(FORMAT, [real.images, real.test_images])
-    distance: Tensor = kept(f"nearest-{key[:16]}.pt", folders, made)[0]["distance"]
-    return distance
-
-
-@torch.no_grad()
-def features(net: Classifier, x: Tensor, batch_size: int = 500) -> Tensor:
-    """Features ``(N, D)`` of images ``x (N, C, H, W)``, uint8 or in [-1, 1], a batch at a time."""
-    batches = x.split(batch_size)
-    return torch.cat(
-        [net.features(from_bytes(b) if b.dtype == torch.uint8 else b) for b in batches]
-    )
-
-
-def as_seen(samples: Tensor) -> Tensor:
-    """Samples as a picture file would hold them: on the CPU, clipped, in 256 steps of grey.
-
-    Real images have 256 levels; without this the distance would also measure that samples do not.
-
-    Args:
-        samples: float ``(N, C, H, W)``, nominally in [-1, 1].
-    """
-    return from_bytes(to_grey(samples.detach().float().cpu()))
-
-
-def _network(stored: dict[str, Any], real: RealImages) -> Classifier:
-    """A classifier as it was kept, in evaluation mode, on the CPU."""
-    with torch.device("meta"):  # no random weights: the caller's random state stays as it was
-        net = Classifier(real.images.shape[1], len(stored["weights"]["head.bias"]))
-    net.load_state_dict(stored["weights"], assign=True)
-    return net.eval().requires_grad_(False)
-
-
-def _unpack(
-    stored: dict[str, Any],
-    real: RealImages,
-    folders: Sequence[Path],
-    name: str,
-    path: Path | None,
-) -> FeatureSpace:
+    stored, path = cached(_file_of(real, recipe), folders, compute)
     net = _network(stored, real)
     sha256 = digest_of(list(stored["weights"]), list(stored["weights"].values()))
-
-    def made() -> dict[str, Any]:
-        chosen = permutation(len(real.images), "reference images")[:REFERENCE]
-        reference = reference_of(features(net, real.images[chosen]))
-        return {"features": reference.points.float(), "within": reference.within}
-
-    key = digest_of([FORMAT, REFERENCE, sha256], [real.images])
-    reference, _ = kept(f"reference-{key[:16]}.pt", folders, made)
     return FeatureSpace(
         net=net,
         reference=Gaussian(stored["mean"].numpy(), stored["covariance"].numpy()),
-        kernel_reference=Reference(reference["features"].double(), cubic, reference["within"]),
+        kernel_reference=_kernel_reference(net, sha256, real, folders),
         test_features=stored["test_features"],
         test_labels=real.test_labels,
         test_accuracy=stored["test_accuracy"],
@@ -241,3 +164,87 @@ def _unpack(
         sha256=sha256,
         path=path,
     )
+
+
+def cached_classifier(real: RealImages, folders: Sequence[Path]) -> Classifier | None:
+    """The classifier of `feature_space(real, folders)` if it is in the cache; None if not.
+
+    None as well where the images have no classes to predict.
+    """
+    recipe = recipe_suited_to(recipe_for(len(real.images)), real)
+    stored, _ = lookup(_file_of(real, recipe), folders)
+    return None if stored is None or recipe.predict_rotation else _network(stored, real)
+
+
+def held_out_distances(
+    real: RealImages, folders: Sequence[Path], announce: Callable[[], None] | None = None
+) -> Tensor:
+    """Distance of each test image to its nearest training image, read from the cache or computed.
+
+    Args:
+        real: Training and test images.
+        folders: Of the cache, the preferred one first.
+        announce: Called before a computation, which takes half a minute for MNIST.
+
+    Returns:
+        float64 (M,), as `memorisation.nearest_training_images` gives it.
+    """
+
+    def compute() -> dict[str, Any]:
+        if announce is not None:
+            announce()
+        parts = real.test_images.split(2000)
+        return {"distance": torch.cat([nearest_training_images(p, real.images)[0] for p in parts])}
+
+    key = digest_of(CACHE_VERSION, [real.images, real.test_images])
+    distance: Tensor = cached(f"nearest-{key[:16]}.pt", folders, compute)[0]["distance"]
+    return distance
+
+
+@torch.no_grad()
+def features_of(net: Classifier, x: Tensor, batch_size: int = 500) -> Tensor:
+    """Features (N, D) of images x (N, C, H, W), uint8 or in [-1, 1], a batch at a time."""
+    batches = x.split(batch_size)
+    return torch.cat(
+        [net.features(from_bytes(b) if b.dtype == torch.uint8 else b) for b in batches]
+    )
+
+
+def quantised(samples: Tensor) -> Tensor:
+    """Samples as a picture file would store them: on the CPU, clipped, in 256 grey levels.
+
+    Real images have 256 levels; without this the distances would also measure that samples do not.
+
+    Args:
+        samples: float (N, C, H, W), nominally in [-1, 1].
+    """
+    return from_bytes(to_grey(samples.detach().float().cpu()))
+
+
+def _file_of(real: RealImages, recipe: Recipe) -> str:
+    """The file of a classifier: named by all that its weights depend on."""
+    key = digest_of(json.dumps([CACHE_VERSION, recipe.as_dict(), real.num_classes]), real[:4])
+    return f"classifier-{key[:16]}.pt"
+
+
+def _network(stored: dict[str, Any], real: RealImages) -> Classifier:
+    """A classifier out of the cache, in evaluation mode, on the CPU."""
+    with torch.device("meta"):  # no random weights: the caller's random state stays as it was
+        net = Classifier(real.images.shape[1], len(stored["weights"]["head.bias"]))
+    net.load_state_dict(stored["weights"], assign=True)
+    return net.eval().requires_grad_(False)
+
+
+def _kernel_reference(
+    net: Classifier, sha256: str, real: RealImages, folders: Sequence[Path]
+) -> KernelReference:
+    """Features of some training images, read from the cache or computed and cached."""
+
+    def compute() -> dict[str, Any]:
+        chosen = permutation(len(real.images), "reference images")[:REFERENCE_IMAGES]
+        reference = kernel_reference(features_of(net, real.images[chosen]))
+        return {"features": reference.points.float(), "within": reference.within}
+
+    key = digest_of([CACHE_VERSION, REFERENCE_IMAGES, sha256], [real.images])
+    stored, _ = cached(f"reference-{key[:16]}.pt", folders, compute)
+    return KernelReference(stored["features"].double(), cubic, stored["within"])

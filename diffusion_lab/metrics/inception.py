@@ -2,7 +2,7 @@
 
 Inception was trained on photographs of 299 x 299 pixels. On small grey images its distances say
 little (the maintainers of pytorch-fid and TTUR say so themselves); they are here to be compared
-with figures that others published. For anything else see `features`.
+with published values. For anything else see `features`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _NEEDED = (
 
 
 class Inception:
-    """Figures of torchmetrics' `FrechetInceptionDistance` and `KernelInceptionDistance`.
+    """FID and KID by torchmetrics' `FrechetInceptionDistance` and `KernelInceptionDistance`.
 
     Args:
-        feature: Layer, by its number of features: 64, 192, 768 or 2048; or a network that maps
-            uint8 (B, 3, H, W) to features (B, D) and has `num_features`.
+        feature: Layer, by its number of features; or a network that maps uint8 (B, 3, H, W) to
+            features (B, D) and has `num_features`.
         weights: File of Inception's weights; None has torch-fidelity fetch them.
-        real_images: How many training images samples are compared with, at least 2.
-        batch_size: Images at once.
+        real_images: How many training images samples are compared with.
+        batch_size: Images per batch.
 
     Raises:
-        ArgumentError: fewer than 2 real images.
-        ValueError: a file of weights that is not there, or no torch-fidelity.
+        ArgumentError: Fewer than 2 real images.
+        ValueError: A file of weights that is missing, or no torch-fidelity.
     """
 
     @checked
@@ -62,34 +62,34 @@ class Inception:
         """Score samples, and as many test images for comparison.
 
         Args:
-            samples: float ``(N, C, H, W)`` in [-1, 1], C = 1 or 3.
-            training: uint8 ``(M, C, H, W)``, real images.
-            test: uint8 ``(K, C, H, W)``, other real images.
+            samples: float (N, C, H, W) in [-1, 1], C = 1 or 3.
+            training: uint8 (M, C, H, W), real images.
+            test: uint8 (K, C, H, W), other real images.
 
         Returns:
-            ``fid``, ``kid`` (mean over subsets), and ``fid_real``, ``kid_real``: those of the first
-            N test images.
+            `fid`, `kid` (mean over subsets), and `fid_real`, `kid_real`: those of the first N test
+            images.
 
         Raises:
-            ValueError: torch-fidelity or Inception's weights cannot be had.
+            ValueError: torch-fidelity or Inception's weights cannot be loaded.
         """
         grey = to_grey(samples).byte()
         real = training[: self.real_images]
         metrics = self._metrics(subset=min(1000, len(grey), len(test), len(real)))
         self._update(metrics, real, True)
-        found: dict[str, float] = {}
+        scores: dict[str, float] = {}
         for end, images in (("", grey), ("_real", test[: len(grey)])):
             self._update(metrics, images, False)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # of KID's subsets
                 fid, kid = (metric.compute() for metric in metrics)
-            found |= {f"fid{end}": float(fid), f"kid{end}": float(kid[0])}
+            scores |= {f"fid{end}": float(fid), f"kid{end}": float(kid[0])}
             for metric in metrics:
                 metric.reset()
-        return found
+        return scores
 
     def _metrics(self, subset: int) -> tuple[Metric, Metric]:
-        """FID and KID, which keep the features of real images when they are reset."""
+        """FID and KID; a reset does not delete their features of real images."""
         from torchmetrics.image.fid import FrechetInceptionDistance
         from torchmetrics.image.kid import KernelInceptionDistance
 

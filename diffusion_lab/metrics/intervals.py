@@ -1,28 +1,29 @@
-"""95 % intervals of figures taken from N samples.
+"""95 % intervals of metrics that are computed from N samples.
 
-What is uncertain is the luck of the samples alone; real images (the training set, a reference) are
-taken as they are. Three kinds of figures, three intervals:
+The intervals cover the sampling noise of the generated samples; real images (the training set, a
+reference) are taken as fixed. There are three kinds of metrics, with three intervals:
 
 * a share (`PerSample` of bools): Wilson's score interval (Wilson 1927). True value: the share
-  among endlessly many samples.
+  among infinitely many samples.
 * a mean (`PerSample` of numbers): the bias-corrected and accelerated bootstrap (Efron 1987). True
-  value: the mean of endlessly many samples.
+  value: the mean of infinitely many samples.
 * any other statistic of the set (`Jackknife`): the delete-a-group jackknife (Kott 2001,
-  "Delete-a-group jackknife", J. Official Statistics 17). The samples are dealt into g of about 50
-  groups, T_j is the statistic without group j, and
+  "Delete-a-group jackknife", J. Official Statistics 17). The samples are assigned to g random
+  groups, about 50; T_j is the statistic without group j, and
 
       variance = (g - 1) / g  sum_j (T_j - mean T)^2,   T -+ t(g - 1) sqrt(variance)
 
   with Student's t. True value: the *expectation of T at this number of samples*, its bias
-  included; a perfect sampler has that bias too, so compare with its value at the same number.
-  `Jackknife.unbiased` removes the part of the bias that goes with 1 / N (Quenouille 1956):
-  g T - (g - 1) mean T_j; its true value is the limit of endlessly many samples, up to the rest.
+  included; real data have that bias too, so compare with their value at the same number.
+  `Jackknife.unbiased` removes the part of the bias that is proportional to 1 / N (Quenouille
+  1956): g T - (g - 1) mean T_j; its true value is the limit of infinitely many samples, up to the
+  rest of the bias.
 
-Coverage of the nominal 95 %, found by simulation (`tests/metrics/test_coverage.py`: 300 samples of
-16 Gaussian features, 500 repeats, so give or take one point; true value: the mean of all repeats),
-for a perfect sampler and for one that is shifted and too narrow:
+Coverage of the nominal 95 %, measured by simulation (`tests/metrics/test_coverage.py`: 300 samples
+of 16 Gaussian features, 500 repeats, so within about one point; true value: the mean of all
+repeats), for samples of the real distribution and for samples that are shifted and too narrow:
 
-    figure                perfect    worse
+    metric                real       worse
     fd                      98.6%    93.2%
     fd_unbiased             98.6%    92.6%
     kd                      98.0%    94.6%
@@ -39,9 +40,10 @@ for a perfect sampler and for one that is shifted and too narrow:
     closer_probability      96.2%    95.8%
     sw                      95.2%    96.6%
 
-So most intervals are honest, some a few points short (mmd of poor samples), and they are too wide
-for neighbours and for a distance near its least value, where a jackknife overestimates the
-variance (Efron & Stein 1981). The bootstrap of 100 exponential values: 93 to 97 %.
+So most intervals have their nominal coverage, some miss it by a few points (mmd of poor samples),
+and some are too wide: those of nearest neighbours and of a distance near its least value, where a
+jackknife overestimates the variance (Efron & Stein 1981). The bootstrap of 100 exponential values
+covers 93 to 97 %.
 """
 
 from __future__ import annotations
@@ -57,30 +59,46 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 
-LEVEL = 0.95
-"""Share of all intervals that hold the true value."""
-GROUPS = 50
+CONFIDENCE = 0.95
+"""Nominal coverage."""
+MAX_GROUPS = 50
 """Groups of a jackknife; fewer only where there are fewer samples."""
 RESAMPLES = 2000
-"""Draws of a bootstrap."""
+"""Resamples of a bootstrap."""
 FEWEST = 10
-"""Samples below which no interval is given."""
+"""Fewest samples that get an interval."""
+ROWS = 500
+"""Rows of a matrix of pairs that are in memory at once."""
+UNBOUNDED = (-np.inf, np.inf)
 
 
 class ConfidenceInterval(NamedTuple):
-    """A figure and the ends of its 95 % interval, in the figure's unit."""
+    """A value and the ends of its 95 % interval, in the unit of the metric."""
 
     value: float
     low: float
     high: float
 
 
-class PerSample(NamedTuple):
-    """A figure that is the mean of one number (or one yes or no) a sample.
+class Estimate(Protocol):
+    """A metric with its interval."""
 
-    Attributes:
-        values: ``(N,)``, bool for a share.
-    """
+    @property
+    def value(self) -> float:
+        """The metric."""
+        ...
+
+    def interval(self) -> ConfidenceInterval:
+        """The metric with its interval."""
+        ...
+
+    def minus(self, other: Any) -> ConfidenceInterval:
+        """Difference to the same metric of samples that are paired with these."""
+        ...
+
+
+class PerSample(NamedTuple):
+    """The mean of one value per sample, `values` (N,): bools for a share, else numbers."""
 
     values: NDArray[np.generic]
 
@@ -96,94 +114,73 @@ class PerSample(NamedTuple):
         return mean(self.values)
 
     def minus(self, other: PerSample) -> ConfidenceInterval:
-        """Difference of the means of two sets whose k-th samples belong together.
-
-        Raises:
-            ValueError: the sets are not equally long.
-        """
+        """Difference of the means of two sets whose k-th samples are paired; see `Estimate`."""
         return mean_difference(self.values, other.values)
 
 
 class Jackknife(NamedTuple):
-    """A statistic of a set, and what it is without each group.
+    """A statistic of a set, and the same without each group.
 
     Attributes:
-        value: the statistic of all samples, or its value without bias.
-        left_out: ``(g,)``, the statistic without each group.
-        bounds: the statistic's least and largest possible value; intervals are cut there.
+        value: The statistic of all samples, or its value without bias.
+        left_out: (g,), the statistic without each group.
+        bounds: The least and the largest possible value; intervals are clipped to them.
     """
 
     value: float
     left_out: Array
-    bounds: tuple[float, float] = (-np.inf, np.inf)
+    bounds: tuple[float, float] = UNBOUNDED
 
     def interval(self) -> ConfidenceInterval:
-        """Value and interval, see the head of this file."""
-        return _student(self.value, self.left_out, self.bounds)
+        """By the jackknife, see the head of this file."""
+        groups, (least, largest) = len(self.left_out), self.bounds
+        variance = (groups - 1) / groups * ((self.left_out - self.left_out.mean()) ** 2).sum()
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, groups - 1) * np.sqrt(variance))
+        low, high = max(self.value - half, least), min(self.value + half, largest)
+        return ConfidenceInterval(self.value, low, high)
 
     def unbiased(self) -> Jackknife:
-        """The same without the part of the bias that goes with 1 / N; knows no bounds."""
+        """Without the part of the bias that is proportional to 1 / N; it has no bounds."""
         groups = len(self.left_out)
         value = groups * self.value - (groups - 1) * float(self.left_out.mean())
         return Jackknife(value, self.left_out)
 
     def over(self, scale: float) -> Jackknife:
-        """The same in units of a positive number that is taken as exact."""
+        """In units of a positive number that is taken as exact."""
         low, high = self.bounds
         return Jackknife(self.value / scale, self.left_out / scale, (low / scale, high / scale))
 
     def minus(self, other: Jackknife) -> ConfidenceInterval:
-        """Difference of two statistics whose k-th samples belong together, in the same groups.
+        """Difference of two statistics of paired samples, in the same groups.
 
         Raises:
-            ValueError: the numbers of groups differ.
+            ValueError: The numbers of groups differ.
         """
         if self.left_out.shape != other.left_out.shape:
             raise ValueError(
                 f"{len(self.left_out)} and {len(other.left_out)} groups: a paired difference "
                 "needs the same groups of equally many samples"
             )
-        return _student(self.value - other.value, self.left_out - other.left_out)
-
-
-class Estimate(Protocol):
-    """A figure that can say its interval."""
-
-    @property
-    def value(self) -> float:
-        """The figure."""
-        ...
-
-    def interval(self) -> ConfidenceInterval:
-        """With its interval."""
-        ...
-
-    def minus(self, other: Any) -> ConfidenceInterval:
-        """Difference to the same figure of samples that belong together with these."""
-        ...
+        return Jackknife(self.value - other.value, self.left_out - other.left_out).interval()
 
 
 def share(successes: int, count: int) -> ConfidenceInterval:
     """Wilson's interval of a share of `count` samples, within [0, 1].
 
     Raises:
-        ValueError: no samples, or more successes than samples.
+        ValueError: No samples, or more successes than samples.
     """
     if not 0 <= successes <= count or count < 1:
         raise ValueError(f"successes={successes} of count={count}: need 0 <= successes <= count")
-    found = stats.binomtest(successes, count).proportion_ci(LEVEL, method="wilson")
-    return ConfidenceInterval(successes / count, float(found.low), float(found.high))
+    ends = stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
+    return ConfidenceInterval(successes / count, float(ends.low), float(ends.high))
 
 
 def mean(values: NDArray[np.generic], seed: int = 0) -> ConfidenceInterval:
-    """Bootstrap (BCa) interval of the mean of ``values (N,)``; of no width where all are equal.
-
-    Args:
-        values: finite, N of at least 2.
-        seed: of the resampling.
+    """Bootstrap (BCa) interval of the mean of values (N,); of width 0 where all are equal.
 
     Raises:
-        ValueError: fewer than two values, or values that are not finite.
+        ValueError: Fewer than two values, or values that are not finite.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
@@ -191,26 +188,26 @@ def mean(values: NDArray[np.generic], seed: int = 0) -> ConfidenceInterval:
     value = float(values.mean())
     if np.ptp(values) == 0:
         return ConfidenceInterval(value, value, value)
-    found = stats.bootstrap(
+    ends = stats.bootstrap(
         (values,),
         np.mean,
-        confidence_level=LEVEL,
+        confidence_level=CONFIDENCE,
         n_resamples=RESAMPLES,
         batch=max(1, 5_000_000 // len(values)),
-        # The correction takes N^2 operations, and nothing is left to correct for many values.
+        # The correction takes N^2 operations, and many values leave nothing to correct.
         method="BCa" if len(values) <= 2000 else "percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return ConfidenceInterval(value, float(found.low), float(found.high))
+    return ConfidenceInterval(value, float(ends.low), float(ends.high))
 
 
 def mean_difference(
     one: NDArray[np.generic], two: NDArray[np.generic], seed: int = 0
 ) -> ConfidenceInterval:
-    """Bootstrap interval of the mean of ``one - two``, both ``(N,)``, the k-th values paired.
+    """Bootstrap interval of the mean of `one - two`, both (N,), the k-th values paired.
 
     Raises:
-        ValueError: lengths that differ, and as `mean`.
+        ValueError: The lengths differ; or as `mean`.
     """
     if np.shape(one) != np.shape(two):
         raise ValueError(
@@ -220,65 +217,65 @@ def mean_difference(
     return mean(np.asarray(one, dtype=np.float64) - np.asarray(two, dtype=np.float64), seed)
 
 
-def deal(count: int, labels: Tensor | None = None, groups: int = GROUPS, seed: int = 0) -> Tensor:
-    """Deal samples into groups of sizes that differ by at most one, in a fixed random order.
+def random_groups(
+    count: int, labels: Tensor | None = None, most: int = MAX_GROUPS, seed: int = 0
+) -> Tensor:
+    """Assign samples to groups whose sizes differ by at most one, in a fixed random order.
 
     Args:
-        count: number of samples, at least 2.
-        labels: int64 ``(count,)``; where given, each class is spread over the groups as evenly as
-            can be, as the classes asked for are no matter of luck.
-        groups: at most this many.
-        seed: of the order.
+        count: Number of samples, at least 2.
+        labels: int64 (count,); each class is spread over the groups as evenly as possible, since
+            the requested classes are not random.
+        most: Largest number of groups.
+        seed: Of the order.
 
     Returns:
-        int64 ``(count,)``: the group of each sample, in ``0 .. min(groups, count) - 1``.
+        int64 (count,): the group of each sample, in 0 .. min(most, count) - 1.
     """
     if count < 2:
         raise ValueError(f"count={count}: a jackknife needs at least 2 samples")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     if labels is not None:
         order = order[labels.cpu()[order].argsort(stable=True)]
-    dealt = torch.empty(count, dtype=torch.long)
-    dealt[order] = torch.arange(count) % min(groups, count)
-    return dealt
+    groups = torch.empty(count, dtype=torch.long)
+    groups[order] = torch.arange(count) % min(most, count)
+    return groups
 
 
 def jackknife(
     statistic: Callable[[Tensor], float],
     groups: Tensor,
-    bounds: tuple[float, float] = (-np.inf, np.inf),
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> Jackknife:
-    """Jackknife of a statistic that is given as a function of the indices of the samples kept.
-
-    Args:
-        statistic: takes int64 indices, in order; called once for all and once a group.
-        groups: ``(N,)`` as `deal` gives them.
-        bounds: least and largest possible value.
-    """
+    """Jackknife of a statistic, a function of the indices (int64, in order) of the samples used."""
     left_out = [
         statistic((groups != group).nonzero().squeeze(1)) for group in range(int(groups.max()) + 1)
     ]
     return Jackknife(statistic(torch.arange(len(groups))), np.array(left_out), bounds)
 
 
-def pair_mean(sums: Tensor, sizes: Tensor) -> tuple[float, Array]:
-    """Mean of a symmetric function over all pairs of different samples, and without each group.
+def pair_mean(
+    x: Tensor,
+    function: Callable[[Tensor, Tensor], Tensor],
+    groups: Tensor,
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> Jackknife:
+    """Mean of a symmetric function over all pairs of different samples, with its jackknife.
 
     Args:
-        sums: float64 ``(g, g)``: sum of the function over pairs (i, k), i of the row's group, k of
-            the column's, i = k left out.
-        sizes: samples of each group ``(g,)``.
+        x: Samples (N, d).
+        function: (n, d), (N, d) -> float64 (n, N).
+        groups: int64 (N,), see `random_groups`.
+        bounds: See `Jackknife`.
     """
-    total, count = sums.sum(), sizes.sum()
-    kept = count - sizes
-    left = total - 2 * sums.sum(1) + sums.diagonal()
-    return float(total / (count * (count - 1))), (left / (kept * (kept - 1))).numpy()
-
-
-def _student(
-    value: float, left_out: Array, bounds: tuple[float, float] = (-np.inf, np.inf)
-) -> ConfidenceInterval:
-    groups = len(left_out)
-    variance = (groups - 1) / groups * ((left_out - left_out.mean()) ** 2).sum()
-    half = float(stats.t.ppf((1 + LEVEL) / 2, groups - 1) * np.sqrt(variance))
-    return ConfidenceInterval(value, max(value - half, bounds[0]), min(value + half, bounds[1]))
+    sizes = torch.bincount(groups)
+    sums = torch.zeros(len(sizes), len(sizes), dtype=torch.float64)
+    for start in range(0, len(x), ROWS):
+        matrix = function(x[start : start + ROWS], x)
+        matrix.diagonal(start).zero_()
+        columns = torch.zeros(len(matrix), len(sizes), dtype=torch.float64)
+        columns.index_add_(1, groups, matrix)
+        sums.index_add_(0, groups[start : start + ROWS], columns)
+    total, count, rest = sums.sum(), len(x), len(x) - sizes
+    left = (total - 2 * sums.sum(1) + sums.diagonal()) / (rest * (rest - 1))
+    return Jackknife(float(total / (count * (count - 1))), left.numpy(), bounds)

@@ -1,4 +1,4 @@
-"""Scores that cost little, for a model in training, chosen by the data that it is trained on."""
+"""Cheap scores and class predictions for a model in training, chosen by its data."""
 
 from __future__ import annotations
 
@@ -7,77 +7,73 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from diffusion_lab.metrics.cache import cache_dirs
+from diffusion_lab.metrics.features import (
+    OnStep,
+    RealImages,
+    cached_classifier,
+    feature_space,
+    quantised,
+)
+from diffusion_lab.metrics.points import score_points
+from diffusion_lab.metrics.scores import score
+
 QuickScore = Callable[[Tensor, Tensor | None], dict[str, Any]]
-"""Samples (N, *shape), classes asked for (N,) or None -> figures of `scores.score` or `points`."""
+"""Samples (N, *shape), requested classes (N,) or None -> what `score` or `score_points` gives."""
 
 
-def quick_scorer(
-    data: Any, beside: str | Path, progress: Callable[[int, int, float], None] | None = None
-) -> QuickScore:
-    """What scores samples: of points their distance, of images what a classifier says of them.
+def quick_scorer(data: Any, beside: str | Path, progress: OnStep | None = None) -> QuickScore:
+    """Choose a scorer: the distance of points; of images, what a classifier measures.
 
-    The classifier is read from disk, or trained once (one or two minutes) and kept.
+    The classifier is read from the cache, or trained once (one or two minutes).
 
     Args:
-        data: A data module that has `points`, or `images` and `class_names`.
-        beside: Folder of the data, where the classifier is kept if it exists and can be written;
-            otherwise it is kept in the user's cache.
+        data: A data module that has `splits`, `shape` and `class_names`.
+        beside: Folder of the data, where the classifier is cached if it exists and can be written;
+            else it is cached in the user's folder.
         progress: Called with (step, steps, loss) while the classifier is trained.
 
     Returns:
-        A function of samples and labels. Its figures hold ``fd``, ``fd_ratio`` and, where there
-        are labels, ``agreement``; those of points hold ``sw_ratio``.
+        A function of samples and labels. Its scores hold `fd`, `fd_ratio` and, where there are
+        labels, `agreement`; those of points hold `sw_ratio`.
     """
     data.prepare_data()
     if len(data.shape) == 1:
         return partial(_score_points, data)
-    from diffusion_lab.metrics.features import RealImages, feature_space
-    from diffusion_lab.metrics.keeping import places
-    from diffusion_lab.metrics.scores import score
-
-    real = RealImages(*data.splits[:4], num_classes=len(data.class_names))
-    folders = places(Path(beside).expanduser())
-    return partial(score, feature_space(real, folders, progress=progress))
+    folders = cache_dirs(Path(beside).expanduser())
+    return partial(score, feature_space(_real_images(data), folders, progress=progress))
 
 
-Reader = Callable[[Tensor], Tensor]
-"""Samples (N, C, H, W) in [-1, 1] -> probability of each class (N, K)."""
-
-
-def kept_reader(data: Any, beside: str | Path) -> Reader | None:
-    """What reads the class of a sample, if it is at hand: nothing is trained for it.
+def cached_predictor(data: Any, beside: str | Path) -> Callable[[Tensor], Tensor] | None:
+    """Choose what predicts the class of a sample, if it is in the cache; nothing is trained for it.
 
     Args:
         data: A data module that has `splits`, `shape` and `class_names`.
-        beside: Folder of the data, where the classifier is looked for before the user's cache.
+        beside: Folder of the data, searched before the user's cache.
 
     Returns:
-        The classifier that `evaluate` and `quick_scorer` train and keep; None where there is none
-        yet, or no classes, or points.
+        The classifier that `evaluate` and `quick_scorer` train and cache, as a function of samples
+        (N, C, H, W) in [-1, 1] that gives the probability of each class (N, K); None where there
+        is none yet, or no classes, or points.
     """
     if len(data.shape) == 1:
         return None
-    from diffusion_lab.metrics.features import RealImages, kept_classifier
-    from diffusion_lab.metrics.keeping import places
-
-    real = RealImages(*data.splits[:4], num_classes=len(data.class_names))
-    net = kept_classifier(real, places(Path(beside).expanduser()))
+    net = cached_classifier(_real_images(data), cache_dirs(Path(beside).expanduser()))
     return None if net is None else partial(_probabilities, net)
 
 
+def _real_images(data: Any) -> RealImages:
+    return RealImages(*data.splits[:4], num_classes=len(data.class_names))
+
+
+@torch.no_grad()
 def _probabilities(net: Any, samples: Tensor) -> Tensor:
-    import torch
-
-    from diffusion_lab.metrics.features import as_seen
-
-    with torch.no_grad():
-        return net(as_seen(samples)).softmax(1)
+    return net(quantised(samples)).softmax(1)
 
 
 def _score_points(data: Any, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
-    from diffusion_lab.metrics.point_distances import score_points
-
     train, _, test, _ = data.splits[:4]
     return score_points(samples, train, test)

@@ -1,12 +1,12 @@
-"""A small convolutional classifier: the feature space of the samples.
+"""A small convolutional classifier, whose last hidden layer is the feature space of the samples.
 
-Metrics on small images need features that know the images; an Inception network trained on large
-photographs does not. This one is trained on the data set at hand in one to two minutes on two CPU
-cores (at least 99.4 % of the MNIST test set), and its last hidden layer is the feature space of
-the Fréchet distance. Figures in these features compare with each other only: never call them "FID".
+Metrics on small images need features of such images; an Inception network trained on large
+photographs has none. This classifier is trained on the data set at hand in one to two minutes on
+two CPU cores (at least 99.4 % of the MNIST test set). Values in its features compare with each
+other only: never call them "FID".
 
-Where images have no classes it learns to tell by how many quarter turns an image was turned, which
-needs features of what is on it as well (Gidaris et al. 2018, arXiv 1803.07728).
+For images without classes it is trained on rotation prediction: by how many quarter turns an image
+was rotated, which needs features of the content as well (Gidaris et al. 2018, arXiv 1803.07728).
 """
 
 from __future__ import annotations
@@ -25,11 +25,7 @@ from diffusion_lab.pixels import from_bytes
 class Classifier(nn.Module):
     """Convolutions at half and quarter resolution, one hidden layer, class scores.
 
-    Args:
-        channels: colour channels of the images.
-        num_classes: number of classes.
-        width: channels of the first stage (the second has twice as many).
-        num_features: size of the feature vector.
+    The first stage has `width` channels, the second twice as many.
     """
 
     def __init__(
@@ -53,11 +49,11 @@ class Classifier(nn.Module):
         self.head = nn.Linear(num_features, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Features ``(B, num_features)`` of images ``x (B, C, H, W)`` in [-1, 1]."""
+        """Features (B, num_features) of images x (B, C, H, W) in [-1, 1]."""
         return self.body(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Unnormalised class scores ``(B, num_classes)`` of images in [-1, 1]."""
+        """Unnormalised class scores (B, num_classes) of images in [-1, 1]."""
         return self.head(self.dropout(self.features(x)))
 
 
@@ -68,19 +64,19 @@ def _block(c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> list[nn.M
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is trained; together with the data it decides the weights.
+    """How a classifier is trained; together with the data it determines the weights.
 
     Attributes:
-        steps: optimizer steps.
-        batch_size: images a step.
-        lr: peak learning rate of AdamW under a one-cycle schedule.
-        seed: of the weights, the order and the augmentation.
-        max_shift: largest random shift, in pixels.
-        max_angle: largest random rotation, in degrees.
-        max_scale: largest relative change of size.
-        natural: images are as good mirrored, and go on beyond their edges: half are mirrored, and
-            what enters from outside is their reflection, not black.
-        turned: tell quarter turns in place of classes.
+        steps: Optimizer steps.
+        batch_size: Images of a step.
+        lr: Peak learning rate of AdamW under a one-cycle schedule.
+        seed: Of the weights, the order and the augmentation.
+        max_shift: Largest random shift, in pixels.
+        max_angle: Largest random rotation, in degrees.
+        max_scale: Largest relative change of size.
+        natural: Half of the images are mirrored, and their edges are padded with their reflection,
+            not with black.
+        predict_rotation: Predict quarter turns in place of classes.
     """
 
     steps: int = 2400
@@ -91,16 +87,17 @@ class Recipe:
     max_angle: float = 12.0
     max_scale: float = 0.12
     natural: bool = False
-    turned: bool = False
+    predict_rotation: bool = False
 
     def as_dict(self) -> dict[str, float]:
         """The recipe as plain data, for hashing and for the record.
 
-        The last two came later and are left out where they are off: the names under which the
-        classifiers of digits are kept did not change with them.
+        The last two were added later, the last as "turned", and are left out where they are off:
+        the cached classifiers of digits have kept their names.
         """
-        added = ("natural", "turned")
-        return {name: value for name, value in asdict(self).items() if value or name not in added}
+        plain = asdict(self)
+        later = {"natural": plain.pop("natural"), "turned": plain.pop("predict_rotation")}
+        return plain | {name: value for name, value in later.items() if value}
 
 
 def train_classifier(
@@ -113,11 +110,11 @@ def train_classifier(
     """Train a `Classifier` from scratch; the caller's random state is left as it was.
 
     Args:
-        images: uint8 ``(N, C, H, W)``, 0 to 255.
-        labels: int64 ``(N,)`` in ``0 .. num_classes - 1``.
-        num_classes: number of classes, or of turns (see `turned`).
-        recipe: steps, learning rate, augmentation, seed.
-        progress: called with ``(step, steps, loss)`` after each step.
+        images: uint8 (N, C, H, W), 0 to 255.
+        labels: int64 (N,) in 0 .. num_classes - 1.
+        num_classes: Number of classes, or of rotations (see `rotations`).
+        recipe: Steps, learning rate, augmentation, seed.
+        progress: Called with (step, steps, loss) after each step.
 
     Returns:
         The classifier in evaluation mode, on the CPU.
@@ -137,8 +134,8 @@ def train_classifier(
                 order = torch.cat([order, torch.randperm(len(images), generator=generator)])
             index, order = order[: recipe.batch_size], order[recipe.batch_size :]
             x, y = augment(from_bytes(images[index]), recipe, generator), labels[index]
-            if recipe.turned:
-                x, y = turned(x)
+            if recipe.predict_rotation:
+                x, y = rotated(x)
             with torch.autocast("cpu", torch.bfloat16):
                 scores = net(x.to(memory_format=torch.channels_last))
             loss = F.cross_entropy(scores.float(), y)
@@ -152,12 +149,12 @@ def train_classifier(
 
 
 def augment(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Random shift, rotation and scale of each image; what enters from outside is background.
+    """Shift, rotate and scale each image at random, padded with its background.
 
     Args:
-        x: float ``(B, C, H, W)`` in [-1, 1], background -1 where images are not `natural`.
-        recipe: the largest shift (pixels), angle (degrees) and relative scale.
-        generator: CPU generator the draws come from.
+        x: float (B, C, H, W) in [-1, 1], background -1 where images are not `natural`.
+        recipe: The largest shift, angle and relative scale.
+        generator: CPU generator of the random numbers.
     """
     shift, angle, scale = (torch.rand(3, len(x), 2, generator=generator) * 2 - 1).unbind(0)
     angle = angle[:, 0] * math.radians(recipe.max_angle)
@@ -177,30 +174,27 @@ def augment(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     return F.grid_sample(x + 1, grid, mode="bilinear", align_corners=False) - 1
 
 
-def turns(images: Tensor) -> int:
-    """How many turns of images ``(N, C, H, W)`` there are: 4, of oblong ones 2."""
+def rotations(images: Tensor) -> int:
+    """How many rotations of images (N, C, H, W) there are: 4, of oblong ones 2."""
     return 4 if images.shape[-1] == images.shape[-2] else 2
 
 
-def turned(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Images turned by 0, 1, 2, 3, 0 ... quarters (oblong ones by 0, 2, 0 ...), and which.
-
-    Args:
-        images: ``(N, C, H, W)``.
+def rotated(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate images (N, C, H, W) by 0, 1, 2, 3, 0 ... quarter turns (oblong ones 0, 2, 0 ...).
 
     Returns:
-        The images, and int64 ``(N,)`` in ``0 .. turns(images) - 1``.
+        The images, and the rotation of each, int64 (N,) in 0 .. rotations(images) - 1.
     """
-    number = turns(images)
+    number = rotations(images)
     which, result = torch.arange(len(images)) % number, images.clone()
-    for turn in range(1, number):
-        result[which == turn] = torch.rot90(images[which == turn], turn * 4 // number, (-2, -1))
+    for k in range(1, number):
+        result[which == k] = torch.rot90(images[which == k], k * 4 // number, (-2, -1))
     return result, which
 
 
 @torch.no_grad()
 def accuracy(net: Classifier, images: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
-    """Share of uint8 ``images (N, C, H, W)`` that ``net`` reads as their ``labels (N,)``."""
+    """Share of uint8 images (N, C, H, W) whose predicted class is that of their labels (N,)."""
     right = 0
     for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         right += int((net(from_bytes(x)).argmax(1) == y).sum())

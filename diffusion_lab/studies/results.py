@@ -84,7 +84,7 @@ def _differences(
     requests: Sequence[EvaluationRequest], records: Sequence[Record], evaluator: Evaluator
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Every row less the first, figure by figure, see `metrics.comparison`."""
-    from diffusion_lab.metrics.comparison import compare
+    from diffusion_lab.metrics.scores import compare
 
     first, *others = (
         evaluator.scored(kept_samples(record), request.labels)

@@ -13,7 +13,7 @@ from diffusion_lab.data.toy import Moons
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.figures.points import SamplesPage, TrajectoryPage, VectorFieldPage
 from diffusion_lab.loading import load
-from diffusion_lab.metrics.point_distances import score_points
+from diffusion_lab.metrics.points import score_points
 from diffusion_lab.sample import sample
 from diffusion_lab.sampling.ancestral import DDIM
 from diffusion_lab.train import train

@@ -33,14 +33,13 @@ import torch
 from torch.nn import functional as F
 
 from diffusion_lab.data.digits import embedded_digits
-from diffusion_lab.metrics.comparison import compare
 from diffusion_lab.metrics.features import (
     SECOND,
     RealImages,
     feature_space,
     held_out_distances,
 )
-from diffusion_lab.metrics.scores import Scorer
+from diffusion_lab.metrics.scores import Scorer, compare
 from diffusion_lab.metrics.small_classifier import Recipe
 from diffusion_lab.pixels import from_bytes
 
@@ -90,7 +89,7 @@ def test_figures_notice_what_they_must(real, scorer, kind):
     scores = [scorer(clean, None), *(scorer(corrupted(real, kind, s), None) for s in (1, 2, 3))]
     for name, *signs in ROWS:
         sign = signs[KINDS.index(kind)]
-        values = [one.figures[name] for one in scores]
+        values = [one.scores[name] for one in scores]
         steps = [b - a for a, b in pairwise(values)]
         if sign == "+":
             assert all(step > 0 for step in steps), (name, values)
@@ -105,7 +104,7 @@ def test_figures_notice_what_they_must(real, scorer, kind):
 def test_real_images_lie_within_their_own_intervals(real, scorer):
     """Two halves of the held-out digits: one as samples, against what such sets get on average."""
     chosen = torch.cat([(real.test_labels == k).nonzero().squeeze(1)[:15] for k in range(10)])
-    figures = scorer(from_bytes(real.test_images[chosen]), real.test_labels[chosen]).figures
+    figures = scorer(from_bytes(real.test_images[chosen]), real.test_labels[chosen]).scores
     for name in ("fd", "kd", "recall", "coverage", "fd2", "vendi", "remaining_variance"):
         assert figures[f"{name}_low"] <= figures[f"{name}_real"] <= figures[f"{name}_high"], name
     for name in ("nearest_ratio", "copied_share", "closer_probability"):
@@ -115,7 +114,7 @@ def test_real_images_lie_within_their_own_intervals(real, scorer):
 def test_a_score_is_plain_and_names_its_networks(real, scorer):
     x, labels = from_bytes(real.test_images), real.test_labels
     scored = scorer(x, labels)
-    figures = scored.figures
+    figures = scored.scores
     assert all(v is None or isinstance(v, int | float | str | list) for v in figures.values())
     assert (figures["feature_space"], figures["feature_space2"]) == ("FD-CNN", "FD-CNN2")
     assert len(figures["classifier_sha256"]) == 64
@@ -123,7 +122,7 @@ def test_a_score_is_plain_and_names_its_networks(real, scorer):
     assert figures["agreement_low"] < figures["agreement"] <= figures["agreement_high"]
     assert int(scored.confusion.sum()) == 300 and scored.nearest.index.shape == (300,)
     assert len(figures["per_class_low"]) == 10 and "class_entropy" not in figures
-    many = scorer(torch.cat([x, x]), torch.cat([labels, labels])).figures
+    many = scorer(torch.cat([x, x]), torch.cat([labels, labels])).scores
     assert many["fd_real"] is None, "no test images are left for a perfect sampler of 600"
     with pytest.raises(ValueError, match="num_samples=9"):
         scorer(x[:9], labels[:9])

@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.metrics.classes import classes
-from diffusion_lab.metrics.distances import fit_gaussian, frechet, frechet_jackknife
-from diffusion_lab.metrics.diversity import pairwise_jackknife, remaining_variance_jackknife, vendi
-from diffusion_lab.metrics.intervals import deal, mean
-from diffusion_lab.metrics.kernels import gaussian_kernel, reference_of, squared_mmd
+from diffusion_lab.metrics.classes import class_shares
+from diffusion_lab.metrics.distances import (
+    fit_gaussian,
+    frechet,
+    frechet_jackknife,
+    gaussian_kernel,
+    kernel_reference,
+    neighbours,
+    squared_mmd,
+)
+from diffusion_lab.metrics.diversity import pairwise_distance, remaining_variance, vendi
+from diffusion_lab.metrics.intervals import mean, random_groups
 from diffusion_lab.metrics.memorisation import memorisation
-from diffusion_lab.metrics.neighbours import neighbours
-from diffusion_lab.metrics.point_distances import sliced_wasserstein_jackknife
+from diffusion_lab.metrics.points import sliced_wasserstein_jackknife
 
 N, D = 300, 16
 REAL = torch.randn(3000, D, generator=torch.Generator().manual_seed(99))
@@ -29,8 +35,8 @@ class World:
     def __init__(self, shift, scale):
         self.shift, self.scale = shift, scale
         self.gaussian = fit_gaussian(REAL)
-        self.cubic = reference_of(REAL[:1000])
-        self.wide = reference_of(REAL[:1000], gaussian_kernel(REAL))
+        self.cubic = kernel_reference(REAL[:1000])
+        self.wide = kernel_reference(REAL[:1000], gaussian_kernel(REAL))
 
     def draw(self, seed):
         generator = torch.Generator().manual_seed(1000 + seed)
@@ -42,11 +48,11 @@ class World:
 
     def estimates(self, seed):
         x, read, held, near = self.draw(seed)
-        groups = deal(N)
+        groups = random_groups(N)
         fd = frechet_jackknife(x, self.gaussian, groups)
         even = torch.full((N,), 1 / N, dtype=torch.float64)
         copies = memorisation(near, held, even, groups)
-        _, entropy, variation = classes(read, WANTED, groups)
+        _, entropy, variation = class_shares(read, WANTED, groups)
         return {
             "fd": fd,
             "fd_unbiased": fd.unbiased(),
@@ -54,8 +60,8 @@ class World:
             "mmd": squared_mmd(x, self.wide, groups),
             **neighbours(x, REAL[:N], groups)._asdict(),
             "vendi": vendi(x, groups),
-            "remaining_variance": remaining_variance_jackknife(x, REAL, None, None, groups),
-            "pairwise_distance": pairwise_jackknife(x, groups),
+            "remaining_variance": remaining_variance(x, REAL, None, None, groups),
+            "pairwise_distance": pairwise_distance(x, groups),
             "class_entropy": entropy,
             "class_variation": variation,
             "closer_probability": copies.closer,

@@ -6,15 +6,16 @@ import torch
 from diffusion_lab.data.digits import embedded_digits
 from diffusion_lab.metrics import features as features_module
 from diffusion_lab.metrics.features import (
+    FIRST,
+    SECOND,
     RealImages,
-    as_seen,
     feature_space,
+    quantised,
     recipe_for,
     recipe_suited_to,
-    second_recipe_for,
 )
 from diffusion_lab.metrics.scores import score
-from diffusion_lab.metrics.small_classifier import Recipe, accuracy, augment, turned
+from diffusion_lab.metrics.small_classifier import Recipe, accuracy, augment, rotated
 from diffusion_lab.pixels import from_bytes
 
 QUICK = Recipe(steps=80, batch_size=32)
@@ -113,8 +114,8 @@ def test_samples_that_cannot_be_scored_are_refused(measure):
 
 def test_samples_are_seen_in_256_greys():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    assert torch.allclose(as_seen(from_bytes(levels)), from_bytes(levels), atol=1e-6)
-    x = as_seen(torch.tensor([-3.0, -1.0, 0.003, 1.2]))
+    assert torch.allclose(quantised(from_bytes(levels)), from_bytes(levels), atol=1e-6)
+    x = quantised(torch.tensor([-3.0, -1.0, 0.003, 1.2]))
     assert x[0] == x[1] == -1 and x[3] == 1
 
 
@@ -133,15 +134,15 @@ def test_the_recipe_follows_the_size_of_the_data():
     assert [recipe_for(n).steps for n in (1, 1497, 60_000, 10**6)] == [400, 400, 2400, 2400]
 
 
-def test_turns_are_quarters_and_told_by_number():
+def test_rotations_are_quarter_turns_and_numbered():
     x = torch.zeros(6, 1, 4, 4)
     x[:, :, 0, 0] = 1
-    y, which = turned(x)
+    y, which = rotated(x)
     assert which.tolist() == [0, 1, 2, 3, 0, 1] and x[1, 0, 0, 0] == 1
     corners = [(0, 0), (3, 0), (3, 3), (0, 3)]
     for image, turn in zip(y, which.tolist(), strict=True):
         assert image[0][corners[turn]] == 1 and image.sum() == 1
-    oblong, half = turned(x[:, :, :3])
+    oblong, half = rotated(x[:, :, :3])
     assert half.tolist() == [0, 1, 0, 1, 0, 1] and oblong[1, 0, 2, 3] == 1
 
 
@@ -162,7 +163,7 @@ def test_the_recipe_suits_the_images(real):
     ], "kept classifiers of digits are found by it"  # fmt: skip
     colour = real._replace(images=real.images.expand(-1, 3, -1, -1), num_classes=0)
     found = recipe_suited_to(recipe, colour)
-    assert found.natural and found.turned and found.max_angle == 0
+    assert found.natural and found.predict_rotation and found.max_angle == 0
     assert found.as_dict()["turned"] is True
 
 
@@ -170,7 +171,7 @@ def test_images_without_classes_have_features_by_their_turns(real, tmp_path):
     bare = real._replace(labels=torch.zeros_like(real.labels), num_classes=0)
     bare = bare._replace(test_labels=torch.zeros_like(real.test_labels))
     space = feature_space(bare, [tmp_path], QUICK)
-    assert not space.reads_classes and space.net.num_classes == 4
+    assert not space.predicts_classes and space.net.num_classes == 4
     assert space.test_accuracy > 0.5, "a guess is right in 25 % of cases"
     x = from_bytes(real.test_images)
     figures = score(space, x, None)
@@ -179,8 +180,8 @@ def test_images_without_classes_have_features_by_their_turns(real, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [recipe_for, second_recipe_for])
-def test_mnist_classifier_is_good_enough(tmp_path, recipe):
+@pytest.mark.parametrize("name", [FIRST, SECOND])
+def test_mnist_classifier_is_good_enough(tmp_path, name):
     """At least 99.4 % of the MNIST test set; skipped where MNIST is not at hand."""
     import os
 
@@ -189,5 +190,5 @@ def test_mnist_classifier_is_good_enough(tmp_path, recipe):
     data = MNIST(os.environ.get("DIFFUSION_LAB_DATA", "data"), download=False)
     if data.missing():
         pytest.skip(f"MNIST is not in {data.folder}")
-    made = feature_space(RealImages(*data.splits[:4], 10), [tmp_path], recipe(60_000))
+    made = feature_space(RealImages(*data.splits[:4], 10), [tmp_path], name=name)
     assert made.test_accuracy >= 0.994

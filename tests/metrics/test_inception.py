@@ -1,10 +1,10 @@
-"""Figures of torchmetrics, with a small network in Inception's place."""
+"""FID and KID of torchmetrics, with a small network in Inception's place."""
 
 import pytest
 import torch
 from torch import nn
 
-from diffusion_lab.metrics.distances import frechet
+from diffusion_lab.metrics.distances import fit_gaussian, frechet
 from diffusion_lab.metrics.inception import Inception
 
 
@@ -32,7 +32,7 @@ def test_distances_are_those_of_the_same_features():
     found = measure(samples.float() / 127.5 - 1, training, test)
     net = Features()
     ours, real, held_out = (
-        net(x.expand(-1, 3, -1, -1)).double() for x in (samples, training[:200], test)
+        fit_gaussian(net(x.expand(-1, 3, -1, -1))) for x in (samples, training[:200], test)
     )
     assert found["fid"] == pytest.approx(frechet(ours, real), rel=1e-4)
     assert found["fid_real"] == pytest.approx(frechet(held_out, real), rel=1e-4)

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from diffusion_lab.metrics.intervals import deal, jackknife
-from diffusion_lab.metrics.kernels import cubic, gaussian_kernel, reference_of, squared_mmd
+from diffusion_lab.metrics import distances, intervals
+from diffusion_lab.metrics.distances import cubic, gaussian_kernel, kernel_reference, squared_mmd
+from diffusion_lab.metrics.intervals import jackknife, random_groups
 
 
 def cloud(n, d, seed=0):
@@ -22,21 +23,20 @@ def direct(x, y, kernel):
 
 
 def test_the_value_and_what_is_without_each_group_are_the_formula():
-    x, y, groups = cloud(70, 5) + 0.3, cloud(60, 5, 1), deal(70)
+    x, y, groups = cloud(70, 5) + 0.3, cloud(60, 5, 1), random_groups(70)
     for kernel in (cubic, gaussian_kernel(y)):
-        found = squared_mmd(x, reference_of(y, kernel), groups)
+        found = squared_mmd(x, kernel_reference(y, kernel), groups)
         expected = jackknife(lambda kept, k=kernel: direct(x[kept], y, k), groups)
         assert found.value == pytest.approx(expected.value, abs=1e-10)
         assert found.left_out == pytest.approx(expected.left_out, abs=1e-10)
 
 
 def test_more_rows_than_are_in_memory_at_once(monkeypatch):
-    from diffusion_lab.metrics import kernels
-
     x, y = cloud(70, 3), cloud(50, 3, 1)
-    whole = squared_mmd(x, reference_of(y), deal(70))
-    monkeypatch.setattr(kernels, "ROWS", 16)
-    parts = squared_mmd(x, reference_of(y), deal(70))
+    whole = squared_mmd(x, kernel_reference(y), random_groups(70))
+    for module in (intervals, distances):
+        monkeypatch.setattr(module, "ROWS", 16)
+    parts = squared_mmd(x, kernel_reference(y), random_groups(70))
     assert parts.value == pytest.approx(whole.value)
     assert parts.left_out == pytest.approx(whole.left_out)
 
@@ -46,7 +46,7 @@ def test_agrees_with_torchmetrics():
 
     x, y = cloud(80, 6) + 0.5, cloud(80, 6, 1)
     expected = float(poly_mmd(x, y, degree=3, gamma=None, coef=1.0))
-    assert squared_mmd(x, reference_of(y), deal(80)).value == pytest.approx(expected)
+    assert squared_mmd(x, kernel_reference(y), random_groups(80)).value == pytest.approx(expected)
 
 
 def test_the_cubic_kernel_sees_a_shift_as_in_closed_form():
@@ -57,14 +57,16 @@ def test_the_cubic_kernel_sees_a_shift_as_in_closed_form():
     """
     s = 0.7
     expected = (s**3 + 3 * s) ** 2 + 3 * s**4 + 3 * s**2
-    found = squared_mmd(cloud(20_000, 1) + s, reference_of(cloud(5000, 1, 1)), deal(20_000))
+    found = squared_mmd(
+        cloud(20_000, 1) + s, kernel_reference(cloud(5000, 1, 1)), random_groups(20_000)
+    )
     assert found.value == pytest.approx(expected, rel=0.1)
 
 
 def test_sets_of_one_distribution_are_0_apart_on_average():
     """Sixty pairs of sets: the mean is 0 within four standard errors, some values are negative."""
-    references = [reference_of(cloud(100, 4, 1000 + k)) for k in range(60)]
-    groups = deal(80)
+    references = [kernel_reference(cloud(100, 4, 1000 + k)) for k in range(60)]
+    groups = random_groups(80)
     found = torch.tensor([squared_mmd(cloud(80, 4, k), references[k], groups).value
                           for k in range(60)])  # fmt: skip
     assert abs(float(found.mean())) < 4 * float(found.std()) / math.sqrt(60)
@@ -73,8 +75,8 @@ def test_sets_of_one_distribution_are_0_apart_on_average():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="same dimension"):
-        squared_mmd(cloud(20, 3), reference_of(cloud(20, 4)), deal(20))
+        squared_mmd(cloud(20, 3), kernel_reference(cloud(20, 4)), random_groups(20))
     with pytest.raises(ValueError, match="at least 2"):
-        reference_of(cloud(1, 3))
+        kernel_reference(cloud(1, 3))
     with pytest.raises(ValueError, match="no bandwidth"):
         gaussian_kernel(torch.zeros(10, 2))

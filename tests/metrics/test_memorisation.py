@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from diffusion_lab.metrics import memorisation as module
-from diffusion_lab.metrics.intervals import deal
-from diffusion_lab.metrics.matching import matched_sets, weights_like
-from diffusion_lab.metrics.memorisation import memorisation, nearest_training_images
+from diffusion_lab.metrics.intervals import random_groups
+from diffusion_lab.metrics.memorisation import memorisation, nearest_training_images, weights_like
+from diffusion_lab.metrics.real_baseline import matched_sets
 from diffusion_lab.pixels import from_bytes
 
 
@@ -21,7 +21,7 @@ def even(n):
 
 
 def test_nearest_is_the_smallest_distance(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 70)
+    monkeypatch.setattr(module, "BLOCK", 70)
     train, images = pictures(300), pictures(20, 1)
     found = nearest_training_images(images, train)
     expected = torch.cdist(
@@ -49,7 +49,7 @@ def test_the_probability_counts_pairs():
     """By definition: share of pairs where the sample is closer, ties half."""
     rng = np.random.default_rng(0)
     ours, theirs = rng.integers(1, 12, 40) / 2, rng.integers(1, 14, 60) / 2
-    found = memorisation(torch.tensor(ours), torch.tensor(theirs), even(60), deal(40))
+    found = memorisation(torch.tensor(ours), torch.tensor(theirs), even(60), random_groups(40))
     pairs = ours[:, None] - theirs[None]
     assert found.closer.value == pytest.approx(((pairs < 0) + 0.5 * (pairs == 0)).mean())
     low, high = found.closer.interval()[1:]
@@ -61,15 +61,15 @@ def test_samples_like_test_images_and_copies():
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(3000, generator=generator).exp()
     held = drawn[1000:]
-    honest = memorisation(drawn[:1000], held, even(2000), deal(1000))
+    honest = memorisation(drawn[:1000], held, even(2000), random_groups(1000))
     for one, ideal in ((honest.ratio, 1.0), (honest.closer, 0.5), (honest.near, 0.01)):
         assert one.interval().low <= ideal <= one.interval().high
     some = drawn[:1000].clone()
     some[:100] = 0.0  # one in ten is a copy
-    caught = memorisation(some, held, even(2000), deal(1000))
+    caught = memorisation(some, held, even(2000), random_groups(1000))
     assert caught.near.interval().low > 0.08 and caught.closer.interval().low > 0.5
     with pytest.raises(ValueError, match="copies"):
-        memorisation(some, torch.zeros(9), even(9), deal(1000))
+        memorisation(some, torch.zeros(9), even(9), random_groups(1000))
 
 
 def test_classes_are_weighted_as_asked_for():
@@ -81,7 +81,7 @@ def test_classes_are_weighted_as_asked_for():
         weights_like(torch.tensor([0, 3]), test_labels)
     # Samples as their class's test images are: at even odds, though classes differ greatly.
     distance = torch.where(test_labels == 0, 1.0, 50.0)
-    found = memorisation(torch.where(labels == 0, 1.0, 50.0), distance, weights, deal(20))
+    found = memorisation(torch.where(labels == 0, 1.0, 50.0), distance, weights, random_groups(20))
     assert found.closer.value == pytest.approx(0.5)
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from diffusion_lab.metrics.intervals import deal, jackknife
-from diffusion_lab.metrics.neighbours import neighbours
+from diffusion_lab.metrics.distances import neighbours
+from diffusion_lab.metrics.intervals import jackknife, random_groups
 
 
 def cloud(n, d=3, seed=0):
@@ -12,7 +12,7 @@ def cloud(n, d=3, seed=0):
 
 
 def direct(samples, real):
-    """The four figures as their papers define them, one point at a time."""
+    """The four metrics as their papers define them, one point at a time."""
 
     def radius(points, k):
         return [sorted(float((p - q).norm()) for q in points)[k] for p in points]  # [0]: itself
@@ -28,8 +28,8 @@ def direct(samples, real):
     )
 
 
-def test_the_figures_are_those_of_the_definitions():
-    samples, real, groups = cloud(40) * 0.8 + 0.5, cloud(35, seed=1), deal(40, groups=8)
+def test_the_metrics_are_those_of_the_definitions():
+    samples, real, groups = cloud(40) * 0.8 + 0.5, cloud(35, seed=1), random_groups(40, most=8)
     found = neighbours(samples, real, groups)
     assert [one.value for one in found] == pytest.approx(direct(samples, real))
     for number, one in ((1, found.recall), (3, found.coverage)):
@@ -38,7 +38,7 @@ def test_the_figures_are_those_of_the_definitions():
 
 
 def test_sets_far_apart_and_sets_that_are_one():
-    real, groups = cloud(60), deal(60)
+    real, groups = cloud(60), random_groups(60)
     apart = neighbours(real + 100, real, groups)
     assert [one.value for one in apart] == [0, 0, 0, 0]
     same = neighbours(real, real, groups)
@@ -48,7 +48,7 @@ def test_sets_far_apart_and_sets_that_are_one():
 
 def test_one_image_drawn_again_and_again_is_precise_and_recalls_nothing():
     real = cloud(60)
-    found = neighbours(real[:1].expand(60, 3), real, deal(60))
+    found = neighbours(real[:1].expand(60, 3), real, random_groups(60))
     assert found.precision.value == 1.0 and found.recall.value == 1 / 60
     assert found.coverage.value < 0.3
 
@@ -56,4 +56,4 @@ def test_one_image_drawn_again_and_again_is_precise_and_recalls_nothing():
 @pytest.mark.parametrize("shapes", [((6, 3), (50, 3)), ((50, 3), (5, 3)), ((50, 3), (50, 4))])
 def test_too_few_and_other_spaces_are_refused(shapes):
     with pytest.raises(ValueError, match="more than 5"):
-        neighbours(torch.rand(shapes[0]), torch.rand(shapes[1]), deal(shapes[0][0]))
+        neighbours(torch.rand(shapes[0]), torch.rand(shapes[1]), random_groups(shapes[0][0]))

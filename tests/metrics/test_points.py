@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
-from diffusion_lab.metrics import point_distances as module
-from diffusion_lab.metrics.point_distances import score_points, sliced_wasserstein
+from diffusion_lab.metrics import points as module
+from diffusion_lab.metrics.points import score_points, sliced_wasserstein
 
 
 def cloud(n, seed=0, d=2):

@@ -12,7 +12,7 @@ from tiny import CLASSES, Dashboard, TinyData, tiny_module, tiny_trainer
 
 from diffusion_lab.data.digits import Digits
 from diffusion_lab.metrics import features
-from diffusion_lab.metrics.quick import kept_reader, quick_scorer
+from diffusion_lab.metrics.quick import cached_predictor, quick_scorer
 from diffusion_lab.metrics.small_classifier import Recipe
 from diffusion_lab.training.callbacks import FinalSamples
 from diffusion_lab.training.loggers import MetricsFile, TensorBoardRun, WandbRun
@@ -84,9 +84,9 @@ def test_the_classifier_is_read_and_never_trained(
     monkeypatch.setattr(features, "recipe_for", lambda n: Recipe(steps=40, batch_size=32))
     data = Digits()
     data.prepare_data()
-    assert kept_reader(data, tmp_path / "data") is None and not [*tmp_path.rglob("*.pt")]
+    assert cached_predictor(data, tmp_path / "data") is None and not [*tmp_path.rglob("*.pt")]
     quick_scorer(data, tmp_path / "data")
-    reader = kept_reader(data, tmp_path / "data")
+    reader = cached_predictor(data, tmp_path / "data")
     assert reader is not None
     read = reader(data.splits.train[:100].float() / 127.5 - 1)
     assert read.shape == (100, 10) and torch.allclose(read.sum(1), torch.ones(100))
