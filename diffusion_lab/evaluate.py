@@ -1,9 +1,8 @@
 """Score samples of a trained model: `python -m diffusion_lab.evaluate ckpt=PATH`.
 
 The steps, in order: refuse what cannot run, get the evaluator of the data that the model was
-trained on (for images two classifiers, trained once and kept), draw, score, write figures and
-pictures.
-`study=NAME` does that for every row of a study and makes a table and pictures of them.
+trained on (for images two classifiers, trained once and cached), draw, score, write scores and
+pictures. `study=NAME` does that for every row of a study and makes a table and pictures of them.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from diffusion_lab.runs.folder import run_folder_of, typed_now
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from diffusion_lab.evaluation.evaluators import Evaluator, Line
+    from diffusion_lab.evaluation.evaluators import Evaluator
     from diffusion_lab.evaluation.measuring import Measurement
 
 
@@ -35,31 +34,31 @@ def evaluate(
     typed: Sequence[str] | None = None,
     checkpoint: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Score what a config describes, print the figures and write them.
+    """Score what a config describes, print the scores and write them.
 
     Args:
         cfg: A config of `conf/evaluate.yaml`.
         typed: In a study, the overrides that its rows start from (a row has a sampler of its own,
-            so the one in `cfg` cannot be told from a default); None is what was typed.
-        checkpoint: What the file `cfg.ckpt` holds; read from it unless given.
+            so the one in `cfg` cannot be distinguished from a default); None is what was typed.
+        checkpoint: The content of the file `cfg.ckpt`; read from it unless given.
 
     Returns:
-        The figures of `metrics.scores` or `metrics.points`, with `network_calls` an image
-        and the `seconds` that drawing took; of a study, its study.json.
+        The scores of `metrics.scores` or `metrics.points`, with `network_calls` per image and the
+        `seconds` of drawing; of a study, its study.json.
 
     Raises:
-        ConfigError: The config cannot run; the message holds every fault.
+        ConfigError: The config cannot run; the message holds every error.
         StudyError: A training or a row of a study failed.
     """
     if cfg.get("study"):
-        return _study(cfg, typed_now()[0] if typed is None else typed)
+        return _measured_study(cfg, typed_now()[0] if typed is None else typed)
     if not cfg.ckpt:
         raise ConfigError(missing_checkpoint("evaluate", str(cfg.paths.output_dir)))
-    request = EvaluationRequest(cfg, read=checkpoint)
-    raise_errors(request.faults())
+    request = EvaluationRequest(cfg, loaded=checkpoint)
+    raise_errors(request.errors())
     from diffusion_lab.evaluation.evaluators import evaluator_of
     from diffusion_lab.evaluation.measuring import measure
-    from diffusion_lab.evaluation.share_done import ProgressLine
+    from diffusion_lab.evaluation.progress_line import ProgressLine
 
     calls = request.network_calls()
     evaluator = evaluator_of(request)
@@ -71,22 +70,15 @@ def evaluate(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     progress.end()
-    for line in _lines(evaluator, measured.figures):
+    scores = measured.scores
+    cost = f"to draw; {scores['scoring_seconds']:.1f} more to score"
+    for line in [("seconds", f"{scores['seconds']:.1f}", cost), *evaluator.lines(scores)]:
         print("{:<22}{:>9}   {}".format(*line))
-    print(f"\n{_write(measured, evaluator, request)}")
-    return measured.figures
+    print(f"\n{_write_scores(measured, evaluator, request)}")
+    return scores
 
 
-def _lines(evaluator: Evaluator, figures: dict[str, Any]) -> list[Line]:
-    """The figures, to be read; first what they cost."""
-    seconds, scoring = figures["seconds"], figures["scoring_seconds"]
-    return [
-        ("seconds", f"{seconds:.1f}", f"to draw; {scoring:.1f} more to score"),
-        *evaluator.lines(figures),
-    ]
-
-
-def _study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
+def _measured_study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
     """All rows of a study."""
     node = plain(cfg.study)
     raise_errors(check({"study": node, "trust": plain(cfg.trust)}))
@@ -96,21 +88,21 @@ def _study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
         study = instantiate(node, trust=cfg.trust)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"study: {error}") from None
-    found = run_study(study, cfg, typed)
+    content = run_study(study, cfg, typed)
     if cfg.ckpt:
         _renew_report(run_folder_of(Path(str(cfg.ckpt))))
-    return found
+    return content
 
 
-def _write(measured: Measurement, evaluator: Evaluator, request: EvaluationRequest) -> str:
-    """Write figures and pictures; what was written, in one line."""
+def _write_scores(measured: Measurement, evaluator: Evaluator, request: EvaluationRequest) -> str:
+    """Write scores and pictures, and name the files in one line."""
     from diffusion_lab.figures.grids import save_picture
     from diffusion_lab.files import write_atomically
 
     cfg = request.cfg
     folder = run_folder_of(Path(cfg.ckpt))
     path = Path(cfg.out).expanduser() if cfg.out else folder / "metrics.json"
-    content = {**measured.figures, "settings": {"ckpt": str(cfg.ckpt), **request.settings}}
+    content = {**measured.scores, "settings": {"ckpt": str(cfg.ckpt), **request.settings}}
     content |= evaluator.counts(measured.scored)
     written = [write_atomically(path, json.dumps(content, indent=2).encode())]
     for name, picture in evaluator.pictures(measured.scored, measured.samples).items():
@@ -120,7 +112,7 @@ def _write(measured: Measurement, evaluator: Evaluator, request: EvaluationReque
 
 
 def _renew_report(folder: Path) -> None:
-    """Let the run's page, where it has one, tell what was found."""
+    """Write the run's page again, where it has one."""
     from diffusion_lab.reporting.html import write_report
 
     if not (folder / "report.html").is_file():

@@ -1,7 +1,7 @@
 """How likely a model finds real data: `python -m diffusion_lab.likelihood ckpt=PATH`.
 
 The test images of the data that the model was trained on, in bits per dimension, by the variational
-bound or the probability flow ODE; with `against=DATA` as a detector of foreign images, with
+bound or the probability flow ODE; with `against=DATA` as an out-of-distribution detector, with
 `classify=true` as a classifier. Points have no grey values and are scored in nats.
 """
 
@@ -24,7 +24,7 @@ from diffusion_lab.evaluation.likelihood_request import (
     Samples,
     conditional,
     data_modules,
-    request_faults,
+    likelihood_errors,
     score_of,
     test_samples,
 )
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 
     from diffusion_lab.config.composing import DictConfig
     from diffusion_lab.evaluation.likelihoods import Score
-    from diffusion_lab.evaluation.share_done import ProgressLine
+    from diffusion_lab.evaluation.progress_line import ProgressLine
     from diffusion_lab.generate.trained_model import TrainedModel
 
 
 def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Score what a config describes, print the figures and write them.
+    """Score what a config describes, print the scores and write them.
 
     Args:
         cfg: A config of `conf/likelihood.yaml`.
-        checkpoint: What the file `cfg.ckpt` holds; read from it unless given.
+        checkpoint: The content of the file `cfg.ckpt`; read from it unless given.
 
     Returns:
         The content of likelihood.json: a `likelihood_summary.summary`; with `against`, that of
         the other data and `separation`; with `classify`, `classifier`.
 
     Raises:
-        ConfigError: The config cannot run; the message holds every fault.
+        ConfigError: The config cannot run; the message holds every error.
     """
     if not cfg.ckpt:
         raise ConfigError(missing_checkpoint("likelihood", str(cfg.paths.output_dir)))
@@ -63,10 +63,10 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
     checkpoint = checkpoint or read_checkpoint(cfg.ckpt)
     stored = checkpoint["diffusion_lab"]
     validate_stored(stored["config"], OF_A_MODEL, cfg.trust, cfg.ckpt)
-    raise_errors(request_faults(cfg, stored["config"]))
+    raise_errors(likelihood_errors(cfg, stored["config"]))
     from diffusion_lab.evaluation.likelihood_summary import lines
     from diffusion_lab.evaluation.measuring import counting
-    from diffusion_lab.evaluation.share_done import ProgressLine
+    from diffusion_lab.evaluation.progress_line import ProgressLine
 
     module = restored(checkpoint, cfg.weights, device_of(cfg.device), cfg.trust)
     refuse_classifier(module.diffusion)
@@ -78,26 +78,26 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
         score = score_of(cfg, module, sets[OWN])
         count = sum(len(samples.x0) for samples in sets.values())
         count += len(sets[OWN].x0) * int(module.num_classes or 0) * int(cfg.classify)
-        print(_cost(cfg, score, count), flush=True)
+        print(_price(cfg, score, count), flush=True)
         progress = ProgressLine(score.calls * count)
         with counting(module.diffusion.denoiser, progress):
-            found = _measured(cfg, module, score, sets, progress)
+            found = _scored(cfg, module, score, sets, progress)
         progress.end()
     except ValueError as error:
         raise ConfigError(f"method={cfg.method}: {error}") from None
-    path = _write(cfg, found)
+    path = _write_likelihood(cfg, found)
     print("\n".join([*lines(found), "", str(path)]))
     return found
 
 
-def _measured(
+def _scored(
     cfg: DictConfig,
     module: TrainedModel,
     score: Score,
     sets: Mapping[str, Samples],
     progress: ProgressLine,
 ) -> dict[str, Any]:
-    """All figures; see `likelihood`."""
+    """All scores; see `likelihood`."""
     from diffusion_lab.evaluation.likelihood_summary import classifier_accuracy, separation, summary
     from diffusion_lab.evaluation.likelihoods import class_scores, terms_of, totals
 
@@ -108,8 +108,8 @@ def _measured(
         label = samples.labels if conditional(cfg, module) else None
         terms = terms_of(score, samples.x0, label, cfg.seed, cfg.batch_size)
         whole.append(totals(score, terms))
-        figures = summary(score, terms)
-        found = {**found, "against": {"data": name, **figures}} if found else figures
+        scores = summary(score, terms)
+        found = {**found, "against": {"data": name, **scores}} if found else scores
     if len(whole) == 2:
         found["separation"] = separation(*whole)
     if cfg.classify:
@@ -120,8 +120,8 @@ def _measured(
     return found
 
 
-def _cost(cfg: DictConfig, score: Score, count: int) -> str:
-    """What is to be done, told before it is."""
+def _price(cfg: DictConfig, score: Score, count: int) -> str:
+    """What is to be done, printed before it is."""
     calls = score.calls * count
     about = "about " if cfg.tolerance is not None else ""
     derived = "" if cfg.method == "bound" else ", each with its derivative"
@@ -130,7 +130,7 @@ def _cost(cfg: DictConfig, score: Score, count: int) -> str:
     return f"{where}: {about}{calls:,} network calls (an image each{derived}) to make"
 
 
-def _write(cfg: DictConfig, found: dict[str, Any]) -> Path:
+def _write_likelihood(cfg: DictConfig, found: dict[str, Any]) -> Path:
     """likelihood.json and beside it the picture."""
     from diffusion_lab.figures.evaluation_figures import likelihood_image
     from diffusion_lab.files import write_atomically

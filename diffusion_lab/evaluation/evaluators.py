@@ -1,19 +1,20 @@
-"""What is measured: on images by two classifiers, on points by the distance of clouds.
+"""What is measured: images in the features of two classifiers, points by distances of their sets.
 
-A printed line holds a figure, its 95 % interval, and after "real" what held-out real data of the
-same number and classes get: a perfect sampler.
+A printed line holds a score, its 95 % interval, and after "real" the score of held-out real data
+of the same number and classes.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.config.building import instantiate
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.evaluation.share_done import ProgressLine
+from diffusion_lab.evaluation.progress_line import ProgressLine
+from diffusion_lab.evaluation.request import data_of
 from diffusion_lab.metrics.catalog import COST, METRICS
 
 if TYPE_CHECKING:
@@ -26,54 +27,57 @@ if TYPE_CHECKING:
     from diffusion_lab.metrics.features import RealImages
     from diffusion_lab.metrics.scores import Scored, Scorer
 
-Line = tuple[str, str, str]
-"""Name, value and meaning of a figure; the meaning begins with interval and perfect value."""
+ScoreLine = tuple[str, str, str]
+"""Name, value and meaning of a score; the meaning begins with interval and real data's value."""
 
 
-class Evaluator(Protocol):
+class Evaluator(ABC):
     """Scores samples, and shows them side by side."""
 
     shown: int
     """How many samples of a row a page shows."""
     unit: str
     """What a sample is called, in the plural."""
+    data: MemoryDataModule
+    """The data of real samples."""
 
-    @property
-    def data(self) -> MemoryDataModule:
-        """The data of real samples."""
-        ...
-
-    def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
-        """Plain figures of samples (N, *shape); see `metrics.scores`, `metrics.points`."""
-        ...
-
+    @abstractmethod
     def scored(self, samples: Tensor, labels: Tensor | None) -> Scored:
-        """The figures, and what pictures and paired comparisons need (`metrics.scores.compare`)."""
-        ...
+        """Score samples (N, *shape); see `metrics.scores` and `metrics.points`."""
 
-    def lines(self, figures: dict[str, Any]) -> list[Line]:
-        """The figures, to be read."""
-        ...
-
+    @abstractmethod
     def page(self, names: Sequence[str], samples: Sequence[Tensor]) -> Image.Image:
-        """One captioned block of samples a row."""
-        ...
+        """Draw several sets of samples, each with its name."""
 
+    @abstractmethod
     def pictures(self, scored: Scored, samples: Tensor) -> dict[str, Image.Image]:
-        """What is seen of scored samples (N, *shape), on the CPU: end of a file's name -> it."""
-        ...
+        """Pictures of scored samples (N, *shape), on the CPU, by the end of their file's name."""
 
     def counts(self, scored: Scored) -> dict[str, Any]:
-        """`confusion` (row = asked, column = read) and `class_names`; {} without classes."""
-        ...
+        """The confusion matrix (row = requested, column = predicted class) and `class_names`."""
+        return {}
+
+    def lines(self, scores: dict[str, Any]) -> list[ScoreLine]:
+        """A line for each metric that has a value, to be printed."""
+        lines = []
+        for name, row in METRICS.items():
+            if row.group == COST or scores.get(name) is None:
+                continue
+            ends = ("", "_low", "_high", "_real")
+            value, low, high, real = (_formatted(scores.get(name + e), row.spec) for e in ends)
+            interval = f"{low} to {high}" if scores.get(f"{name}_low") is not None else ""
+            lines.append((row.title, value, f"{interval:<19} {f'real {real}':<12} {row.meaning}"))
+        return lines
+
+
+def _formatted(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
 
 
 def evaluator_of(request: EvaluationRequest) -> Evaluator:
-    """The evaluator of the data that a request's model was trained on: it has points, or images."""
-    from diffusion_lab.data.digits import Digits
-
+    """The evaluator of the data that a request's model was trained on: of points, or of images."""
     cfg = request.cfg
-    data = instantiate(cfg.data, trust=cfg.trust)
+    data = data_of(cfg, request.stored, "is compared with those")
     if not hasattr(type(data), "splits") or len(data.shape) not in (1, 3):
         raise ConfigError(
             f"data._target_={cfg.data['_target_']} has neither points nor images to compare "
@@ -81,21 +85,17 @@ def evaluator_of(request: EvaluationRequest) -> Evaluator:
         )
     if len(data.shape) == 1:
         return PointEvaluator(data)
-    source = request.stored.get("data") or {}
-    if source.get("fallback") and source.get("name") == "digits":
-        print("This model was trained on the embedded digits and is compared with those.")
-        data = Digits(shape=data.shape, num_classes=data.num_classes)
     beside = Path(str(cfg.paths.data_dir)).expanduser()
     return ImageEvaluator(data, beside, bool(cfg.second_classifier))
 
 
-class ImageEvaluator:
+class ImageEvaluator(Evaluator):
     """Classes, distances, neighbours, diversity and memorisation of images, see `metrics.scores`.
 
     Args:
         data: An image data module.
-        beside: Folder of the data, where the classifiers are kept if they can be.
-        second: Whether a second, independently trained classifier measures too.
+        beside: Folder of the data, where the classifiers are cached if it can be written.
+        second: Whether to measure with a second, independently trained classifier too.
     """
 
     shown, unit = 20, "images"
@@ -103,56 +103,49 @@ class ImageEvaluator:
     def __init__(self, data: MemoryDataModule, beside: Path, second: bool = True) -> None:
         self.data, self.beside, self.second = data, beside, second
 
-    def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
-        """Figures of images (N, C, H, W) in [-1, 1]."""
-        return self.scored(samples, labels).scores
-
     def scored(self, samples: Tensor, labels: Tensor | None) -> Scored:
-        """The figures with what pictures and paired comparisons need."""
+        """Score images (N, C, H, W) in [-1, 1]."""
         return self._scorer(samples, labels)
 
-    def lines(self, figures: dict[str, Any]) -> list[Line]:
-        """The figures, to be read."""
-        lines = _lines(figures)
+    def lines(self, scores: dict[str, Any]) -> list[ScoreLine]:
+        """The lines of all metrics, and one for each classifier."""
+        lines = super().lines(scores)
         for end, title in (("", "classifier"), ("2", "second classifier")):
-            if f"classifier{end}_sha256" in figures:
-                space = figures[f"feature_space{end}"]
-                read = "read right" if len(self.data.class_names) > 1 else "its quarter turns told"
-                what = f"of the test set, {read}; {space}"
-                sha256 = figures[f"classifier{end}_sha256"][:12]
-                accuracy = f"{figures[f'classifier{end}_test_accuracy']:.2%}"
-                lines.append((title, accuracy, f"{what}, weights {sha256}"))
+            if f"classifier{end}_sha256" in scores:
+                task = "classes" if len(self.data.class_names) > 1 else "rotations"
+                sha256, space = (
+                    scores[f"classifier{end}_sha256"][:12],
+                    scores[f"feature_space{end}"],
+                )
+                accuracy = f"{scores[f'classifier{end}_test_accuracy']:.2%}"
+                text = f"test accuracy ({task}); {space}, weights {sha256}"
+                lines.append((title, accuracy, text))
         return lines
 
     def page(self, names: Sequence[str], samples: Sequence[Tensor]) -> Image.Image:
-        """A line of images a row, one above the other."""
+        """Draw one line of images per set."""
         from diffusion_lab.figures.evaluation_figures import image_page
 
         return image_page(names, samples)
 
     def pictures(self, scored: Scored, samples: Tensor) -> dict[str, Image.Image]:
-        """Confusion of classes, and samples beside the nearest training images."""
+        """Draw the confusion of classes, and samples beside their nearest training images."""
         from diffusion_lab.figures.evaluation_figures import confusion_image, nearest_image
+        from diffusion_lab.pixels import from_bytes
 
-        found = {}
+        pictures = {}
         if scored.confusion is not None:
-            found["confusion"] = confusion_image(scored.confusion, self.data.class_names)
+            pictures["confusion"] = confusion_image(scored.confusion, self.data.class_names)
         if scored.nearest is not None:
-            training = self.training_images(scored.nearest.index)
-            found["nearest"] = nearest_image(samples, training, scored.nearest.distance)
-        return found
+            training = from_bytes(self._real.images[scored.nearest.index])
+            pictures["nearest"] = nearest_image(samples, training, scored.nearest.distance)
+        return pictures
 
     def counts(self, scored: Scored) -> dict[str, Any]:
-        """The confusion matrix, where there are classes."""
+        """See `Evaluator`; {} without classes."""
         if scored.confusion is None:
             return {}
         return {"confusion": scored.confusion.tolist(), "class_names": [*self.data.class_names]}
-
-    def training_images(self, index: Tensor) -> Tensor:
-        """The training images (N, C, H, W) at positions (N,), float in [-1, 1]."""
-        from diffusion_lab.pixels import from_bytes
-
-        return from_bytes(self._real.images[index])
 
     @cached_property
     def _real(self) -> RealImages:
@@ -164,18 +157,13 @@ class ImageEvaluator:
     @cached_property
     def _scorer(self) -> Scorer:
         from diffusion_lab.metrics.cache import cache_dirs
-        from diffusion_lab.metrics.features import (
-            FIRST,
-            SECOND,
-            feature_space,
-            held_out_distances,
-        )
+        from diffusion_lab.metrics.features import FIRST, SECOND, feature_space, held_out_distances
         from diffusion_lab.metrics.scores import Scorer
 
         real, folders = self._real, cache_dirs(self.beside)
         spaces = []
         for name in (FIRST, SECOND)[: 2 if self.second else 1]:
-            show = _Training(f"{name}, a classifier of {self.data.splits.name}")
+            show = _TrainingProgress(f"{name}, a classifier of {self.data.splits.name}")
             spaces.append(feature_space(real, folders, None, show, name))
             show.end()
         text = "Measuring how near test images are to training images, once."
@@ -183,26 +171,26 @@ class ImageEvaluator:
         return Scorer(spaces, real, held_out)
 
 
-class _Training:
+class _TrainingProgress:
     """Shows the progress of a training, if there is one."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._bar: ProgressLine | None = None
+        self._line: ProgressLine | None = None
 
     def __call__(self, step: int, steps: int, loss: float) -> None:
-        if self._bar is None:
-            self._bar = ProgressLine(steps)
-            self._bar.begin(f"training {self._name}, once")
-        self._bar(1)
+        if self._line is None:
+            self._line = ProgressLine(steps)
+            self._line.begin(f"training {self._name}, once")
+        self._line(1)
 
     def end(self) -> None:
-        if self._bar is not None:
-            self._bar.end()
+        if self._line is not None:
+            self._line.end()
 
 
-class PointEvaluator:
-    """Distances and variance of clouds of points, see `metrics.points`.
+class PointEvaluator(Evaluator):
+    """Distances and variance of sets of points, see `metrics.points`.
 
     Args:
         data: A data module of points.
@@ -213,54 +201,21 @@ class PointEvaluator:
     def __init__(self, data: PointsDataModule) -> None:
         self.data = data
 
-    def score(self, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
-        """Figures of points (N, d)."""
-        return self.scored(samples, labels).scores
-
     def scored(self, samples: Tensor, labels: Tensor | None) -> Scored:
-        """The figures with what paired comparisons need."""
+        """Score points (N, d)."""
         from diffusion_lab.metrics.points import scored_points
 
         train, _, test, test_labels = self.data.splits[:4]
         return scored_points(samples, train, test, labels, test_labels)
 
-    def lines(self, figures: dict[str, Any]) -> list[Line]:
-        """The figures, to be read."""
-        return _lines(figures)
-
     def page(self, names: Sequence[str], samples: Sequence[Tensor]) -> Image.Image:
-        """A scatter plot a row, side by side, over test points in grey."""
+        """Draw one scatter plot per set, side by side, over test points in grey."""
         from diffusion_lab.figures.evaluation_figures import point_page
 
         return point_page(names, samples, self.data.splits.test[: self.shown])
 
     def pictures(self, scored: Scored, samples: Tensor) -> dict[str, Image.Image]:
-        """The density of samples beside that of test points."""
+        """Draw the density of samples beside that of test points."""
         from diffusion_lab.figures.evaluation_figures import density_image
 
         return {"density": density_image(samples, self.data.splits.test)}
-
-    def counts(self, scored: Scored) -> dict[str, Any]:
-        """None: points are not read."""
-        return {}
-
-
-def _lines(figures: dict[str, Any]) -> list[Line]:
-    """A line for each metric that there is: value; interval, that of real data, meaning."""
-    lines = []
-    for name, row in METRICS.items():
-        if row.group == COST or figures.get(name) is None:
-            continue
-        spec = row.spec
-        low, high, real = (
-            _text(figures.get(name + end), spec) for end in ("_low", "_high", "_real")
-        )
-        known = figures.get(f"{name}_low") is not None
-        interval, perfect = f"{low} to {high}" if known else "", f"real {real}"
-        text = f"{interval:<19} {perfect:<12} {row.meaning}"
-        lines.append((row.title, _text(figures[name], spec), text))
-    return lines
-
-
-def _text(value: float | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)

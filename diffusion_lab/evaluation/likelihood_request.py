@@ -1,4 +1,4 @@
-"""What `likelihood` is asked for: checked, and made of the checkpoint's model and data."""
+"""What `likelihood` computes: checked, and built from the checkpoint's model and data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffusion_lab.config.messages import nearest
 from diffusion_lab.config.rules import Rule, expectations, shown
 from diffusion_lab.config.words import quoted
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.evaluation.request import plain
+from diffusion_lab.evaluation.request import data_of, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diffusion_lab.evaluation.likelihoods import Score
     from diffusion_lab.generate.trained_model import TrainedModel
 
-RULES: dict[str, Rule] = {
+LIKELIHOOD_RULES: dict[str, Rule] = {
     "method": "Literal['bound', 'ode']",
     "num_images": "Annotated[int, Ge(2)]",
     "steps": "Count | None",
@@ -40,7 +40,7 @@ END = "Annotated[float, Gt(0), Le(1)] | None"
 ODE_STEPS = 50
 """Intervals of the ODE where `steps` is null."""
 OWN = "test samples"
-"""What the samples of the model's own data are called."""
+"""Name of the samples of the model's own data."""
 TUNING = 20
 """Training samples on which the end of the bound is chosen."""
 ADAPTIVE_CALLS = 20
@@ -54,7 +54,7 @@ class Samples(NamedTuple):
         x0: Test samples (N, *shape), evenly chosen.
         labels: Their classes (N,).
         grey: Whether they hold grey values of 8 bits.
-        train: A few training samples, for what is chosen before.
+        train: A few training samples, on which the end of the bound is chosen.
         train_labels: Their classes.
     """
 
@@ -65,14 +65,14 @@ class Samples(NamedTuple):
     train_labels: Tensor
 
 
-def request_faults(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
+def likelihood_errors(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
     """Everything wrong with a request, against the training config of its checkpoint."""
     if "schedule" not in config or "parameterization" not in config:
         return [f"ckpt={cfg.ckpt} is no diffusion model: it has no likelihood"]
     keys = ("schedule", "parameterization", "denoiser")
     own = {key: plain(cfg[key]) for key in ("weights", "seed", "device", "grid", "data", "trust")}
     found = check({**{key: config[key] for key in keys if config.get(key)}, **own})
-    rules = RULES if cfg.end == "auto" else RULES | {"end": END}
+    rules = LIKELIHOOD_RULES if cfg.end == "auto" else LIKELIHOOD_RULES | {"end": END}
     typed = {key: plain(cfg[key]) for key in rules}
     expected = expectations([(key, typed[key], rule) for key, rule in rules.items()])
     found += [f"{key}={shown(typed[key])} must be {text}" for key, text in expected.items()]
@@ -84,14 +84,14 @@ def request_faults(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
         lacking = unset(compose("likelihood", [f"data={cfg.against}"]).data)
         if lacking:
             found.append(
-                f"against={cfg.against} needs {', '.join(lacking)}, which cannot be said here; "
+                f"against={cfg.against} needs {', '.join(lacking)}, which cannot be typed here; "
                 "take other data"
             )
-    found += _faults_of_classes(cfg, config)
-    return found or _faults_of_method(cfg, config)
+    found += _errors_of_classes(cfg, config)
+    return found or _errors_of_method(cfg, config)
 
 
-def _faults_of_classes(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
+def _errors_of_classes(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
     classes = (config.get("data") or {}).get("num_classes")
     if cfg.classify and classes is None:
         return [
@@ -107,7 +107,7 @@ def _faults_of_classes(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
     return []
 
 
-def _faults_of_method(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
+def _errors_of_method(cfg: DictConfig, config: dict[str, Any]) -> list[str]:
     """What does not fit the method, or the schedule."""
     from diffusion_lab.sampling.ode_likelihood import flow_path
 
@@ -145,7 +145,7 @@ def _bound_path(cfg: DictConfig, schedule: Any) -> Any:
 
 
 def score_of(cfg: DictConfig, module: TrainedModel, samples: Samples) -> Score:
-    """What the config asks for; the end of a bound is settled on training samples."""
+    """The score that a config describes; the end of a bound is chosen on training samples."""
     import torch
 
     from diffusion_lab.diffusion.conditions import Query
@@ -163,8 +163,8 @@ def score_of(cfg: DictConfig, module: TrainedModel, samples: Samples) -> Score:
         solver = partial(Adaptive, rtol=cfg.tolerance, atol=cfg.tolerance)
         return FlowScore(model, path, solver, grey, cfg.draws, cfg.probes, ADAPTIVE_CALLS)
     with torch.no_grad():
-        answer = model(Query(samples.train[:1], model.schedule(model.schedule.t_max)))
-    learned = answer.variance_fraction is not None
+        denoised = model(Query(samples.train[:1], model.schedule(model.schedule.t_max)))
+    learned = denoised.variance_fraction is not None
     name = cfg.variance or ("learned" if learned else "small" if grey else "large")
     fraction = {"small": 0.0, "large": 1.0, "learned": None}[name]
     score = BoundScore(model, _bound_path(cfg, model.schedule), fraction, grey, cfg.draws)
@@ -176,23 +176,17 @@ def score_of(cfg: DictConfig, module: TrainedModel, samples: Samples) -> Score:
 
 
 def conditional(cfg: DictConfig, module: TrainedModel) -> bool:
-    """Whether the model is told each sample's class."""
+    """Whether the model is conditioned on each sample's class."""
     return cfg.label == "data" and module.num_classes is not None
 
 
 def data_modules(cfg: DictConfig, stored: dict[str, Any]) -> dict[str, Any]:
     """The data modules that are scored, by name: that of the run, then the foreign one."""
-    data = instantiate(cfg.data, trust=cfg.trust)
-    if (stored.get("data") or {}).get("fallback") and stored["data"].get("name") == "digits":
-        from diffusion_lab.data.digits import Digits
-
-        print("This model was trained on the embedded digits, which are what is scored.")
-        data = Digits(shape=data.shape, num_classes=data.num_classes)
-    found = {OWN: data}
+    modules = {OWN: data_of(cfg, stored, "is scored on those")}
     if cfg.against is not None:
         words = [f"data={cfg.against}", quoted("paths.data_dir", str(cfg.paths.data_dir))]
-        found[str(cfg.against)] = instantiate(compose("likelihood", words).data, trust=cfg.trust)
-    return found
+        modules[str(cfg.against)] = instantiate(compose("likelihood", words).data, trust=cfg.trust)
+    return modules
 
 
 def test_samples(cfg: DictConfig, data: Any, module: TrainedModel) -> Samples:

@@ -23,17 +23,16 @@ if TYPE_CHECKING:
 
 
 class Measurement(NamedTuple):
-    """What a request gave.
+    """The outcome of a request.
 
     Attributes:
-        figures: Plain data: those of the evaluator, `network_calls` an image (a guided call of one
-            image with and without its class counts as two), `seconds` for drawing all,
-            `scoring_seconds`, `step`.
+        scores: Plain data: those of the evaluator, `network_calls` per image (a guided call, with
+            and without the class, counts as two), `seconds` of drawing, `scoring_seconds`, `step`.
         samples: float32 (N, *shape) on the CPU.
-        scored: What the evaluator found, for pictures and paired comparisons.
+        scored: The samples with their scores, for pictures and paired comparisons.
     """
 
-    figures: dict[str, Any]
+    scores: dict[str, Any]
     samples: Tensor
     scored: Scored
 
@@ -41,14 +40,14 @@ class Measurement(NamedTuple):
 def measure(
     request: EvaluationRequest, evaluator: Evaluator, progress: Callable[[int], None]
 ) -> Measurement:
-    """Draw and score.
+    """Draw and score samples.
 
-    The clock runs for the drawing alone, after two steps of it were taken to warm up.
+    Only the drawing is timed, after two steps of warm-up.
 
     Args:
-        request: What to draw; without faults.
-        evaluator: What to measure.
-        progress: Told the number of network calls after each.
+        request: What to draw; without errors.
+        evaluator: Scores the samples.
+        progress: Called with the number of images after each network call.
 
     Raises:
         ValueError: The model has diverged.
@@ -61,35 +60,34 @@ def measure(
         request.checkpoint, cfg.weights, device_of(cfg.device), cfg.trust, **request.parts
     )
     _warm_up(module, labels, min(cfg.batch_size, cfg.num_samples))
-    wanted = Request(cfg.num_samples, Condition(labels), cfg.seed, cfg.batch_size)
-    samples, asked, seconds = draw(
+    samples, calls, seconds = draw(
         module,
         source_of(cfg.ckpt, cfg.weights, cfg.trust, **request.parts),
         cfg.devices,
-        wanted,
+        Request(cfg.num_samples, Condition(labels), cfg.seed, cfg.batch_size),
         partial(counting, progress=progress),
     )
     start = time.perf_counter()
     scored = evaluator.scored(samples, labels)
-    figures = scored.scores | _further(request, evaluator, samples)
-    figures |= {
-        "network_calls": asked / len(samples),
+    scores = scored.scores | _in_further_features(request, evaluator, samples)
+    scores |= {
+        "network_calls": calls / len(samples),
         "seconds": round(seconds, 2),
         "scoring_seconds": round(time.perf_counter() - start, 2),
         "step": request.stored["step"],
     }
-    return Measurement(figures, samples, scored)
+    return Measurement(scores, samples, scored)
 
 
-def _further(request: EvaluationRequest, evaluator: Evaluator, samples: Tensor) -> dict[str, float]:
-    """Figures in further features, `evaluate features=NAME`."""
+def _in_further_features(
+    request: EvaluationRequest, evaluator: Evaluator, samples: Tensor
+) -> dict[str, float]:
+    """The scores of `evaluate features=NAME`."""
     from diffusion_lab.config.building import instantiate
 
-    measure = instantiate(request.cfg.get("features"), trust=request.cfg.trust)
-    if measure is None:
-        return {}
+    score = instantiate(request.cfg.get("features"), trust=request.cfg.trust)
     splits = evaluator.data.splits
-    return dict(measure(samples, splits.train, splits.test))
+    return {} if score is None else dict(score(samples, splits.train, splits.test))
 
 
 @contextmanager
@@ -109,7 +107,7 @@ def counting(network: nn.Module, progress: Callable[[int], None]) -> Iterator[li
 
 
 def _warm_up(module: TrainedModel, labels: Tensor | None, count: int) -> None:
-    """Two steps on a whole batch: kernels are chosen and memory is taken before the clock runs."""
+    """Two steps of a whole batch: kernels are chosen and memory is allocated before the timing."""
     chosen = None if labels is None else labels[:count]
     steps = module.drawing.trajectory(module.diffusion, Request(count, Condition(chosen)))
     # Where a batch is too large, drawing itself halves it.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_lab.config.arguments import compose
-from diffusion_lab.config.building import validate_stored
+from diffusion_lab.config.building import instantiate, validate_stored
 from diffusion_lab.config.checking import check, checked_parts
 from diffusion_lab.config.checkpoint_defaults import OF_A_MODEL
 from diffusion_lab.config.rules import shown
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from diffusion_lab.config.composing import DictConfig
 
-FORMAT = 2
-"""Version of what is measured; kept rows of another one are not used."""
+MEASUREMENT_VERSION = 2
+"""Of what is measured; cached rows of another version are not used."""
 SETTINGS = (
     "weights", "num_samples", "label", "seed", "batch_size", "device", "sampler", "guidance",
     "constraint", "data", "features", "second_classifier",
 )  # fmt: skip
-"""Keys of `evaluate` that decide the figures of a request."""
+"""Keys of `evaluate` that determine the scores of a request."""
 _COMMON = (
     "weights", "num_samples", "label", "seed", "batch_size", "device", "devices",
     "second_classifier", "trust",
@@ -52,29 +52,29 @@ class EvaluationRequest:
 
     Attributes:
         cfg: A config of `conf/evaluate.yaml` with `ckpt` a file.
-        name: What the request is called.
-        overrides: What would be typed for it after `evaluate ckpt=...`.
-        read: What the file holds, where it has been read already.
+        name: Of the row of a study.
+        overrides: As typed for it after `evaluate ckpt=...`.
+        loaded: The content of the file, where it has been read already.
     """
 
     cfg: DictConfig
     name: str = ""
     overrides: tuple[str, ...] = field(default=())
-    read: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    loaded: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def checkpoint(self) -> Mapping[str, Any]:
-        """What the file holds, see `checkpoints.format`."""
+        """The content of the file, see `checkpoints.format`."""
         from diffusion_lab.checkpoints.format import read_checkpoint
 
-        found = self.read or read_checkpoint(self.cfg.ckpt)
-        config = found["diffusion_lab"]["config"]
+        checkpoint = self.loaded or read_checkpoint(self.cfg.ckpt)
+        config = checkpoint["diffusion_lab"]["config"]
         validate_stored(config, OF_A_MODEL, self.cfg.trust, self.cfg.ckpt)
-        return found
+        return checkpoint
 
     @property
     def stored(self) -> dict[str, Any]:
-        """What the checkpoint says of itself, and its `step`."""
+        """The checkpoint's description of itself, and its `step`."""
         return {"step": self.checkpoint["global_step"], **self.checkpoint["diffusion_lab"]}
 
     @cached_property
@@ -84,10 +84,10 @@ class EvaluationRequest:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All that decides the figures, but for the checkpoint's content and the machine."""
-        found = {key: plain(self.cfg.get(key)) for key in SETTINGS}
-        found["data"] = {k: v for k, v in (found["data"] or {}).items() if k != "data_dir"}
-        return found
+        """All that determines the scores, but for the checkpoint's content and the machine."""
+        settings = {key: plain(self.cfg.get(key)) for key in SETTINGS}
+        data = settings["data"] or {}
+        return settings | {"data": {k: v for k, v in data.items() if k != "data_dir"}}
 
     @property
     def num_classes(self) -> int | None:
@@ -121,37 +121,39 @@ class EvaluationRequest:
         names = ("schedule", "parameterization", "sampler", "guidance", "constraint")
         return {name: self._checked[1].get(name) for name in names}
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Everything wrong with the settings, against the model that the checkpoint describes."""
         from diffusion_lab.metrics.intervals import FEWEST
 
-        found = list(self._checked[0])
+        errors = list(self._checked[0])
         for key in ("num_samples", "batch_size"):
             if self.cfg[key] is None:
-                found.append(f"{key}=null must be an integer of at least 1")
+                errors.append(f"{key}=null must be an integer of at least 1")
         shape = (self.stored["config"].get("data") or {}).get("shape") or ()
         if self.cfg.get("features") and len(shape) == 1:
-            found.append("features: they measure images, and this model draws points; leave it out")
+            errors.append(
+                "features: they measure images, and this model draws points; leave it out"
+            )
         count = self.cfg.num_samples
         if isinstance(count, int) and count < FEWEST:
-            found.append(f"num_samples={count}: intervals need at least {FEWEST}, better 1000")
+            errors.append(f"num_samples={count}: intervals need at least {FEWEST}, better 1000")
         try:
-            if type(count) is int and count > 0:  # else told above
+            if type(count) is int and count > 0:  # else it is among the errors already
                 _ = self.labels
         except (ValueError, TypeError, RuntimeError) as error:
             text = str(error)
             known = text.startswith(("label=", "num_samples="))
-            found.append(text if known else f"label={shown(self.cfg.label)}: {text}")
-        return list(dict.fromkeys(found))
+            errors.append(text if known else f"label={shown(self.cfg.label)}: {text}")
+        return list(dict.fromkeys(errors))
 
     def key(self, machine: Mapping[str, Any]) -> str:
-        """A hash of all that went in; the machine too, since seconds are among the figures."""
-        inputs = [FORMAT, self.sha256, self.settings, dict(machine)]
+        """A hash of all inputs; of the machine too, since seconds are among the scores."""
+        inputs = [MEASUREMENT_VERSION, self.sha256, self.settings, dict(machine)]
         text = json.dumps(inputs, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def network_calls(self) -> float:
-        """Network calls an image, told by drawing one number from a network that answers zero."""
+        """Network calls per image, counted while a network that returns zero draws one number."""
         import torch
 
         from diffusion_lab.diffusion.conditions import Condition
@@ -174,15 +176,15 @@ class EvaluationRequest:
 
 
 def request_of(
-    name: str, ckpt: Path, words: Sequence[str], overrides: Sequence[str]
+    name: str, ckpt: str | Path, words: Sequence[str], overrides: Sequence[str]
 ) -> EvaluationRequest:
     """Compose a request as if it had been typed.
 
     Args:
-        name: What it is called.
+        name: Of the request.
         ckpt: The checkpoint.
         words: Overrides of the whole study.
-        overrides: Overrides of this request, which come last and win.
+        overrides: Of this request; they come last and win.
 
     Raises:
         ConfigError: A key or a choice that does not exist; the message names the request.
@@ -194,12 +196,29 @@ def request_of(
     return EvaluationRequest(cfg, name, tuple(overrides))
 
 
+def data_of(cfg: DictConfig, stored: Mapping[str, Any], use: str) -> Any:
+    """The data module of a config, or the embedded digits if they replaced it in the training.
+
+    Args:
+        cfg: A config with `data` and `trust`.
+        stored: The checkpoint's description of itself.
+        use: What is done with the digits, printed where they are used.
+    """
+    data, source = instantiate(cfg.data, trust=cfg.trust), stored.get("data") or {}
+    if source.get("fallback") and source.get("name") == "digits":
+        from diffusion_lab.data.digits import Digits
+
+        print(f"This model was trained on the embedded digits and {use}.")
+        data = Digits(shape=data.shape, num_classes=data.num_classes)
+    return data
+
+
 def common_words(cfg: DictConfig, typed: Sequence[str] = ()) -> list[str]:
     """The overrides that every row of a study starts from.
 
     Args:
         cfg: The study's config, whose seed, number of images, device ... all rows share.
-        typed: What was typed; choices of sampler, guidance, constraint and data are taken over.
+        typed: What was typed; its choices of sampler, guidance, constraint and data are adopted.
     """
     from diffusion_lab.config.checkpoint_defaults import OPTION
     from diffusion_lab.config.words import key_of
@@ -214,8 +233,8 @@ def common_words(cfg: DictConfig, typed: Sequence[str] = ()) -> list[str]:
     return words
 
 
-def common_faults(cfg: DictConfig) -> list[str]:
-    """What is wrong with the settings that all rows share, told before anything is trained."""
+def common_errors(cfg: DictConfig) -> list[str]:
+    """Errors of the settings that all rows share, known before anything is trained."""
     return check({key: plain(cfg[key]) for key in _COMMON if key != "label"})
 
 
@@ -226,11 +245,10 @@ def _word(key: str, value: Any) -> str:
 
 
 def _zero(num_classes: int | None) -> Any:
+    """A network that returns zero and counts the images (`rows`)."""
     from torch import nn, zeros_like
 
     class Zero(nn.Module):
-        """Answers zero and counts the images it was asked about."""
-
         def __init__(self) -> None:
             super().__init__()
             self.num_classes, self.rows = num_classes, 0

@@ -1,9 +1,9 @@
-"""What is measured, one row a metric: how it is called, written, grouped and judged.
+"""The table of all metrics: name, title, format, group and which values are better.
 
 A metric that a scorer computes and that has a row here is shown everywhere: on the terminal and the
-page of `evaluate`, as a column or an axis of a study, and, where it is logged while a run trains,
-in its curves and as the metric that best.ckpt goes by. `NAME_low`, `NAME_high` and `NAME_real` are
-the ends of its 95 % interval and what held-out real data get.
+page of `evaluate`, as a column or an axis of a study, and, where it is logged during a training, in
+the curves and as the metric that selects best.ckpt. `NAME_low`, `NAME_high` and `NAME_real` are
+the ends of its 95 % interval and its value for held-out real data.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Metric(NamedTuple):
         name: In metrics.json, study.json and the columns of a study.
         title: Heading and axis label.
         spec: Format of a value.
-        group: Where it stands on a page, see the README, "Scoring samples".
-        meaning: A few words behind the value; "" for none.
+        group: Its section on a page.
+        meaning: A few words after the value; "" for none.
         better: "low" or "high", which values are better; "" where that depends.
-        ideal: What real data would have, where a row does not say it (as `NAME_real`).
-        share: Of a whole, so that an axis of it starts at 0 and is never logarithmic.
-        logged: Its name while a run trains; "" where it is not logged.
+        ideal: The value of real data, where `NAME_real` is not known.
+        share: Whether it is a share of a whole: an axis starts at 0 and is never logarithmic.
+        logged: Its name during a training; "" where it is not logged.
     """
 
     name: str
@@ -46,21 +46,21 @@ class Metric(NamedTuple):
 
 
 _METRICS = (
-    Metric("agreement", "class agreement", ".2%", CLASSES, "read as the class asked for",
+    Metric("agreement", "class agreement", ".2%", CLASSES, "the predicted class is as requested",
            "high", share=True, logged="val/agreement"),
     Metric("agreement2", "class agreement (2nd classifier)", ".2%", CLASSES,
-           "the same, read by another one", "high", share=True),
-    Metric("class_entropy", "class entropy", ".3f", CLASSES, "of the classes read, in nats",
+           "the same, by the second classifier", "high", share=True),
+    Metric("class_entropy", "class entropy", ".3f", CLASSES, "of the predicted classes, in nats",
            "high"),
     Metric("class_variation", "class variation", ".3f", CLASSES,
-           "share of samples of too frequent classes", "low"),
+           "share of samples in too frequent classes", "low"),
     Metric("fd", "FD-CNN", ",.3f", DISTANCE, "Fréchet distance, in the classifier's features",
            "low", logged="val/fd_cnn"),
-    Metric("fd_unbiased", "FD-CNN, endless samples", ",.3f", DISTANCE,
-           "without the bias of few samples", "low"),
+    Metric("fd_unbiased", "FD-CNN, unbiased", ",.3f", DISTANCE,
+           "extrapolated to infinitely many samples", "low"),
     Metric("fd2", "FD-CNN2", ",.3f", DISTANCE, "in the second classifier's features", "low"),
-    Metric("fd_unbiased2", "FD-CNN2, endless samples", ",.3f", DISTANCE,
-           "without the bias of few samples", "low"),
+    Metric("fd_unbiased2", "FD-CNN2, unbiased", ",.3f", DISTANCE,
+           "extrapolated to infinitely many samples", "low"),
     Metric("fd_ratio", "FD ratio", ",.2f", DISTANCE, "over that of the first test images", "low",
            logged="val/fd_ratio"),
     Metric("kd", "KD-CNN", ".4f", DISTANCE, "kernel distance; unbiased, 0 is ideal", "low", 0.0),
@@ -83,7 +83,7 @@ _METRICS = (
     Metric("vendi", "Vendi score", ".2f", VARIETY, "effective number of different samples", "high"),
     Metric("pairwise_distance", "pairwise distance", ".2f", VARIETY, "of two samples, in pixels"),
     Metric("remaining_variance", "remaining variance", ".3f", VARIETY,
-           "of that of real data; 0 is one sample again and again", "", 1.0, share=True),
+           "as a share of real data's; 0: all samples alike", "", 1.0, share=True),
     Metric("nearest_ratio", "nearest ratio", ".3f", COPIES,
            "median distance to the nearest training image", "", 1.0),
     Metric("copied_share", "copied share", ".2%", COPIES, "nearer to one than 99 % of test images",
@@ -99,7 +99,7 @@ _METRICS = (
 METRICS = {metric.name: metric for metric in _METRICS}
 """Name -> row, in the order in which they are shown."""
 LOGGED = {metric.logged: metric for metric in _METRICS if metric.logged}
-"""Name while a run trains -> row."""
+"""Name during a training -> row."""
 GROUPS = tuple(dict.fromkeys(metric.group for metric in _METRICS if metric.group != COST))
 """The groups of a page, in order."""
 
@@ -108,7 +108,7 @@ def metric(name: str) -> Metric:
     """The row of a name.
 
     Raises:
-        ValueError: There is none; the message names all.
+        ValueError: There is none; the message lists all names.
     """
     if name not in METRICS:
         raise ValueError(f"column {name!r} is unknown; there are {', '.join(METRICS)}")

@@ -11,11 +11,7 @@ from diffusion_lab.metrics.intervals import Jackknife, jackknife
 
 
 def confusion_matrix(scores: Tensor, labels: Tensor) -> Tensor:
-    """Counts (K, K), row = requested class, column = predicted class.
-
-    Args:
-        scores: (N, K), the classifier's score of each class.
-        labels: int64 (N,), the requested classes, in 0 .. K - 1.
+    """Counts (K, K) of class scores (N, K); row = requested class, column = predicted class.
 
     Raises:
         ValueError: No samples, lengths that differ, or a label outside the classes.
@@ -53,12 +49,7 @@ class ClassShares(NamedTuple):
 
 
 def class_shares(predicted: Tensor, train_counts: Tensor, groups: Tensor) -> ClassShares:
-    """Compare the predicted classes with those of the training set.
-
-    Args:
-        predicted: int64 (N,), the class of each sample, in 0 .. K - 1.
-        train_counts: (K,), number or share of training images of each class.
-        groups: int64 (N,), see `intervals.random_groups`.
+    """Compare predicted classes, int64 (N,), with those of the training set, counts (K,).
 
     Raises:
         ValueError: A class outside 0 .. K - 1, or no training images.

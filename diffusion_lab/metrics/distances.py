@@ -102,11 +102,6 @@ def frechet_jackknife(features: Tensor, reference: Gaussian, groups: Tensor) -> 
     `interval()` is of the expectation at this N; `unbiased()` estimates the distance of infinitely
     many samples, and may be a little below 0 where that is small.
 
-    Args:
-        features: Finite, N of at least 2 outside each group.
-        reference: The real images' Gaussian.
-        groups: int64 (N,), see `intervals.random_groups`.
-
     Raises:
         ValueError: As `fit_gaussian` and `frechet`.
     """
@@ -182,12 +177,7 @@ def kernel_reference(points: Tensor, kernel: Kernel = cubic) -> KernelReference:
 
 
 def squared_mmd(samples: Tensor, reference: KernelReference, groups: Tensor) -> Jackknife:
-    """Unbiased MMD^2 of samples and real points, with its jackknife.
-
-    Args:
-        samples: (N, d), N of at least 2.
-        reference: The real points.
-        groups: int64 (N,), see `intervals.random_groups`; at least 2 samples outside each.
+    """Unbiased MMD^2 of samples (N, d) and real points, with its jackknife.
 
     Raises:
         ValueError: The spaces have different dimensions.
@@ -216,12 +206,7 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(samples: Tensor, real: Tensor, groups: Tensor) -> Neighbours:
-    """Precision, recall, density and coverage of samples.
-
-    Args:
-        samples: Features (N, D), N of at least k + 2 outside each group.
-        real: Features (M, D) of real images, M of at least k + 1; k = 5.
-        groups: int64 (N,), see `intervals.random_groups`.
+    """Precision, recall, density and coverage of features (N, D) and those of real images (M, D).
 
     Raises:
         ValueError: Too few samples or real images, or feature spaces that differ.

@@ -27,14 +27,7 @@ def remaining_variance(
 
     With labels it is the variance *within* classes, each class weighted as it occurs in `labels`:
     otherwise a model that knows one average image of each class would seem diverse. The variance
-    of the real images is taken as exact.
-
-    Args:
-        samples: float (N, *), N of at least 2.
-        real: float (M, *), M of at least 2, of the same range.
-        labels: int64 (N,), the requested classes; None for samples without a class.
-        real_labels: int64 (M,), needed with `labels`.
-        groups: int64 (N,), see `intervals.random_groups`.
+    of the real images (M, *), of the same range, is taken as exact.
 
     Returns:
         The ratio, at least 0. Classes with fewer than two samples, or than two real images, are
@@ -96,12 +89,7 @@ def total_variance(x: Tensor) -> float:
 
 
 def pairwise_distance(samples: Tensor, groups: Tensor) -> Jackknife:
-    """Mean Euclidean distance of two different samples (N, *), over all pairs.
-
-    Args:
-        samples: N of at least 2 outside each group.
-        groups: int64 (N,), see `intervals.random_groups`.
-    """
+    """Mean Euclidean distance of two different samples (N, *), over all pairs."""
     return pair_mean(samples.flatten(1).double(), torch.cdist, groups, (0.0, torch.inf))
 
 
@@ -110,11 +98,8 @@ def vendi(features: Tensor, groups: Tensor) -> Jackknife:
 
     The exponential of the entropy of the eigenvalues of K / N, K the cosine similarities of
     features; these eigenvalues are also those of the (D, D) matrix sum_n f_n f_n^T / N. Between 1
-    (all alike) and min(N, D). It grows with N: compare with real images of the same number.
-
-    Args:
-        features: (N, D); a vector of length 0 is similar to nothing, itself included.
-        groups: int64 (N,), see `intervals.random_groups`.
+    (all alike) and min(N, D). It grows with N: compare with real images of the same number. A
+    vector of length 0 is similar to nothing, itself included.
     """
     unit = torch.nn.functional.normalize(features.double(), dim=1)
     count = int(groups.max()) + 1

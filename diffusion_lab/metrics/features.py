@@ -181,13 +181,7 @@ def held_out_distances(
 ) -> Tensor:
     """Distance of each test image to its nearest training image, read from the cache or computed.
 
-    Args:
-        real: Training and test images.
-        folders: Of the cache, the preferred one first.
-        announce: Called before a computation, which takes half a minute for MNIST.
-
-    Returns:
-        float64 (M,), as `memorisation.nearest_training_images` gives it.
+    `announce` is called before a computation, which takes half a minute for MNIST.
     """
 
     def compute() -> dict[str, Any]:
@@ -214,9 +208,6 @@ def quantised(samples: Tensor) -> Tensor:
     """Samples as a picture file would store them: on the CPU, clipped, in 256 grey levels.
 
     Real images have 256 levels; without this the distances would also measure that samples do not.
-
-    Args:
-        samples: float (N, C, H, W), nominally in [-1, 1].
     """
     return from_bytes(to_grey(samples.detach().float().cpu()))
 

@@ -58,13 +58,9 @@ class InFeatures(NamedTuple):
 def in_features(
     space: FeatureSpace, features: Tensor, labels: Tensor | None, most_groups: int = MAX_GROUPS
 ) -> InFeatures:
-    """Metrics in one feature space.
+    """Metrics of images by their features (N, D), N of at least 10.
 
-    Args:
-        space: The classifier, and the real images' features.
-        features: Of the images (N, D), N of at least 10.
-        labels: int64 (N,), the requested classes; None for samples without a class.
-        most_groups: Of the jackknife; few are enough where no interval is needed.
+    A jackknife with few groups is enough where no interval is needed.
     """
     groups = random_groups(len(features), labels, most_groups)
     fd = frechet_jackknife(features, space.reference, groups)
@@ -96,14 +92,7 @@ def in_features(
 def in_pixels(
     images: Tensor, labels: Tensor | None, real: RealImages, most_groups: int = MAX_GROUPS
 ) -> Estimates:
-    """Metrics of how different images are from each other.
-
-    Args:
-        images: float (N, C, H, W) in [-1, 1], N of at least 10.
-        labels: int64 (N,), the requested classes, or None.
-        real: The data set.
-        most_groups: Of the jackknife; few are enough where no interval is needed.
-    """
+    """Metrics of how different images (N, C, H, W) in [-1, 1] are from each other."""
     count, test = min(len(images), MOST_PAIRS), from_bytes(real.test_images)
     first = random_groups(count, None if labels is None else labels[:count], most_groups)
     groups = random_groups(len(images), labels, most_groups)
@@ -118,11 +107,7 @@ def of_copies(
 ) -> tuple[Estimates, Nearest]:
     """Metrics of memorisation, and the nearest training image of each image.
 
-    Args:
-        images: float (N, C, H, W) in [-1, 1], in 256 greys.
-        labels: int64 (N,), the requested classes, or None.
-        real: The data set.
-        held_out: Distances of the test images (M,), see `features.held_out_distances`.
+    The images (N, C, H, W) are quantised; `held_out` is `features.held_out_distances`.
     """
     near = nearest_training_images(images, real.images)
     weights = weights_like(labels, real.test_labels)

@@ -220,14 +220,10 @@ def mean_difference(
 def random_groups(
     count: int, labels: Tensor | None = None, most: int = MAX_GROUPS, seed: int = 0
 ) -> Tensor:
-    """Assign samples to groups whose sizes differ by at most one, in a fixed random order.
+    """Assign samples to at most `most` groups of sizes that differ by one at most.
 
-    Args:
-        count: Number of samples, at least 2.
-        labels: int64 (count,); each class is spread over the groups as evenly as possible, since
-            the requested classes are not random.
-        most: Largest number of groups.
-        seed: Of the order.
+    The order is random and fixed by `seed`; each class of `labels` is spread over the groups as
+    evenly as possible, since the requested classes are not random.
 
     Returns:
         int64 (count,): the group of each sample, in 0 .. min(most, count) - 1.
@@ -260,13 +256,9 @@ def pair_mean(
     groups: Tensor,
     bounds: tuple[float, float] = UNBOUNDED,
 ) -> Jackknife:
-    """Mean of a symmetric function over all pairs of different samples, with its jackknife.
+    """Mean over all pairs of different samples x (N, d), with its jackknife.
 
-    Args:
-        x: Samples (N, d).
-        function: (n, d), (N, d) -> float64 (n, N).
-        groups: int64 (N,), see `random_groups`.
-        bounds: See `Jackknife`.
+    The function is symmetric and maps (n, d), (N, d) to float64 (n, N).
     """
     sizes = torch.bincount(groups)
     sums = torch.zeros(len(sizes), len(sizes), dtype=torch.float64)

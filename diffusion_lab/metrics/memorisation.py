@@ -97,11 +97,9 @@ class Memorisation(NamedTuple):
 
 
 def nearest_training_images(images: Tensor, train: Tensor) -> Nearest:
-    """Find the nearest training image of each image.
+    """Find the nearest training image, of uint8 (M, *), of each image (N, *).
 
-    Args:
-        images: (N, *) in 256 greys: uint8, or float in [-1, 1] as `features.quantised` gives it.
-        train: uint8 (M, *).
+    The images have 256 greys: uint8, or float in [-1, 1] as `features.quantised` gives them.
 
     Raises:
         ValueError: No training images, or images of another size.
@@ -135,10 +133,6 @@ def nearest_training_images(images: Tensor, train: Tensor) -> Nearest:
 def weights_like(labels: Tensor | None, test_labels: Tensor) -> Tensor:
     """Weights of the test images, float64 (M,) of sum 1, that mix their classes as in `labels`.
 
-    Args:
-        labels: int64 (N,), the requested classes; None for samples without a class.
-        test_labels: int64 (M,).
-
     Raises:
         ValueError: There is no test image of a requested class.
     """
@@ -156,13 +150,9 @@ def weights_like(labels: Tensor | None, test_labels: Tensor) -> Tensor:
 def memorisation(
     samples: Tensor, held_out: Tensor, weights: Tensor, groups: Tensor
 ) -> Memorisation:
-    """Compare distances to the nearest training image.
+    """Compare distances to the nearest training image, of samples (N,) and of test images (M,).
 
-    Args:
-        samples: Distances of the samples (N,).
-        held_out: Distances of the test images (M,), not all 0.
-        weights: Of the test images (M,), at least 0, of sum 1, see `weights_like`.
-        groups: int64 (N,), see `intervals.random_groups`.
+    The test images have weights (M,), see `weights_like`.
 
     Raises:
         ValueError: Half of the test images are in the training set.

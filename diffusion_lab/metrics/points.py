@@ -44,11 +44,7 @@ def sliced_wasserstein(
 ) -> float:
     """Sliced 2-Wasserstein distance of two finite point clouds, (N, d) and (M, d).
 
-    Args:
-        a: One cloud.
-        b: The other.
-        projections: Number of directions, drawn uniformly.
-        seed: Of the directions; they are the same in every call, so that values compare.
+    The directions are random, but the same in every call, so that values compare.
 
     Raises:
         ValueError: Empty sets, spaces of different dimension, values that are not finite.
@@ -99,11 +95,6 @@ def score_points(samples: Tensor, train_points: Tensor, test_points: Tensor) -> 
     best that a model can draw, the ratio has mean 0.95, standard deviation 0.16, and is above 1.3
     in one of seventeen. For a reliable value draw several times `SET_SIZE` samples.
 
-    Args:
-        samples: float (N, d), N of at least 2.
-        train_points: (M, d).
-        test_points: (K, d), best several times `SET_SIZE`.
-
     Returns:
         Plain data. `num_samples`: N. `sw_count`: points of a set. `sw`: sliced Wasserstein distance
         of samples to test points. `sw_test`: of training points to test points. `sw_ratio`: the
@@ -132,14 +123,10 @@ def score_points(samples: Tensor, train_points: Tensor, test_points: Tensor) -> 
 
 
 def sliced_wasserstein_jackknife(samples: Tensor, test_points: Tensor) -> Jackknife:
-    """The score `sw` of `score_points`, with its jackknife.
+    """The score `sw` of `score_points`, with its jackknife; test points are taken as exact.
 
-    To save time there are only `SW_GROUPS` groups, and the statistic without a group is compared
-    with `MOST_LEFT_OUT` of the sets of test points.
-
-    Args:
-        samples: float (N, d), N of at least 2; a group is left out of each set of them.
-        test_points: (K, d), taken as exact.
+    A group is left out of each set of samples. To save time there are only `SW_GROUPS` groups, and
+    the statistic without a group is compared with `MOST_LEFT_OUT` of the sets of test points.
     """
     count = min(SET_SIZE, len(samples))
     drawn = [_projected(part) for part in _sets(samples, count)]
@@ -174,13 +161,6 @@ def scored_points(
 
     A metric X comes with `X_low`, `X_high` and `X_real` as in `scores`; here `X_real` is that of
     training points, which have the distribution of the data too. For `sw_ratio` it is 1.
-
-    Args:
-        samples: float (N, d), N of at least 10.
-        train_points: (M, d).
-        test_points: (K, d).
-        labels: int64 (N,), the requested classes, or None.
-        test_labels: int64 (K,), needed with `labels`.
 
     Returns:
         The scores of `score_points`; `mmd`: squared maximum mean discrepancy to test points

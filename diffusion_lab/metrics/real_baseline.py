@@ -31,12 +31,7 @@ FEW_GROUPS = 10
 
 
 def matched_sets(labels: Tensor | None, test_labels: Tensor, count: int) -> list[Tensor]:
-    """Disjoint sets of test images of the requested classes.
-
-    Args:
-        labels: int64 (count,), the requested classes; None for samples without a class.
-        test_labels: int64 (M,).
-        count: Images of a set.
+    """Disjoint sets of `count` test images of the requested classes.
 
     Returns:
         Up to `MATCHED_SETS` index sets (count,), in a fixed random order; none where the test set
@@ -67,12 +62,7 @@ class RealDataBaseline:
         self._known: dict[object, dict[str, float]] = {}
 
     def __call__(self, labels: Tensor | None, count: int) -> dict[str, float]:
-        """Means by name; only those by definition where the test set is too small for one set.
-
-        Args:
-            labels: int64 (count,), the requested classes; None for samples without a class.
-            count: Number of samples.
-        """
+        """Means by name; only those by definition where the test set is too small for one set."""
         key = count if labels is None else tuple(labels.sort().values.tolist())
         if key not in self._known:
             self._known[key] = self._means(labels, count)

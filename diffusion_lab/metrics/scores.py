@@ -123,10 +123,7 @@ class Scorer:
 def score(space: FeatureSpace, samples: Tensor, labels: Tensor | None) -> dict[str, Any]:
     """Compute the few scores that are cheap and have no interval, as during a training.
 
-    Args:
-        space: The classifier and the real images' features.
-        samples: float (N, C, H, W), nominally in [-1, 1], N of at least 2.
-        labels: int64 (N,), the requested classes; None for samples without a class.
+    The samples are float (N, C, H, W), nominally in [-1, 1].
 
     Returns:
         Plain data. `num_samples`: N; `agreement`: share of samples whose predicted class is the

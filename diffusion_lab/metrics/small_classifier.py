@@ -107,14 +107,9 @@ def train_classifier(
     recipe: Recipe,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Classifier:
-    """Train a `Classifier` from scratch; the caller's random state is left as it was.
+    """Train a `Classifier` on uint8 images (N, C, H, W) and int64 labels (N,).
 
-    Args:
-        images: uint8 (N, C, H, W), 0 to 255.
-        labels: int64 (N,) in 0 .. num_classes - 1.
-        num_classes: Number of classes, or of rotations (see `rotations`).
-        recipe: Steps, learning rate, augmentation, seed.
-        progress: Called with (step, steps, loss) after each step.
+    The caller's random state is left as it was; `progress` is called with (step, steps, loss).
 
     Returns:
         The classifier in evaluation mode, on the CPU.
@@ -151,10 +146,7 @@ def train_classifier(
 def augment(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """Shift, rotate and scale each image at random, padded with its background.
 
-    Args:
-        x: float (B, C, H, W) in [-1, 1], background -1 where images are not `natural`.
-        recipe: The largest shift, angle and relative scale.
-        generator: CPU generator of the random numbers.
+    The images are float (B, C, H, W) in [-1, 1], of background -1 where they are not `natural`.
     """
     shift, angle, scale = (torch.rand(3, len(x), 2, generator=generator) * 2 - 1).unbind(0)
     angle = angle[:, 0] * math.radians(recipe.max_angle)

@@ -1,5 +1,5 @@
-"""Claims as measurements: a study is a table of rows, and a row is one evaluation.
+"""Claims as measurements: a study is a table of rows, and each row is one evaluation.
 
-`runs` trains what a study needs; `rows` and `study` are what `conf/study/*.yaml` describe;
-`execution` goes through the rows and keeps them; `results` writes what was found.
+`study` is what `conf/study/*.yaml` describe; `trainings` trains the runs that are missing;
+`execution` measures the rows and caches them; `results` writes the table and the pictures.
 """

@@ -1,4 +1,4 @@
-"""What a study leaves behind: table.md, table.csv, study.json, figure.png and samples.png."""
+"""What a study writes: table.md, table.csv, study.json, figure.png and samples.png."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diffusion_lab.studies.study import Study
 
 Record = dict[str, Any]
-"""What is kept of a row: `figures`, and what they belong to."""
+"""What is stored of a row: its scores, under `figures`, and what they belong to."""
 
 
 def write_study(
@@ -32,8 +32,8 @@ def write_study(
 
     Args:
         study: The study.
-        requests: Its rows as they were asked for.
-        records: What is kept of them, with `row`, `curve` and `file`.
+        requests: Its rows as they were requested.
+        records: What is stored of them, with `row`, `curve` and `file`.
         evaluator: That of the first row's data.
         out: The folder.
         typed: What was typed, for the record.
@@ -46,7 +46,7 @@ def write_study(
 
     named = [{"row": r["row"], "curve": r["curve"], **r["figures"]} for r in records]
     rows = study.figure.marked(with_speedup(named))
-    parts = [study.claim, markdown(rows, study.columns), _note(requests, records)]
+    parts = [study.claim, markdown(rows, study.columns), _conditions(requests, records)]
     if any(row.get("front") for row in rows):
         parts.append("*A star: no other row is better with as few network calls.*")
     content: dict[str, Any] = {
@@ -58,20 +58,20 @@ def write_study(
     }
     if study.paired:
         content["differences"] = _differences(requests, records, evaluator)
-        parts += _verdicts(content["differences"], records[0]["row"])
+        parts += _difference_tables(content["differences"], records[0]["row"])
     text = "\n\n".join(parts)
     write_atomically(out / "table.md", f"{text}\n".encode())
     write_atomically(out / "table.csv", comma_separated(rows).encode())
     write_atomically(out / "study.json", json.dumps(content, indent=1, default=str).encode())
     write_atomically(out / "figure.png", study.figure.png(rows))
-    shown = [kept_samples(record)[: evaluator.shown] for record in records]
+    shown = [_samples(record)[: evaluator.shown] for record in records]
     save_picture(out / "samples.png", evaluator.page([r["row"] for r in records], shown))
-    shown_text = "\n\n".join(parts[1:])
-    print(f"\n{shown_text}\n\n{out}/ table.md table.csv study.json figure.png samples.png")
+    printed = "\n\n".join(parts[1:])
+    print(f"\n{printed}\n\n{out}/ table.md table.csv study.json figure.png samples.png")
     return content
 
 
-def kept_samples(record: Record) -> Tensor:
+def _samples(record: Record) -> Tensor:
     """The samples of a row, float32 (N, *shape)."""
     import numpy as np
     import torch
@@ -83,43 +83,38 @@ def kept_samples(record: Record) -> Tensor:
 def _differences(
     requests: Sequence[EvaluationRequest], records: Sequence[Record], evaluator: Evaluator
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Every row less the first, figure by figure, see `metrics.comparison`."""
+    """Every row less the first, metric by metric, see `metrics.scores.compare`."""
     from diffusion_lab.metrics.scores import compare
 
     first, *others = (
-        evaluator.scored(kept_samples(record), request.labels)
+        evaluator.scored(_samples(record), request.labels)
         for request, record in zip(requests, records, strict=True)
     )
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    differences: dict[str, dict[str, dict[str, float]]] = {}
     for record, other in zip(records[1:], others, strict=True):
         flat = compare(other, first)
-        names = [key.removesuffix("_difference") for key in flat if key.endswith("_difference")]
-        ends = {"value": "", "low": "_low", "high": "_high"}
-        every = {
-            name: {end: flat[f"{name}_difference{tail}"] for end, tail in ends.items()}
-            for name in names
-        }
-        found[record["row"]] = {
-            name: {end: value for end, value in parts.items() if value is not None}
-            for name, parts in every.items()
-            if None not in parts.values()
-        }
-    return found
+        rows = differences[record["row"]] = {}
+        for key in [key for key in flat if key.endswith("_difference")]:
+            ends = {"value": flat[key], "low": flat[f"{key}_low"], "high": flat[f"{key}_high"]}
+            finite = {end: value for end, value in ends.items() if value is not None}
+            if len(finite) == len(ends):
+                rows[key.removesuffix("_difference")] = finite
+    return differences
 
 
-def _verdicts(differences: dict[str, dict[str, Any]], first: str) -> list[str]:
-    """A table of differences a row, in words a reader can act on."""
+def _difference_tables(differences: dict[str, dict[str, Any]], first: str) -> list[str]:
+    """A table for each row, with a verdict in words."""
     from diffusion_lab.studies.text_tables import difference_table
 
     return [
         f"{name} less {first}, paired by noise and labels:\n\n"
-        f"{difference_table(figures, name, first)}"
-        for name, figures in differences.items()
+        f"{difference_table(metrics, name, first)}"
+        for name, metrics in differences.items()
     ]
 
 
-def _note(requests: Sequence[EvaluationRequest], records: Sequence[Record]) -> str:
-    """Under what conditions the figures were taken, for the reader of the table."""
+def _conditions(requests: Sequence[EvaluationRequest], records: Sequence[Record]) -> str:
+    """The conditions of the measurement, for the reader of the table."""
     cfg, machine = requests[0].cfg, records[0]["hardware"]
     device = machine.get("accelerator")
     if device is None or str(cfg.device) == "cpu":

@@ -113,11 +113,11 @@ def test_samples_in_every_form(classed):
         drawn(classed, "seven.png", "label=7")
 
 
-def test_evaluation_reads_classes_and_names_them(classed, capsys):
+def test_evaluation_predicts_classes_and_names_them(classed, capsys):
     figures = evaluate(compose("evaluate", [f"ckpt={classed}", *MODEST]))
     assert figures["num_samples"] == 12 and len(figures["per_class"]) == 3
     assert 0 <= figures["agreement2"] <= 1 and figures["fd"] > figures["fd_test"]
-    assert "of the test set, read right" in capsys.readouterr().out
+    assert "test accuracy (classes)" in capsys.readouterr().out
     assert Image.open(classed / "metrics_nearest.png").mode == "RGB"
     assert (classed / "metrics_confusion.png").is_file()
 
@@ -154,7 +154,7 @@ def test_oblong_pictures_without_classes(flat, capsys):
     assert drawn(flat, "grid.png", "columns=4").size == (4 * 50 + 2, 3 * 34 + 2)
     figures = evaluate(compose("evaluate", [f"ckpt={flat}", *MODEST]))
     shown = capsys.readouterr().out
-    assert "of the test set, its quarter turns told" in shown
+    assert "test accuracy (rotations)" in shown
     assert figures["agreement"] is None and "class_entropy" not in figures
     assert figures["fd"] > figures["fd_test"] > 0 and figures["vendi"] > 1
     assert not (flat / "metrics_confusion.png").exists()

@@ -25,7 +25,7 @@ from diffusion_lab.config.rules import RULES, leaves
 from diffusion_lab.config.signatures import signature
 from diffusion_lab.errors import UserError
 from diffusion_lab.evaluation.likelihood_request import END
-from diffusion_lab.evaluation.likelihood_request import RULES as OF_LIKELIHOOD
+from diffusion_lab.evaluation.likelihood_request import LIKELIHOOD_RULES as OF_LIKELIHOOD
 from diffusion_lab.ranges import alternatives, annotation_tree, bounds_of, last_name, mismatch
 
 TINY = [

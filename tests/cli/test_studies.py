@@ -168,6 +168,8 @@ def test_what_cannot_run_is_refused(run, tmp_path):
         (["study=steps", f"ckpt={run}", "label=12"], "label=12"),
         (["study=steps", f"ckpt={run}"], r"row 'DDIM 50 steps': sampler\.steps=50"),
         (["study=steps", f"ckpt={run}", "study.figure.y=[fad]"], "'fad' is unknown"),
+        (["study=training", f"ckpt={run}", "study.rows.most=1"], r"study\.rows\.most=1"),
+        (["study=steps", "study.runs.model.train=abc"], r"train=abc must be a list"),
         (["study=steps", "study.training=['optimizer.lr=-1']"], r"study\.runs\.model: optimizer"),
         (["study=training", "study.rows.overrides=['sampler=ddmi']"], r"study\.rows.*ddim"),
     ]:
@@ -258,22 +260,23 @@ def test_the_trainings_of_a_study_are_sound(name):
     from diffusion_lab.config.building import instantiate
     from diffusion_lab.config.checking import check
     from diffusion_lab.evaluation.request import plain
-    from diffusion_lab.studies.runs import training_of
+    from diffusion_lab.studies.trainings import training_of
 
     cfg = compose("evaluate", [f"study={name}"])
     made = instantiate(plain(cfg.study))
     assert made.name == name
-    trainings = [training_of(run, made.runs[run], made.training, cfg) for run in made.runs]
+    words = {run: [*node["train"], *made.training] for run, node in made.runs.items()}
+    trainings = [training_of(run, words[run], cfg) for run in made.runs]
     assert len({training.folder for training in trainings}) == len(trainings)
     for training in trainings:
-        assert training.faults() == []
+        assert training.errors() == []
         assert training.folder.name.startswith("seed_00")
-        shorter = training_of(training.name, made.runs[training.name], ["budget=smoke"], cfg)
+        shorter = training_of(training.name, [*words[training.name], "budget=smoke"], cfg)
         assert shorter.folder != training.folder, "another training, another folder"
     if name == "ema":
         assert compose("train", [*trainings[0].words, "budget=full"]).callbacks.ema is not None
-    for overrides in made.rows.settings():
-        assert "ddpm" in overrides[0] or check(compose("evaluate", overrides)) == []
+    for row in made.rows(dict.fromkeys(made.runs)):
+        assert "ddpm" in row.overrides[0] or check(compose("evaluate", row.overrides)) == []
 
 
 def frontier(run, out, *words, typed=()):

@@ -1,4 +1,4 @@
-"""The runs that a study looks at: those that are there, and those that it trains."""
+"""The trainings of runs that a study is about and that are missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.config.arguments import compose, with_budget
 from diffusion_lab.config.checking import check
 from diffusion_lab.config.words import key_of, quoted
@@ -25,25 +24,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run by its path, or by how to train it.
-
-    Attributes:
-        train: What would be typed after `train` for it.
-        path: A checkpoint or run folder; None trains it.
-    """
-
-    train: Sequence[str]
-    path: str | None = None
-
-
-@dataclass(frozen=True)
 class Training:
-    """One training that a study needs, with a folder that depends on its words alone.
+    """One training that a study needs, with a folder that depends on its overrides alone.
 
     Attributes:
-        name: What the study calls the run.
-        words: Overrides of `train` that decide the result; they name the folder.
+        name: Of the run in the study.
+        words: Overrides of `train` that determine the result, and the name of the folder.
         places: Overrides that say where data and folders are.
         folder: The run's folder.
     """
@@ -53,21 +39,16 @@ class Training:
     places: tuple[str, ...]
     folder: Path
 
-    @property
-    def finished(self) -> bool:
-        """Whether it came to its end before."""
-        return status_of(self.folder) == FINISHED
-
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Everything wrong with its config."""
         try:
-            found = check(compose("train", [*self.words, *self.places]))
+            errors = check(compose("train", [*self.words, *self.places]))
         except ConfigError as error:
-            found = [str(error)]
-        return [f"study.runs.{self.name}: {fault}" for fault in found]
+            errors = [str(error)]
+        return [f"study.runs.{self.name}: {error}" for error in errors]
 
     def run(self) -> Path:
-        """Train, or go on where it stopped, by the command line; nothing if it is finished.
+        """Train by the command line, or resume; nothing if the run is finished.
 
         Returns:
             The folder.
@@ -75,7 +56,7 @@ class Training:
         Raises:
             StudyError: The training failed or was stopped.
         """
-        if self.finished:
+        if status_of(self.folder) == FINISHED:
             print(f"run {self.name}: finished before, {self.folder}", flush=True)
             return self.folder
         words = [*self.words, *self.places, quoted("run_dir", self.folder)]
@@ -85,27 +66,24 @@ class Training:
             for left in ("config.yaml", "metrics.csv"):
                 (self.folder / left).unlink(missing_ok=True)
         print(f"run {self.name}: train {' '.join(words)}", flush=True)
-        if _wait([sys.executable, "-m", "diffusion_lab.train", *words]):
+        if _exit_status([sys.executable, "-m", "diffusion_lab.train", *words]):
             raise StudyError(
                 f"the training of run {self.name} (train {' '.join(self.words)}) did not finish; "
-                f"the same command again goes on with it, in {self.folder}"
+                f"the same command again resumes it, in {self.folder}"
             )
         return self.folder
 
 
-def training_of(name: str, run: Run, more: Sequence[str], cfg: DictConfig) -> Training:
+def training_of(name: str, words: Sequence[str], cfg: DictConfig) -> Training:
     """The training of a run.
 
     Args:
-        name: What the study calls it.
-        run: The run; `path` is not looked at.
-        more: Further overrides, which win.
+        name: Of the run in the study.
+        words: Overrides of its training; later ones win.
         cfg: The study's config, for the places of data and folders and for the device.
     """
-    words = [*run.train, *more]
-    if str(cfg.device) == "cpu":
-        words.append("trainer.accelerator=cpu")
-    words = with_budget(words)
+    device = ["trainer.accelerator=cpu"] if str(cfg.device) == "cpu" else []
+    words = with_budget([*words, *device])
     places = [quoted(f"paths.{key}", cfg.paths[key]) for key in cfg.paths]
     places += [f"trust={list(cfg.trust)}"] if cfg.trust else []
     digest = hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
@@ -115,17 +93,8 @@ def training_of(name: str, run: Run, more: Sequence[str], cfg: DictConfig) -> Tr
     return Training(name, tuple(words), tuple(places), folder)
 
 
-def checkpoint_of(path: str | Path, cfg: DictConfig) -> Path:
-    """The checkpoint file meant by a path.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    return find_checkpoint(str(path), Path(str(cfg.paths.output_dir)))
-
-
-def _wait(command: Sequence[str]) -> int:
-    """Run a command to its end; at Ctrl-C it is left the time to save."""
+def _exit_status(command: Sequence[str]) -> int:
+    """Run a command to its end; after Ctrl-C it has the time to save."""
     with subprocess.Popen(command, env=os.environ) as child:
         try:
             return child.wait()
