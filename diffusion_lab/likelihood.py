@@ -78,7 +78,7 @@ def likelihood(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> dic
         score = score_of(cfg, module, sets[OWN])
         count = sum(len(samples.x0) for samples in sets.values())
         count += len(sets[OWN].x0) * int(module.num_classes or 0) * int(cfg.classify)
-        print(_price(cfg, score, count), flush=True)
+        print(_announced_cost(cfg, score, count), flush=True)
         progress = ProgressLine(score.calls * count)
         with counting(module.diffusion.denoiser, progress):
             found = _scored(cfg, module, score, sets, progress)
@@ -120,7 +120,7 @@ def _scored(
     return found
 
 
-def _price(cfg: DictConfig, score: Score, count: int) -> str:
+def _announced_cost(cfg: DictConfig, score: Score, count: int) -> str:
     """What is to be done, printed before it is."""
     calls = score.calls * count
     about = "about " if cfg.tolerance is not None else ""

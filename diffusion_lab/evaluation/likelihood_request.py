@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -158,21 +159,25 @@ def score_of(cfg: DictConfig, module: TrainedModel, samples: Samples) -> Score:
     model, grey = module.diffusion, samples.grey
     if cfg.method == "ode":
         path = flow_path(model.schedule, cfg.steps or ODE_STEPS)
+        score = FlowScore(
+            model, path, grey, cfg.draws, solver=RK4, probes=cfg.probes, stages=len(RK4.nodes)
+        )
         if cfg.tolerance is None:
-            return FlowScore(model, path, RK4, grey, cfg.draws, cfg.probes, len(RK4.nodes))
+            return score
         solver = partial(Adaptive, rtol=cfg.tolerance, atol=cfg.tolerance)
-        return FlowScore(model, path, solver, grey, cfg.draws, cfg.probes, ADAPTIVE_CALLS)
+        return replace(score, solver=solver, stages=ADAPTIVE_CALLS)
     with torch.no_grad():
         denoised = model(Query(samples.train[:1], model.schedule(model.schedule.t_max)))
     learned = denoised.variance_fraction is not None
     name = cfg.variance or ("learned" if learned else "small" if grey else "large")
     fraction = {"small": 0.0, "large": 1.0, "learned": None}[name]
-    score = BoundScore(model, _bound_path(cfg, model.schedule), fraction, grey, cfg.draws)
+    path = _bound_path(cfg, model.schedule)
+    bound = BoundScore(model, path, grey, cfg.draws, variance=fraction)
     if cfg.end != "auto":
-        return score.ended(cfg.end or 0.0)
+        return bound.ended(cfg.end or 0.0)
     count = min(TUNING, len(samples.train))
     label = samples.train_labels[:count] if conditional(cfg, module) else None
-    return score.tightest(samples.train[:count], label, SampleNoise(cfg.seed, 0, count))
+    return bound.tightest(samples.train[:count], label, SampleNoise(cfg.seed, 0, count))
 
 
 def conditional(cfg: DictConfig, module: TrainedModel) -> bool:

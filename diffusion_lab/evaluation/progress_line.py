@@ -1,4 +1,4 @@
-"""What a user sees while something is done many times: how far, and how long still."""
+"""The progress of something that is done many times: the share done and the time left."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from diffusion_lab.status_line import StatusLine, clock
 
 
 class ProgressLine:
-    """One line with the share done and the time left, told from what was done so far.
+    """One line with the share done and the time left, estimated from the calls so far.
 
     On a terminal the line is redrawn; elsewhere (a log file) one is printed now and then.
 
     Args:
-        calls: All that is to be done: network calls (images times calls an image), or steps.
+        calls: Of the whole: network calls (images times calls per image), or steps.
         interval: Seconds between two redraws on a terminal.
         log_interval: Seconds between two lines elsewhere.
     """
@@ -32,7 +32,7 @@ class ProgressLine:
         self.name, self._last = name, None
 
     def __call__(self, calls: int) -> None:
-        """Take note of network calls just made."""
+        """Count network calls that were just made."""
         now = time.perf_counter()
         self.done += calls
         if self._last is not None:
@@ -49,5 +49,5 @@ class ProgressLine:
         self._line.write(text, keep=True)
 
     def end(self) -> None:
-        """Wipe the line that is redrawn."""
+        """Remove the line that is redrawn."""
         self._line.wipe()

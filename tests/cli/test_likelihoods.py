@@ -198,7 +198,7 @@ def clusters():
     generator = torch.Generator().manual_seed(0)
     x0 = (2.0 * labels - 1)[:, None] + 0.3 * torch.randn(60, 4, generator=generator)
     path = levels(schedule(UniformLogSNR()(schedule, 60)))
-    return BoundScore(model, path, 1.0, False), x0.double(), labels
+    return BoundScore(model, path, False, variance=1.0), x0.double(), labels
 
 
 def test_the_model_is_a_classifier(clusters):
@@ -208,7 +208,7 @@ def test_the_model_is_a_classifier(clusters):
     assert classifier_accuracy(scores, labels)["accuracy"] == 1.0
     assert classifier_accuracy(scores, 1 - labels)["accuracy"] == 0.0
     twins = class_scores(
-        BoundScore(_Blind(score.model), score.path, 1.0, False), x0, 2, seed=0, batch_size=25
+        BoundScore(_Blind(score.model), score.path, False, variance=1.0), x0, 2, 0, batch_size=25
     )
     assert torch.equal(twins[:, 0], twins[:, 1]), "the same noise for all classes"
 
@@ -226,7 +226,7 @@ class _Blind:
 def test_bound_and_ode_of_an_exact_model_agree_with_its_density(clusters):
     score, x0, labels = clusters
     flow = FlowScore(
-        score.model, flow_path(RectifiedFlow(), 60), RK4, False, probes=None
+        score.model, flow_path(RectifiedFlow(), 60), False, solver=RK4, probes=None
     )  # fmt: skip
     density = torch.distributions.Normal((2.0 * labels - 1)[:, None].double(), 0.3)
     exact = -density.log_prob(x0).mean(1)
@@ -263,7 +263,7 @@ def test_the_tightest_end_is_no_worse_than_the_cleanest(clusters):
             found = self.model(query)
             return found if float(query.at.t) >= 0.1 else found._replace(x0=found.x0 + 0.5)
 
-    lost = BoundScore(Lost(score.model), score.path, 1.0, False)
+    lost = BoundScore(Lost(score.model), score.path, False, variance=1.0)
     ended = lost.tightest(x0, labels, SampleNoise(0, 0, 60))
     assert float(ended.path[-2].t) >= 0.1 and not float(ended.path[-1].sigma)
     means = [float(totals(s, terms_of(s, x0, labels, 0, 60)).mean()) for s in (lost, ended)]
