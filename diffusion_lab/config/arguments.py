@@ -37,12 +37,19 @@ def compose(command: str, overrides: Sequence[str] = (), *, settled: bool = True
     Raises:
         ConfigError: An unknown key or option, or a value that cannot be read.
     """
-    typed = rewrite(command, overrides)
+    return compose_with_checkpoint(command, overrides, settled=settled)[0]
+
+
+def compose_with_checkpoint(
+    command: str, overrides: Sequence[str] = (), *, settled: bool = True
+) -> tuple[DictConfig, dict[str, Any] | None]:
+    """See `compose`; and the checkpoint that `ckpt=` names, if any, which is read for it."""
+    typed, checkpoint = with_stored(command, overrides)
     try:
         cfg = raw(command, typed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, command, typed)) from None
-    return settle(cfg, map(key_of, typed)) if settled else cfg
+    return settle(cfg, map(key_of, typed)) if settled else cfg, checkpoint
 
 
 def rewrite(command: str, overrides: Sequence[str]) -> list[str]:

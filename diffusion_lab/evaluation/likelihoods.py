@@ -33,7 +33,7 @@ from diffusion_lab.sampling.ode_likelihood import (
 )
 from diffusion_lab.sampling.sample_noise import SampleNoise
 
-Moments = tuple[Tensor, Tensor]
+PriorMoments = tuple[Tensor, Tensor]
 """Mean and standard deviation of the prior."""
 
 
@@ -82,7 +82,7 @@ class Score(ABC):
         )
 
     @abstractmethod
-    def once(self, denoise: DenoiseFn, x0: Tensor, noise: Noise, prior: Moments) -> Tensor:
+    def once(self, denoise: DenoiseFn, x0: Tensor, noise: Noise, prior: PriorMoments) -> Tensor:
         """The parts of one draw of noise."""
 
     def denoise_of(self, label: Tensor | None) -> DenoiseFn:
@@ -101,7 +101,7 @@ class BoundScore(Score):
     variance: Variance = field(kw_only=True)
 
     @torch.no_grad()
-    def once(self, denoise: DenoiseFn, x0: Tensor, noise: Noise, prior: Moments) -> Tensor:
+    def once(self, denoise: DenoiseFn, x0: Tensor, noise: Noise, prior: PriorMoments) -> Tensor:
         """See `Score`."""
         parts = (denoise, x0, self.path, noise, self.variance)
         return bound_terms(*parts, grey=self.grey, prior=prior)
@@ -147,7 +147,7 @@ class FlowScore(Score):
         """Network calls per image."""
         return super().calls * self.stages
 
-    def once(self, denoise: DenoiseFn, x0: Tensor, noise: Noise, prior: Moments) -> Tensor:
+    def once(self, denoise: DenoiseFn, x0: Tensor, noise: Noise, prior: PriorMoments) -> Tensor:
         """See `Score`."""
         x = dequantised(x0, noise) if self.grey else x0
         exact = self.probes is None

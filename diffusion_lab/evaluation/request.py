@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lab.config.arguments import compose
+from diffusion_lab.config.arguments import compose_with_checkpoint
 from diffusion_lab.config.building import instantiate, validate_stored
 from diffusion_lab.config.checking import check, checked_parts
 from diffusion_lab.config.checkpoint_defaults import OF_A_MODEL
@@ -190,10 +190,11 @@ def request_of(
         ConfigError: A key or a choice that does not exist; the message names the request.
     """
     try:
-        cfg = compose("evaluate", [quoted("ckpt", ckpt), *words, *overrides])
+        typed = [quoted("ckpt", ckpt), *words, *overrides]
+        cfg, checkpoint = compose_with_checkpoint("evaluate", typed)
     except ConfigError as error:
         raise ConfigError(f"row {name!r}: {error}") from None
-    return EvaluationRequest(cfg, name, tuple(overrides))
+    return EvaluationRequest(cfg, name, tuple(overrides), checkpoint)
 
 
 def data_of(cfg: DictConfig, stored: Mapping[str, Any], use: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from annotated_types import Ge
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
-from diffusion_lab.config.sweep_values import combinations
+from diffusion_lab.config.words import combinations
 from diffusion_lab.errors import ConfigError
 from diffusion_lab.figures.study_figures import StudyFigure
 from diffusion_lab.ranges import checked

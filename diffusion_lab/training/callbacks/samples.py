@@ -228,9 +228,9 @@ class FinalSamples(SamplingCallback):
 
     It must come after the averaging callback, whose weights it draws with. `reader` maps the data
     module to a classifier, a function of samples (N, C, H, W) that returns the probability of each
-    class (N, K), or to None where there is none (`metrics.quick.cached_predictor`): then two columns
-    stay empty, and one line says so. No classifier is trained here. Nothing is drawn if no logger
-    takes tables, or if the model does not draw images. Image k is image k of a grid of that seed.
+    class (N, K), or to None where there is none (`metrics.quick.cached_predictor`): then two
+    columns stay empty, and one line says so. No classifier is trained here. Nothing is drawn if no
+    logger takes tables, or if the model draws no images. Image k is that of a grid of that seed.
     """
 
     key = "final_samples"
