@@ -23,23 +23,23 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
-def optimizer_suited(make: Callable[..., Optimizer], scaled: bool) -> Callable[..., Optimizer]:
-    """What makes the optimizer, without `fused` where a gradient scaler is at work."""
-    fused = getattr(make, "keywords", {}).get("fused")
-    return partial(make, fused=False) if scaled and fused else make
-
-
-def refuse_unscaling(optimizer: Optimizer) -> None:
-    """Refuse an optimizer that unscales gradients itself, under a gradient scaler.
+def unscaled_optimizer(
+    make: Callable[..., Optimizer], parameters: Iterable[nn.Parameter], scaled: bool
+) -> Optimizer:
+    """Make the optimizer, without `fused` where a gradient scaler is at work (`scaled`).
 
     Raises:
-        ValueError: with the remedy.
+        ValueError: It unscales gradients itself all the same.
     """
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
+    if scaled and getattr(make, "keywords", {}).get("fused"):
+        make = partial(make, fused=False)
+    optimizer = make(parameters)
+    if scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
         raise ValueError(
             f"trainer.precision=16-mixed: a fused {type(optimizer).__name__} unscales gradients "
             "after they are clipped; build it with fused=False"
         )
+    return optimizer
 
 
 def clip(

@@ -29,7 +29,7 @@ from diffusion_lab.ranges import Count, Natural, Positive, Seed, Share, checked
 from diffusion_lab.sampling.constraints import X0Constraint
 from diffusion_lab.sampling.pipeline import Guidance
 from diffusion_lab.sampling.sampler import Sampler
-from diffusion_lab.training.clipping import clip, optimizer_suited, refuse_unscaling
+from diffusion_lab.training.clipping import clip, unscaled_optimizer
 from diffusion_lab.training.reproducibility import KeyedNoise, seed_dropout
 from diffusion_lab.training.trainer_state import validate_at_the_end
 from diffusion_lab.training.validation import LossByLevel, rows_of_processes
@@ -231,9 +231,7 @@ class DiffusionModule(Generates, pl.LightningModule):
                 "optimizer=None: give an optimizer, e.g. partial(torch.optim.AdamW, lr=2e-3)"
             )
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        optimizer = optimizer_suited(self.make_optimizer, scaled)(self.parameters())
-        if scaled:
-            refuse_unscaling(optimizer)
+        optimizer = unscaled_optimizer(self.make_optimizer, self.parameters(), scaled)
         if self.make_lr_scheduler is None:
             return optimizer
         total = self.trainer.estimated_stepping_batches

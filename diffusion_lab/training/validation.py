@@ -6,8 +6,8 @@ squared error of the network's target F, mean over pixels, in each tenth of the 
 runs that differ in timestep distribution, weight, network or optimizer compare level by level; with
 another parameterization or schedule F itself is another thing.
 
-Levels are counted as the network is told of them (`Schedule.conditioning`): that is t itself, but
-for EDM's schedule ln sigma, whose t = sigma / sigma_max would put all that matters into the first
+Levels are counted as the network sees them (`Schedule.conditioning`): that is t itself, but for
+EDM's schedule ln sigma, whose t = sigma / sigma_max would put all that matters into the first
 tenth.
 """
 
@@ -129,17 +129,17 @@ def times(schedule: Schedule, index: Tensor) -> Tensor:
 
 
 def _time_at(schedule: Schedule, share: Tensor) -> Tensor:
-    """The trained time at a share of the way from the smallest to the largest told level."""
+    """The trained time at a share of the way from the smallest to the largest conditioning."""
 
-    def told(t: Tensor) -> Tensor:
+    def conditioning(t: Tensor) -> Tensor:
         return schedule.conditioning(schedule(t))
 
     low = torch.full_like(share, schedule.t_min)
     high = torch.full_like(share, schedule.t_max)
-    wanted = torch.lerp(told(low), told(high), share)
+    wanted = torch.lerp(conditioning(low), conditioning(high), share)
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        above = told(middle) > wanted
+        above = conditioning(middle) > wanted
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     return schedule.snap(high)
 
