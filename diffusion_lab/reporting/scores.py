@@ -30,7 +30,7 @@ _SECOND = frozenset({"precision2", "recall2", "density2", "coverage2", "vendi2"}
 
 
 @dataclass(frozen=True)
-class ScoreLine:
+class ScoreRow:
     """One line: a metric, its 95 % interval, and what held-out real data get."""
 
     title: str
@@ -57,7 +57,7 @@ def scores(run: RunFolder, inline: ImageInliner) -> dict[str, Any]:
     }
 
 
-def score_groups(metrics: Mapping[str, Any]) -> list[tuple[str, list[ScoreLine]]]:
+def score_groups(metrics: Mapping[str, Any]) -> list[tuple[str, list[ScoreRow]]]:
     """The metrics of metrics.json, grouped; groups without any are left out."""
     found = {title: [row for row in METRICS.values() if row.group == title] for title in GROUPS}
     found["Others"] = [Metric(name, name, ".5g", "") for name in _unknown(metrics)]
@@ -97,7 +97,7 @@ def _unknown(metrics: Mapping[str, Any]) -> Iterator[str]:
             yield name
 
 
-def _score(metrics: Mapping[str, Any], row: Metric) -> ScoreLine:
+def _score(metrics: Mapping[str, Any], row: Metric) -> ScoreRow:
     value, low, high, real = (
         as_number(metrics.get(row.name + end)) for end in ("", "_low", "_high", "_real")
     )
@@ -110,12 +110,12 @@ def _score(metrics: Mapping[str, Any], row: Metric) -> ScoreLine:
             axis = Axis(min(ends), max(ends), STRIP)
             strip = axis(low), axis(value), axis(high), None if real is None else axis(real)
     known = "" if real is None else format(real, row.spec)
-    return ScoreLine(row.title, format(value, row.spec), between, known, row.meaning, strip)
+    return ScoreRow(row.title, format(value, row.spec), between, known, row.meaning, strip)
 
 
-def _likelihood(run: RunFolder) -> ScoreLine:
+def _likelihood(run: RunFolder) -> ScoreRow:
     """The number of likelihood.json."""
     mean, low, high = (as_number(run.likelihood.get(name)) for name in ("mean", "low", "high"))
     between = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
     unit, count = show(run.likelihood.get("unit")), show(run.likelihood.get("num_images"))
-    return ScoreLine(unit, f"{mean:.4f}", between, "", f"of {count} images; less is better")
+    return ScoreRow(unit, f"{mean:.4f}", between, "", f"of {count} images; less is better")
