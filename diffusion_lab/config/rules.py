@@ -54,8 +54,6 @@ RULES: dict[str, Rule] = {
     "start": "Annotated[float, Gt(0), Le(1)] | None",
     "frames": "Annotated[int, Ge(2)]",
     "weights": "Literal['ema', 'raw']",
-    **dict.fromkeys(("bench.steps", "bench.rounds", "bench.warmup"), "Count"),
-    **dict.fromkeys(("bench.num_samples", "bench.sample_rounds"), "Count"),
     "optimizer.lr": "Positive",
     "optimizer.eps": "NonNegative",
     "optimizer.weight_decay": "NonNegative",

@@ -178,7 +178,7 @@ def cases(command, configs):
             target, _ = annotation_of(command, plain, path)
             key = (target, path.rpartition(".")[2]) if target else (command, path)
             elsewhere = path.split(".")[0] != command if command in ("study", "features") else (
-                target and command != "train"
+                target and command != "train" and not path.startswith("bench.")
             )  # fmt: skip
             if key not in seen and not elsewhere:
                 seen.add(key)
