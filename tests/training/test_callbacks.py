@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from test_resume import SaveEveryStep, same
-from tiny import Dashboard, TinyData, TinyNet, tiny_module, tiny_trainer
+from tiny import Dashboard, TinyData, TinyNet, tiny_fit, tiny_module, tiny_trainer
 
 from diffusion_lab.checkpoints.format import read_checkpoint, weights_of
 from diffusion_lab.config.arguments import compose
@@ -112,7 +112,7 @@ def test_every_validation_hook_sees_the_average(tmp_path: Path, first: bool) -> 
     probe = Probe(reference)
     callbacks = [reference, probe, ema] if first else [ema, reference, probe]
     module = tiny_module()
-    tiny_trainer(tmp_path, callbacks=callbacks).fit(module, datamodule=TinyData())
+    tiny_fit(tmp_path, callbacks=callbacks, module=module)
     assert probe.seen == dict.fromkeys(
         ("start", "epoch_start", "batch_end", "epoch_end", "end"), True
     )
@@ -135,8 +135,7 @@ def test_every_validation_hook_sees_the_average(tmp_path: Path, first: bool) -> 
 def test_late_start_is_safe(tmp_path: Path, start: int) -> None:
     reference = ReferenceEMA(0.9, 10.0, start)
     module = tiny_module()
-    trainer = tiny_trainer(tmp_path, callbacks=[EMA(0.9, 10.0, start), reference])
-    trainer.fit(module, datamodule=TinyData())
+    tiny_fit(tmp_path, callbacks=[EMA(0.9, 10.0, start), reference], module=module)
     wanted = reference.raw if reference.average is None else reference.average
     torch.testing.assert_close(flat(module), wanted, atol=1e-6, rtol=1e-5)
     named = read_checkpoint(tmp_path)["diffusion_lab"]["weights"]["state_dict"]
@@ -201,8 +200,7 @@ def test_ema_refuses(bad: dict[str, Any]) -> None:
 def test_a_run_stopped_after_its_last_step_is_finished_by_resuming(tmp_path: Path) -> None:
     record = tmp_path / "summary.json"
     for ckpt in (None, tmp_path / "checkpoints" / "last.ckpt"):
-        trainer = tiny_trainer(tmp_path, RunRecord(tmp_path, report=False), max_epochs=1)
-        trainer.fit(tiny_module(), datamodule=TinyData(), ckpt_path=ckpt)
+        tiny_fit(tmp_path, RunRecord(tmp_path, report=False), max_epochs=1, ckpt=ckpt)
         summary = json.loads(record.read_text())
         assert (summary["status"], summary["step"]) == ("finished", 20)
         record.write_text(json.dumps(summary | {"status": "interrupted", "error": "SIGTERM"}))
@@ -212,8 +210,7 @@ def test_a_run_stopped_after_its_last_step_is_finished_by_resuming(tmp_path: Pat
 def test_grids_record_and_metrics(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     callbacks = [EMA(0.9), SampleGrid(tmp_path, 6), RunRecord(tmp_path, "tiny", report=False)]
     callbacks += [Speed(), Progress(log_interval=0.0)]
-    trainer = tiny_trainer(tmp_path, callbacks=callbacks)
-    trainer.fit(tiny_module(), datamodule=TinyData())
+    tiny_fit(tmp_path, callbacks=callbacks)
     grids = sorted((tmp_path / "samples").iterdir())
     assert [path.name for path in grids] == [f"epoch_{k:03d}.png" for k in (1, 2, 3)]
     assert Image.open(grids[0]).size == (6 * 10 + 2, 12)  # two columns of each class
@@ -233,8 +230,7 @@ def test_grids_record_and_metrics(tmp_path: Path, capsys: pytest.CaptureFixture)
 
 def test_final_grid_where_validation_was_not(tmp_path: Path) -> None:
     callbacks = [EMA(0.9), SampleGrid(tmp_path, 4)]
-    trainer = tiny_trainer(tmp_path, callbacks=callbacks, max_epochs=-1, max_steps=7)
-    trainer.fit(tiny_module(), datamodule=TinyData())
+    tiny_fit(tmp_path, callbacks=callbacks, max_epochs=-1, max_steps=7)
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["epoch_001.png"]
     assert read_checkpoint(tmp_path)["global_step"] == 7
 
@@ -278,8 +274,7 @@ def test_tensorboard_gets_curves_and_grids(tmp_path: Path) -> None:
         "tensorboard.backend.event_processing.event_accumulator"
     ).EventAccumulator
     loggers = [MetricsFile(tmp_path), TensorBoardRun(tmp_path)]
-    trainer = tiny_trainer(tmp_path, SampleGrid(tmp_path, 3), logger=loggers, max_epochs=2)
-    trainer.fit(tiny_module(), datamodule=TinyData())
+    tiny_fit(tmp_path, SampleGrid(tmp_path, 3), logger=loggers, max_epochs=2)
     events = accumulator(str(tmp_path / "tensorboard")).Reload()
     assert [e.step for e in events.Images("samples")] == [19, 39]
     assert [e.step for e in events.Scalars("val/loss")] == [19, 39]
@@ -330,7 +325,7 @@ def test_samples_are_scored_every_k_epochs_only(tmp_path: Path) -> None:
     ema = EMA(0.9)
     module = tiny_module()
     callbacks = [ema, SampleMetrics(scorer, every_n_epochs=2, num_samples=6, batch_size=4)]
-    tiny_trainer(tmp_path, callbacks=callbacks, max_epochs=5).fit(module, datamodule=TinyData())
+    tiny_fit(tmp_path, callbacks=callbacks, max_epochs=5, module=module)
     assert logged(tmp_path, "val/fd_ratio") == {39: 3.0, 79: 2.0}
     assert logged(tmp_path, "val/fd_cnn") == {39: 30.0, 79: 20.0}
     assert logged(tmp_path, "val/agreement") == {39: 0.5, 79: 0.5}
@@ -342,7 +337,7 @@ def test_samples_are_scored_every_k_epochs_only(tmp_path: Path) -> None:
 def test_scored_samples_are_those_of_the_averaged_weights(tmp_path: Path) -> None:
     scorer, module = Scorer(scores(1.0)), tiny_module()
     callbacks = [SampleMetrics(scorer, every_n_epochs=3, num_samples=6), EMA(0.9)]
-    tiny_trainer(tmp_path, callbacks=callbacks).fit(module, datamodule=TinyData())
+    tiny_fit(tmp_path, callbacks=callbacks, module=module)
     torch.testing.assert_close(scorer.seen[0][0], module.sample(6, "all", seed=0))
     module.load_state_dict(weights_of(read_checkpoint(tmp_path), "raw"))
     assert not torch.allclose(scorer.seen[0][0], module.sample(6, "all", seed=0))
@@ -353,7 +348,7 @@ def test_scoring_changes_no_training_and_is_off_by_default(tmp_path: Path) -> No
     for name, every in (("off", None), ("on", 1)):
         module = tiny_module()
         metrics = SampleMetrics(Scorer(*[scores(1.0)] * 3), every, num_samples=4)
-        tiny_trainer(tmp_path / name, metrics).fit(module, datamodule=TinyData())
+        tiny_fit(tmp_path / name, metrics, module=module)
         ends.append(flat(module))
     assert torch.equal(*ends)
     assert (
@@ -371,8 +366,7 @@ def test_best_by_samples(tmp_path: Path, monitor: str, mode: Any, wanted: int) -
         Checkpoints(tmp_path, monitor=monitor, mode=mode),
         SampleMetrics(scorer, every_n_epochs=2, num_samples=4),
     ]
-    trainer = tiny_trainer(tmp_path, *callbacks, max_epochs=7)
-    trainer.fit(tiny_module(), datamodule=TinyData())
+    tiny_fit(tmp_path, *callbacks, max_epochs=7)
     assert read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == wanted
 
 
@@ -440,8 +434,7 @@ def test_scores_that_never_come_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         metrics = SampleMetrics(Scorer(), **({"every_n_epochs": 2} | arguments))
-        trainer = tiny_trainer(tmp_path, metrics, **changes)
-        trainer.fit(tiny_module(), datamodule=TinyData())
+        tiny_fit(tmp_path, metrics, **changes)
 
 
 def test_a_module_without_sampler_cannot_be_scored(tmp_path: Path) -> None:
@@ -487,8 +480,7 @@ def test_raw_weights_are_shown_beside_the_average(tmp_path: Path) -> None:
         keep = Keep()
         callbacks = [ema, SampleGrid(tmp_path / name, 6, columns=6, raw=raw), keep]
         loggers = [MetricsFile(tmp_path / name), sink]
-        trainer = tiny_trainer(tmp_path / name, callbacks=callbacks, logger=loggers, max_epochs=2)
-        trainer.fit(module, datamodule=TinyData())
+        tiny_fit(tmp_path / name, callbacks=callbacks, logger=loggers, max_epochs=2, module=module)
         ends.append(flat(module))
     assert torch.equal(*ends)
     for k in (1, 2):
@@ -508,8 +500,7 @@ def test_raw_weights_are_shown_beside_the_average(tmp_path: Path) -> None:
 
 def test_nothing_is_drawn_twice_where_nothing_is_averaged(tmp_path: Path) -> None:
     callbacks = [SampleGrid(tmp_path, 4, raw=4)]
-    trainer = tiny_trainer(tmp_path, callbacks=callbacks, max_epochs=1)
-    trainer.fit(tiny_module(), datamodule=TinyData())
+    tiny_fit(tmp_path, callbacks=callbacks, max_epochs=1)
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["epoch_001.png"]
     with pytest.raises(ValueError, match=r"^raw=-1"):
         SampleGrid(tmp_path, raw=-1)
@@ -540,8 +531,7 @@ def test_the_gradient_norm_is_logged_as_it_was_before_clipping(
     tmp_path: Path, clip: float | None
 ) -> None:
     norms = Norms()
-    trainer = tiny_trainer(tmp_path, norms, gradient_clip_val=clip, max_epochs=1)
-    trainer.fit(tiny_module(), datamodule=TinyData())
+    tiny_fit(tmp_path, norms, gradient_clip_val=clip, max_epochs=1)
     found = logged(tmp_path, "train/grad_norm")
     assert list(found) == [4, 9, 14, 19]
     for step, norm in found.items():
@@ -557,11 +547,18 @@ def test_the_speed_is_that_since_the_last_validation(tmp_path: Path) -> None:
             counts.append(self.images - sum(counts))
             super().on_validation_epoch_end(*args)
 
-    trainer = tiny_trainer(tmp_path, Counting(), max_epochs=3, check_val_every_n_epoch=2)
-    trainer.fit(tiny_module(), datamodule=TinyData())
+    tiny_fit(tmp_path, Counting(), max_epochs=3, check_val_every_n_epoch=2)
     found = logged(tmp_path, "train/images_per_second")
     assert list(found) == [39, 59] and min(found.values()) > 0
     assert counts == [39 * 4, 20 * 4]  # but for the first step; then of the last epoch alone
+
+
+def test_the_clock_is_paused_while_a_checkpoint_is_saved() -> None:
+    speed = Speed()
+    speed.on_train_batch_start()
+    assert speed.seconds < speed.seconds
+    speed.on_save_checkpoint()
+    assert speed.seconds == speed.seconds > 0 and speed.rate is None
 
 
 def test_a_second_callback_of_a_kind_runs_or_is_told_of_before(tmp_path):

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from test_resume import run, same
-from tiny import TinyData, tiny_module, tiny_trainer
+from tiny import TinyData, tiny_fit, tiny_module
 
 from diffusion_lab.checkpoints.format import read_checkpoint
 from diffusion_lab.training.callbacks import Checkpoints, RunRecord
@@ -62,8 +62,7 @@ def test_a_training_is_validated_at_its_end(tmp_path: Path, end: str) -> None:
     seen = Seen()
     monitor = "val/loss" if wanted else None
     callbacks = [EMA(0.9), seen, RunRecord(tmp_path, report=False), Checkpoints(tmp_path, monitor)]
-    trainer = tiny_trainer(tmp_path, **{"callbacks": callbacks, **changes})
-    trainer.fit(tiny_module(), datamodule=TinyData())
+    trainer = tiny_fit(tmp_path, **{"callbacks": callbacks, **changes})
     assert seen.steps == wanted and all(seen.averaged)
     last = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert last["global_step"] == trainer.global_step
@@ -86,8 +85,7 @@ def tiny_module_of(checkpoint: dict[str, Any]) -> pl.LightningModule:
 
 def test_a_stop_between_two_validations(tmp_path: Path) -> None:
     seen = Seen()
-    trainer = tiny_trainer(tmp_path, StopAt(27), seen)
-    trainer.fit(tiny_module(), datamodule=TinyData())
+    trainer = tiny_fit(tmp_path, StopAt(27), seen)
     assert seen.steps == [20, 27] and trainer.global_step == 27
     assert read_checkpoint(tmp_path)["global_step"] == 27
 
@@ -119,8 +117,7 @@ def test_further_epochs_go_on_from_there(tmp_path: Path, name: str) -> None:
 
 def of(folder: Path, module: dict[str, Any], ckpt: Path | None = None, **changes: Any) -> dict:
     """The state at the end of a training."""
-    trainer = tiny_trainer(folder, **changes)
-    trainer.fit(tiny_module(**module), datamodule=TinyData(), ckpt_path=ckpt)
+    tiny_fit(folder, **changes, module=tiny_module(**module), ckpt=ckpt)
     stored = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     keys = ("state_dict", "current_model_state", "optimizer_states", "global_step")
     return {key: stored[key] for key in keys}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import wandb_file
-from tiny import CLASSES, Dashboard, TinyData, tiny_module, tiny_trainer
+from tiny import CLASSES, Dashboard, TinyData, tiny_fit, tiny_module
 
 from diffusion_lab.data.digits import Digits
 from diffusion_lab.metrics import features
@@ -27,8 +27,7 @@ def reading(data: Any) -> Any:
 def fit(folder: Path, callback: FinalSamples, *loggers: Any, **changes: Any) -> Any:
     module = tiny_module(**changes)
     loggers = [MetricsFile(folder), *loggers]
-    trainer = tiny_trainer(folder, callback, logger=loggers, max_epochs=1)
-    trainer.fit(module, datamodule=TinyData())
+    tiny_fit(folder, callback, logger=loggers, max_epochs=1, module=module)
     return module
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from tiny import TinyData, tiny_module, tiny_trainer
+from tiny import TinyData, tiny_fit, tiny_module, tiny_trainer
 
 from diffusion_lab.checkpoints.format import read_checkpoint
 from diffusion_lab.errors import CheckpointError
@@ -47,8 +47,7 @@ STATE = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers
 
 
 def run(folder: Path, *callbacks: pl.Callback, ckpt: Path | None = None, **changes: Any) -> dict:
-    trainer = tiny_trainer(folder, *callbacks, **changes)
-    trainer.fit(tiny_module(), datamodule=TinyData(), ckpt_path=ckpt)
+    tiny_fit(folder, *callbacks, **changes, ckpt=ckpt)
     checkpoint = read_checkpoint(folder)
     return {key: checkpoint[key] for key in STATE}
 

@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from tiny import TinyData, tiny_module, tiny_trainer
+from tiny import tiny_fit, tiny_module
 
 from diffusion_lab.checkpoints.finding import find_checkpoint
 from diffusion_lab.checkpoints.format import read_checkpoint
@@ -37,8 +37,7 @@ def run(
 ) -> dict[str, Any]:
     """Train by steps; the state in last.ckpt."""
     module = changes.pop("module", None) or tiny_module()
-    trainer = tiny_trainer(folder, *callbacks, **(BY_STEPS | changes))
-    trainer.fit(module, datamodule=TinyData(), ckpt_path=ckpt)
+    tiny_fit(folder, *callbacks, **(BY_STEPS | changes), module=module, ckpt=ckpt)
     checkpoint = read_checkpoint(folder)
     return {key: checkpoint[key] for key in STATE}
 

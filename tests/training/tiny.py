@@ -109,6 +109,19 @@ def tiny_trainer(run_dir: Path, *callbacks: pl.Callback, **changes: Any) -> pl.T
     return pl.Trainer(**arguments)
 
 
+def tiny_fit(
+    run_dir: Path,
+    *callbacks: pl.Callback,
+    module: DiffusionModule | None = None,
+    ckpt: Path | None = None,
+    **changes: Any,
+) -> pl.Trainer:
+    """Train a tiny module; returns the trainer."""
+    trainer = tiny_trainer(run_dir, *callbacks, **changes)
+    trainer.fit(module or tiny_module(), datamodule=TinyData(), ckpt_path=ckpt)
+    return trainer
+
+
 class Dashboard(BackgroundLogger):
     """Remembers what it is given, and waits or fails where it is told to."""
 

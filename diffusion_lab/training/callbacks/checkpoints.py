@@ -140,22 +140,19 @@ class Checkpoints(Checkpoint):
         if not epoch_ends_here(trainer) and self._saved_at == trainer.global_step:
             return
         self.save(trainer)
-        if _due(self.keep_every_n_epochs, trainer.current_epoch + 1) or self._kept_here(trainer):
-            self._keep(trainer)
+        self._keep_if_due(trainer, _due(self.keep_every_n_epochs, trainer.current_epoch + 1))
 
     def _save_within_epoch(self, trainer: Trainer) -> None:
         step = trainer.global_step
         if _due(self.every_n_steps, step) or training_ends_here(trainer):
             self.save(trainer)
             self._saved_at = step
-        if self._kept_here(trainer):
-            self._keep(trainer)
+        self._keep_if_due(trainer)
 
-    def _kept_here(self, trainer: Trainer) -> bool:
-        return _due(self.keep_every_n_steps, trainer.global_step)
-
-    def _keep(self, trainer: Trainer) -> None:
-        self.save(trainer, f"step_{trainer.global_step:06d}.ckpt")
+    def _keep_if_due(self, trainer: Trainer, epoch_is_kept: bool = False) -> None:
+        step = trainer.global_step
+        if epoch_is_kept or _due(self.keep_every_n_steps, step):
+            self.save(trainer, f"step_{step:06d}.ckpt")
 
     # ------------------------------------------------------------------ the best value
 
@@ -164,28 +161,25 @@ class Checkpoints(Checkpoint):
 
         A value that an earlier validation logged is never better, so validations without the
         metric change nothing.
+
+        Raises:
+            ConfigError: This validation did not log the metric, and no later one will.
         """
         if self.monitor is None:
             return False
-        logged = trainer.callback_metrics.get(self.monitor)
+        logged, promised = trainer.callback_metrics.get(self.monitor), _promised(trainer)
+        if logged is None and self.monitor not in promised:
+            raise ConfigError(
+                f"callbacks.checkpoints.monitor={self.monitor!r} is not logged; there are "
+                f"{', '.join(sorted({*trainer.callback_metrics, *promised}))}"
+            )
         if logged is None:
-            self._check_promised(trainer, self.monitor)
             return False
         value = float(logged)
         better = value < self.best if self.mode == "min" else value > self.best
         if better:
             self.best = value
         return better
-
-    @staticmethod
-    def _check_promised(trainer: Trainer, monitor: str) -> None:
-        """Raise ConfigError for a metric that this validation did not log and no later one will."""
-        promised = _promised(trainer)
-        if monitor not in promised:
-            raise ConfigError(
-                f"callbacks.checkpoints.monitor={monitor!r} is not logged; there are "
-                f"{', '.join(sorted({*trainer.callback_metrics, *promised}))}"
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, and of what."""

@@ -65,7 +65,7 @@ class RunRecord(Callback):
             "experiment": self.experiment,
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
-            "max_steps": _finite(trainer.estimated_stepping_batches),
+            "max_steps": _json_number(trainer.estimated_stepping_batches),
             "seconds": None,
             "images_per_second": None,
             "parameters": sum(p.numel() for p in module.parameters()),
@@ -102,8 +102,17 @@ class RunRecord(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the report, after every other callback and logger has written its last."""
-        if stage == "fit" and self.record.get("ended") and trainer.is_global_zero:
-            self._write_report(trainer)
+        ended = stage == "fit" and self.record.get("ended")
+        if not (self.report and ended and trainer.is_global_zero):
+            return
+        try:
+            from diffusion_lab.reporting.html import write_report
+
+            for logger in trainer.loggers:
+                logger.save()
+            write_report(self.folder)
+        except Exception as error:
+            warnings.warn(f"report.html could not be written: {error}", stacklevel=2)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -127,33 +136,20 @@ class RunRecord(Callback):
             "epoch": trainer.current_epoch,
             "seconds": round(self._before + time.perf_counter() - self._clock, 3),
             "images_per_second": round(rate, 2) if rate else None,
-            "metrics": {k: _finite(v) for k, v in sorted(trainer.callback_metrics.items())},
+            "metrics": {k: _json_number(v) for k, v in sorted(trainer.callback_metrics.items())},
         }
 
     def _write(self, trainer: Trainer) -> None:
-        if not trainer.is_global_zero:
-            return
-        text = json.dumps(self.record, indent=2, default=str) + "\n"
-        write_atomically(self.path, text.encode())
-
-    def _write_report(self, trainer: Trainer) -> None:
-        if not self.report:
-            return
-        try:
-            from diffusion_lab.reporting.html import write_report
-
-            for logger in trainer.loggers:
-                logger.save()
-            write_report(self.folder)
-        except Exception as error:
-            warnings.warn(f"report.html could not be written: {error}", stacklevel=2)
+        if trainer.is_global_zero:
+            text = json.dumps(self.record, indent=2, default=str) + "\n"
+            write_atomically(self.path, text.encode())
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _finite(value: Any) -> float | int | None:
+def _json_number(value: Any) -> float | int | None:
     """A number that JSON can hold."""
     number = float(value)
     if not math.isfinite(number):

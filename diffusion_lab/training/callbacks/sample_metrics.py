@@ -50,13 +50,9 @@ class SampleMetrics(SamplingCallback):
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
     ) -> None:
+        super().__init__(num_samples, seed, sampler, guidance, batch_size)
         self.scorer = scorer
         self.every_n_epochs = every_n_epochs
-        self.num_samples = num_samples
-        self.seed = seed
-        self.batch_size = batch_size
-        self.sampler = sampler
-        self.guidance = guidance
         self._score: QuickScorer | None = None
         self._logged: frozenset[str] | None = None
 

@@ -27,18 +27,22 @@ class SamplingCallback(Callback):
 
     The seed is the callback's own; conditions other than the class are null.
 
-    Attributes:
-        key: The callback's entry in conf/callbacks, for messages.
-        sampler: In place of the module's own.
-        guidance: In place of the module's own.
+    A `sampler` and a `guidance` replace the module's own. Messages begin with `key`, the
+    callback's entry in conf/callbacks.
     """
 
     key = "samples"
-    num_samples: int
-    seed: int
-    sampler: Sampler | None = None
-    guidance: Guidance | None = None
-    batch_size = 256
+
+    def __init__(
+        self,
+        num_samples: int,
+        seed: int,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+        batch_size: int = 256,
+    ) -> None:
+        self.num_samples, self.seed, self.batch_size = num_samples, seed, batch_size
+        self.sampler, self.guidance = sampler, guidance
 
     def setup(self, trainer: Trainer, pl_module: DiffusionModule, stage: str) -> None:
         """Check that samples can be drawn, before any training.
@@ -120,14 +124,10 @@ class SampleGrid(SamplingCallback):
         at: Sequence[Count] | None = None,
         raw: Natural = 0,
     ) -> None:
+        super().__init__(num_samples, seed, sampler, guidance)
         self.folder = Path(run_dir) / "samples"
-        self.num_samples = num_samples
-        self.columns = columns
+        self.columns, self.scale = columns, scale
         self.every_n_epochs = every_n_epochs
-        self.seed = seed
-        self.scale = scale
-        self.sampler = sampler
-        self.guidance = guidance
         self.at = None if at is None else frozenset(at)
         self.raw = raw
         self._drawn_at = -1
@@ -242,9 +242,8 @@ class FinalSamples(SamplingCallback):
         num_samples: Count = 20,
         seed: Seed = 0,
     ) -> None:
+        super().__init__(num_samples, seed)
         self.reader = reader
-        self.num_samples = num_samples
-        self.seed = seed
 
     def on_train_end(self, trainer: Trainer, pl_module: DiffusionModule) -> None:
         """Draw on every process, classify and log on the first."""
@@ -293,11 +292,13 @@ class FinalSamples(SamplingCallback):
         cells = [[image, *row] for image, row in zip(images, rows, strict=True)]
         columns = ("image", "requested", "predicted", "confidence")
         log_table(trainer.loggers, "final_samples", columns, cells, step)
-        sheet = image_grid(samples, columns=10, scale=2, labels=[_caption(*row) for row in rows])
+        sheet = image_grid(
+            samples, columns=10, scale=2, labels=[_words_below(*row) for row in rows]
+        )
         log_images(trainer.loggers, "samples/final", sheet, step)
 
 
-def _caption(requested: int | None, predicted: int | None, confidence: float | None) -> str:
+def _words_below(requested: int | None, predicted: int | None, confidence: float | None) -> str:
     """As in "3 > 8 99%", where a three was requested and an eight is predicted."""
     parts = [] if requested is None else [str(requested)]
     if predicted is not None and confidence is not None:
