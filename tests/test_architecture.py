@@ -24,7 +24,7 @@ ALLOWED = {
     "data": set(),
     "metrics": {"data"},
     "checkpoints": set(),
-    "config": {"checkpoints"},
+    "config": {"checkpoints", "diffusion"},
     "generate": {"sampling", "diffusion"},
     "runs": {"config", "checkpoints"},
     "figures": {"runs", "metrics", "generate", "sampling", "diffusion"},

@@ -255,6 +255,10 @@ class Built:
         schedule, check = self.objects.get("schedule"), getattr(made, "check", None)
         if schedule is not None and callable(check):
             check(schedule)
+        if schedule is not None and path == "parameterization":
+            from diffusion_lab.diffusion.compatibility import check_recoverable  # needs torch
+
+            check_recoverable(made, schedule)
         self.objects[path] = made
 
     def _attempt(self, path: str, node: Mapping[str, Any], action: Callable[[], Any]) -> bool:
