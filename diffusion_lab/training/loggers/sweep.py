@@ -56,7 +56,9 @@ def log_sweep(
     )
     best = ranking(rows, metric, mode)
     run.log_hyperparams({"sweep": {"parameters": [*parameters], "metric": metric, "mode": mode}})
-    columns, cells = _table([*best, *(row for row in rows if row not in best)], parameters, metric)
+    columns, cells = _leaderboard(
+        [*best, *(row for row in rows if row not in best)], parameters, metric
+    )
     run.log_table("leaderboard", columns, cells, 0)
     if best:
         run.log_picture("parallel_coordinates", parallel_picture(best, parameters, metric, mode), 0)
@@ -67,7 +69,7 @@ def log_sweep(
     run.finalize("success")
 
 
-def _table(
+def _leaderboard(
     rows: Sequence[Mapping[str, Any]], parameters: Sequence[str], metric: str
 ) -> tuple[list[str], list[list[Any]]]:
     """Head and cells; a column of which every value spells a number holds numbers."""

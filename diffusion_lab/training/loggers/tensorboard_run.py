@@ -44,7 +44,7 @@ class TensorBoardRun(BackgroundLogger, TensorBoardLogger):
     def write_table(self, key: str, columns: list[str], rows: list[list[Cell]], step: int) -> None:
         """A Markdown table."""
         lines = [columns, ["---"] * len(columns)]
-        lines += [[_text(cell, number) for cell in row] for number, row in enumerate(rows)]
+        lines += [[_cell_text(cell, number) for cell in row] for number, row in enumerate(rows)]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         self.experiment.add_text(key, text, step)
 
@@ -57,7 +57,7 @@ class TensorBoardRun(BackgroundLogger, TensorBoardLogger):
         self.experiment.close()
 
 
-def _text(cell: Cell, number: int) -> str:
+def _cell_text(cell: Cell, number: int) -> str:
     """A cell of row `number`."""
     if cell is None:
         return ""

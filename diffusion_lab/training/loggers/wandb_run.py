@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STEP = "trainer/global_step"
 """The x-axis of every chart: the index of the last optimizer step."""
 
-LEVELS = "val/loss_by_level/"
+BY_LEVEL = "val/loss_by_level/"
 """What the names of losses by noise level begin with; the rest is a range in per cent."""
 
 LINES = 12
@@ -120,7 +120,7 @@ class WandbRun(BackgroundLogger, WandbLogger):  # type: ignore[misc]
 
     def write_values(self, values: dict[str, float], step: int) -> None:
         """Curves; losses by noise level are kept for the chart at the end too."""
-        levels = {k.removeprefix(LEVELS): v for k, v in values.items() if k.startswith(LEVELS)}
+        levels = {k.removeprefix(BY_LEVEL): v for k, v in values.items() if k.startswith(BY_LEVEL)}
         if levels:
             self._levels.append((step, levels))
         super().write_values(values, step)
