@@ -109,14 +109,3 @@ class Query(NamedTuple):
     at: Level
     to: Level | None = None
     given: Condition = Condition()
-
-
-def with_each(query: Query, givens: Sequence[Condition]) -> Query:
-    """One query that asks the same under each condition: n B rows, condition by condition."""
-    n = len(givens)
-    at, to = (
-        level if level is None or not level.t.ndim else Level(*(part.repeat(n) for part in level))
-        for level in (query.at, query.to)
-    )
-    assert at is not None
-    return Query(torch.cat([query.x] * n), at, to, joined(givens))

@@ -74,8 +74,7 @@ def eps_from(x_t: Tensor, x0: Tensor, level: Level) -> Tensor:
 def transition(s: Level, t: Level) -> tuple[Tensor, Tensor]:
     """(r, v) of q(x_t | x_s) = N(r x_s, v I) for s <= t; alpha_s > 0."""
     r = t.alpha / s.alpha
-    v = (t.sigma**2 - r**2 * s.sigma**2).clamp_min(0.0)
-    return r, v
+    return r, (t.sigma**2 - r**2 * s.sigma**2).clamp_min(0.0)
 
 
 class Posterior(NamedTuple):

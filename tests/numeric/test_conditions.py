@@ -4,7 +4,8 @@ import pytest
 import torch
 from exact import Drawn, loss_of
 
-from diffusion_lab.diffusion.conditions import Condition, Query, joined, with_each
+from diffusion_lab.diffusion.answers import with_each
+from diffusion_lab.diffusion.conditions import Condition, Query, joined
 from diffusion_lab.diffusion.model import GaussianDiffusion
 from diffusion_lab.diffusion.objectives import Denoising
 from diffusion_lab.diffusion.parameterizations import X0

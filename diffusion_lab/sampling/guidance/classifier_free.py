@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
-from diffusion_lab.diffusion.conditions import Condition, Query, with_each
+from diffusion_lab.diffusion.answers import ask_each, extrapolated
+from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import along, combine
 from diffusion_lab.diffusion.model import Denoised, DenoiseFn
 from diffusion_lab.errors import ArgumentError
@@ -18,19 +19,11 @@ from diffusion_lab.ranges import Positive, Share, checked
 from diffusion_lab.sampling.guidance.strength import (
     Strength,
     checked_scale,
-    extrapolated,
     scale_at,
 )
 from diffusion_lab.sampling.pipeline import Model
 
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def ask_each(model: DenoiseFn, query: Query, givens: Sequence[Condition]) -> list[Denoised]:
-    """The model's answers to one query under each condition, in one call of n B rows."""
-    answer, n = model(with_each(query, givens)), len(givens)
-    parts = [[None] * n if part is None else list(part.chunk(n)) for part in answer]
-    return [Denoised(*same) for same in zip(*parts, strict=True)]
 
 
 class CombinationRule(ABC):

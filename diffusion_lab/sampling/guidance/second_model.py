@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from diffusion_lab.diffusion.answers import extrapolated
 from diffusion_lab.diffusion.conditions import Query
 from diffusion_lab.diffusion.gaussian import combine
 from diffusion_lab.diffusion.model import Denoised, DenoiseFn, GaussianDiffusion
@@ -14,7 +15,6 @@ from diffusion_lab.errors import ArgumentError
 from diffusion_lab.sampling.guidance.strength import (
     Strength,
     checked_scale,
-    extrapolated,
     scale_at,
 )
 from diffusion_lab.sampling.pipeline import Model

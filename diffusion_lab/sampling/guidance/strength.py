@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from diffusion_lab.diffusion.gaussian import Level, combine
+from diffusion_lab.diffusion.gaussian import Level
 from diffusion_lab.errors import ArgumentError
 from diffusion_lab.ranges import Positive, checked
 
@@ -69,8 +69,3 @@ def scale_at(scale: float, strength: Strength | None, level: Level) -> Tensor:
     if strength is None:
         return torch.full_like(level.t, scale)
     return 1.0 + (scale - 1.0) * strength(level)
-
-
-def extrapolated(u: Tensor, c: Tensor, scale: Tensor) -> Tensor:
-    """The point u + scale (c - u), (B, *): u at 0, c at 1."""
-    return combine((scale, c), (1.0 - scale, u))
