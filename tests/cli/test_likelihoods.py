@@ -136,7 +136,7 @@ def test_what_cannot_run_is_refused(run, moons):
         (["against=moons"], r"against=moons: its samples have the shape \[2\]"),
         (["label=7"], r"label=7 must be one of data, null"),
         (["grid=repaint"], r"must fall; use grid=log_snr"),
-        (["method=elbo", "num_images=1"], r"(?s)2 faults.*method.*num_images"),
+        (["method=elbo", "num_images=1"], r"(?s)2 errors.*method.*num_images"),
         (["device=cuba"], r"device=cuba"),
     ]:
         with pytest.raises(ConfigError, match=message):
