@@ -96,7 +96,7 @@ def _measured_study(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
 
 def _write_scores(measured: Measurement, evaluator: Evaluator, request: EvaluationRequest) -> str:
     """Write scores and pictures, and name the files in one line."""
-    from diffusion_lab.figures.grids import save_picture
+    from diffusion_lab.figures.pictures import save_picture
     from diffusion_lab.files import write_atomically
 
     cfg = request.cfg

@@ -132,7 +132,7 @@ def _announced_cost(cfg: DictConfig, score: Score, count: int) -> str:
 
 def _write_likelihood(cfg: DictConfig, found: dict[str, Any]) -> Path:
     """likelihood.json and beside it the picture."""
-    from diffusion_lab.figures.evaluation_figures import likelihood_image
+    from diffusion_lab.figures.evaluation_figures import likelihood_png
     from diffusion_lab.files import write_atomically
 
     path = run_folder_of(Path(cfg.ckpt)) / "likelihood.json"
@@ -140,7 +140,7 @@ def _write_likelihood(cfg: DictConfig, found: dict[str, Any]) -> Path:
         path = Path(str(cfg.out)).expanduser()
     left_out = {"hydra", "paths", "data", "out", "device", "trust"}
     settings = {str(key): plain(cfg[key]) for key in cfg if key not in left_out}
-    write_atomically(path.with_suffix(".png"), likelihood_image(found))
+    write_atomically(path.with_suffix(".png"), likelihood_png(found))
     content = json.dumps({**found, "settings": settings}, indent=2)
     return write_atomically(path, content.encode())
 

@@ -460,15 +460,15 @@ TRAINING: dict[str, Plant] = {
     "a partial callback": at("callbacks/ema/_args_", [1]),
     "a page outside": at("callbacks/artefacts", {
         "_target_": "diffusion_lab.training.callbacks.final_figures.FinalFigures", "run_dir": OUT,
-        "pages": {"x": {"_target_": "diffusion_lab.figures.denoising.DenoisingPage",
+        "pages": {"x": {"_target_": "diffusion_lab.figures.sample_figures.DenoisingFigure",
                         "folder": "../../x"}}}),
     "a page at an absolute place": at("callbacks/artefacts", {
         "_target_": "diffusion_lab.training.callbacks.final_figures.FinalFigures", "run_dir": OUT,
-        "pages": {"x": {"_target_": "diffusion_lab.figures.drawn.GridPage",
+        "pages": {"x": {"_target_": "diffusion_lab.figures.sample_figures.GridFigure",
                         "file": "/x.png"}}}),
     "a link outside": at("callbacks/artefacts", {
         "_target_": "diffusion_lab.training.callbacks.final_figures.FinalFigures", "run_dir": OUT,
-        "pages": {"x": {"_target_": "diffusion_lab.figures.alias.AliasPage",
+        "pages": {"x": {"_target_": "diffusion_lab.figures.run_figures.Alias",
                         "file": "x", "of": "../../x"}}}),
     "a key with a word": at("callbacks/a=1 hydra.run.dir", {"x": OUT}),
     "a key with a comma": at("callbacks/ema/decay,trust=[os]", 1),

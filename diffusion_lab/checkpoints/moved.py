@@ -22,25 +22,34 @@ _FILES = {
     ),
     ("data.fashion_mnist", "data.mnist"): ("FashionMNIST",),
     ("data.kmnist", "data.mnist"): ("KMNIST",),
-    ("training.pages.alias", "figures.alias"): ("AliasPage",),
-    ("training.pages.architecture", "figures.architecture"): ("ArchitecturePage",),
-    ("training.pages.denoising", "figures.denoising"): ("DenoisingPage",),
-    ("training.pages.drawn", "figures.drawn"): ("GridPage", "StepsPage", "StripPage"),
-    ("training.pages.points", "figures.points"): (
-        *("SamplesPage", "TrajectoryPage", "VectorFieldPage"),
-    ),
-    ("training.pages.progress", "figures.progress_page"): ("ProgressPage",),
-    ("training.pages.progress_page", "figures.progress_page"): ("ProgressPage",),
     ("reporting.study_figures", "figures.study_figures"): ("Bars", "Curve", "Frontier", "Scatter"),
     ("training.callbacks.sample_grid", "training.callbacks.samples"): ("SampleGrid",),
     ("training.callbacks.final_samples", "training.callbacks.samples"): ("FinalSamples",),
 }
 """(Old file, new file) -> classes."""
+_PAGES = {
+    "alias.AliasPage": "run_figures.Alias",
+    "architecture.ArchitecturePage": "network_diagram.ArchitectureFigure",
+    "denoising.DenoisingPage": "sample_figures.DenoisingFigure",
+    "drawn.GridPage": "sample_figures.GridFigure",
+    "drawn.StepsPage": "sample_figures.StepsFigure",
+    "drawn.StripPage": "sample_figures.StripFigure",
+    "points.SamplesPage": "point_figures.PointsFigure",
+    "points.TrajectoryPage": "point_figures.TrajectoryFigure",
+    "points.VectorFieldPage": "point_figures.VectorFieldFigure",
+    "progress.ProgressPage": "run_figures.ProgressFigure",
+    "progress_page.ProgressPage": "run_figures.ProgressFigure",
+}
+"""Figures that a run leaves behind, when they were called pages."""
 MOVED = {
     **{
         f"diffusion_lab.{old}.{name}": f"diffusion_lab.{new}.{name}"
         for (old, new), names in _FILES.items()
         for name in names
+    },
+    **{
+        f"diffusion_lab.training.pages.{old}": f"diffusion_lab.figures.{new}"
+        for old, new in _PAGES.items()
     },
     "diffusion_lab.diffusion.objectives.Objective": "diffusion_lab.diffusion.objectives.Regression",
     "diffusion_lab.training.callbacks.artefacts.Artefacts": (

@@ -1,4 +1,5 @@
-"""Every picture: grids, strips, films, plots and diagrams, as functions of what they show.
+"""Every picture: grids, strips, animations, plots, diagrams, as functions of what they show.
 
-Figures that a run leaves behind are made once, when training has ended; see `page`.
+`grids`, `scatter` and `samples` draw tensors; `pictures` renders and saves. The figures that a run
+leaves behind (`run_figures`) ask a trained model for what they show.
 """

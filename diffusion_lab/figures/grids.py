@@ -1,4 +1,4 @@
-"""Many small images on one sheet.
+"""Many small images on one sheet, with words beside them.
 
 Images are tensors (N, C, H, W) with values in [-1, 1] and C = 1 (grey) or 3 (colour). Values
 outside are clipped for display only; a pixel that is not finite is drawn in red, because a sampler
@@ -7,43 +7,32 @@ that diverged should be seen.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from diffusion_lab.files import write_atomically
+from diffusion_lab.figures.pictures import TILES, save_picture
 from diffusion_lab.pixels import to_grey
 
-BACKGROUND = 24
-INK = 200
-CAPTION_HEIGHT = 14
+BACKGROUND, INK = 24, 200
 NOT_FINITE = (255, 0, 0)
-TILES = "tiles"
-"""Key in a picture's `info`, and in its file, of "width height gap caption columns count"."""
+FONT_SIZE, CAPTION_HEIGHT, SPACE = 11, 14, 6
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """Turn images into bytes.
-
-    Args:
-        images: (N, C, H, W), C = 1 or 3, [-1, 1].
-
-    Returns:
-        uint8 array (N, H, W) for finite grey images, else (N, H, W, 3).
+    """Turn images into bytes: uint8 (N, H, W) for finite grey images, else (N, H, W, 3).
 
     Raises:
-        ValueError: the shape is not (N, 1 or 3, H, W).
+        ValueError: The shape is not (N, 1 or 3, H, W).
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"images={tuple(images.shape)}: an image sheet needs (N, 1, H, W) or (N, 3, H, W); "
-            "draw points in the plane with diffusion_lab.figures.clouds.scatter_image"
+            "draw points in the plane with diffusion_lab.figures.scatter.scatter_image"
         )
     values = images.detach().float().cpu().movedim(1, -1)
     broken = ~values.isfinite().all(-1).numpy()
@@ -66,16 +55,16 @@ def image_grid(
 
     Args:
         images: (N, C, H, W), C = 1 or 3, [-1, 1], N >= 1.
-        columns: images a row, at least 1; fewer images than that make one shorter row.
-        scale: side of the square that one image pixel becomes, at least 1.
+        columns: Images a row, at least 1; fewer images than that make one shorter row.
+        scale: Side of the square that one image pixel becomes, at least 1.
         labels: N captions, drawn under the images; None for none.
-        gap: pixels between images and around them.
+        gap: Pixels between images and around them.
 
     Returns:
-        A picture in mode "L" (grey) or "RGB" that knows its tiles, see ``tiles``.
+        A picture in mode "L" (grey) or "RGB" that knows its tiles, see `pictures.tiles`.
 
     Raises:
-        ValueError: no images, a size below 1, or a number of labels other than N.
+        ValueError: No images, a size below 1, or a number of labels other than N.
     """
     for name, value in (("columns", columns), ("scale", scale)):
         if value < 1:
@@ -99,12 +88,22 @@ def image_grid(
     picture = Image.fromarray(np.pad(sheet, margin, constant_values=BACKGROUND))
     picture.info[TILES] = f"{width} {height} {gap} {caption} {columns} {len(pixels)}"
     if labels is not None:
-        corners = [
-            (gap + (k % columns) * across + width // 2, (k // columns + 1) * down)
-            for k in range(len(pixels))
-        ]
-        _write_captions(picture, corners, labels)
+        texts = labels.tolist() if isinstance(labels, Tensor) else labels
+        for k, text in enumerate(texts):
+            middle = gap + (k % columns) * across + width // 2
+            _write(picture, (middle, (k // columns + 1) * down), str(text), "ms")
     return picture
+
+
+def save_grid(
+    path: str | Path,
+    images: Tensor,
+    columns: int = 10,
+    scale: int = 2,
+    labels: Sequence[object] | Tensor | None = None,
+) -> Path:
+    """Write `image_grid(...)` to `path` as PNG, atomically; arguments and errors as there."""
+    return save_picture(path, image_grid(images, columns, scale, labels))
 
 
 def class_columns(num_classes: int | None) -> int:
@@ -118,60 +117,59 @@ def class_columns(num_classes: int | None) -> int:
     return min(20, num_classes * max(1, 10 // num_classes))
 
 
-def _write_captions(
-    picture: Image.Image, centres: list[tuple[int, int]], labels: Sequence[object] | Tensor
-) -> None:
-    """Draw one caption a tile; ``centres`` are the points at the middle of their lower edges."""
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=11)
-    ink = INK if picture.mode == "L" else (INK, INK, INK)
-    texts = labels.tolist() if isinstance(labels, Tensor) else labels
-    for centre, text in zip(centres, texts, strict=True):
-        draw.text(centre, str(text), fill=ink, font=font, anchor="ms")
+def tiled(pictures: Sequence[Image.Image], columns: int, gap: int = 2) -> Image.Image:
+    """Pictures row by row, each in a cell of the largest one's size."""
+    across = max(picture.width for picture in pictures) + gap
+    down = max(picture.height for picture in pictures) + gap
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = _blank((columns * across + gap, rows * down + gap), pictures)
+    for k, picture in enumerate(pictures):
+        sheet.paste(picture, (gap + (k % columns) * across, gap + (k // columns) * down))
+    return sheet
 
 
-def save_grid(
-    path: str | Path,
-    images: Tensor,
-    columns: int = 10,
-    scale: int = 2,
-    labels: Sequence[object] | Tensor | None = None,
-) -> Path:
-    """Write ``image_grid(...)`` to ``path`` as PNG, atomically; arguments and errors as there."""
-    return save_picture(path, image_grid(images, columns, scale, labels))
-
-
-def save_picture(path: str | Path, picture: Image.Image) -> Path:
-    """Write any picture to ``path`` as PNG, atomically; a grid's file knows its tiles."""
-    buffer = io.BytesIO()
-    told = PngInfo()
-    if TILES in picture.info:
-        told.add_text(TILES, picture.info[TILES])
-    picture.save(buffer, format="PNG", optimize=True, pnginfo=told)
-    return write_atomically(path, buffer.getvalue())
-
-
-def tiles(picture: Image.Image, count: int) -> list[Image.Image]:
-    """The first images of a grid, cut out of its picture as it was drawn or read from its file.
+def with_margins(
+    picture: Image.Image,
+    above: Sequence[tuple[float, str]] = (),
+    left: Sequence[tuple[float, str]] = (),
+) -> Image.Image:
+    """Write words above and to the left of a picture, on margins that are added.
 
     Args:
-        picture: of ``image_grid``.
-        count: how many; all there are where that is fewer.
-
-    Raises:
-        ValueError: a picture that does not say where its tiles are.
+        picture: Any, in mode "L" or "RGB".
+        above: (x of the column's centre, words); where they would touch each other only every
+            second, third ... is written.
+        left: (y of the row's centre, words).
     """
-    try:
-        numbers = [int(part) for part in picture.info[TILES].split()]
-        width, height, gap, caption, columns, there = numbers
-    except (KeyError, ValueError, AttributeError):
-        raise ValueError(
-            "a picture that does not say where its tiles are (not one of image_grid, or of an "
-            "earlier version): draw it again"
-        ) from None
-    across, down = width + gap, height + caption + gap
-    corners = [
-        (gap + (k % columns) * across, gap + (k // columns) * down)
-        for k in range(min(count, there))
-    ]
-    return [picture.crop((x, y, x + width, y + height)) for x, y in corners]
+    font = ImageFont.load_default(size=FONT_SIZE)
+    margin = max((round(font.getlength(text)) for _, text in left), default=-2 * SPACE) + 2 * SPACE
+    top = CAPTION_HEIGHT if above else 0
+    sheet = _blank((picture.width + margin, picture.height + top), [picture])
+    sheet.paste(picture, (margin, top))
+    for y, text in left:
+        _write(sheet, (margin - SPACE, top + y), text, "rm")
+    stride = 1
+    if len(above) > 1:
+        widest = max(font.getlength(text) for _, text in above) + SPACE
+        stride = max(1, -int(-widest // (above[1][0] - above[0][0])))
+    for x, text in above[::stride]:
+        _write(sheet, (margin + x, top - 2), text, "ms")
+    return sheet
+
+
+def titled(picture: Image.Image, title: str) -> Image.Image:
+    """A picture with words above its middle."""
+    return with_margins(picture, above=[(picture.width / 2, title)])
+
+
+def _blank(size: tuple[int, int], pictures: Sequence[Image.Image]) -> Image.Image:
+    """An empty sheet for pictures, grey where all of them are."""
+    grey = all(picture.mode == "L" for picture in pictures)
+    return Image.new("L" if grey else "RGB", size, BACKGROUND if grey else (BACKGROUND,) * 3)
+
+
+def _write(picture: Image.Image, where: tuple[float, float], text: str, anchor: str) -> None:
+    ink = INK if picture.mode == "L" else (INK,) * 3
+    font = ImageFont.load_default(size=FONT_SIZE)
+    ImageDraw.Draw(picture).text(where, text, fill=ink, font=font, anchor=anchor)

@@ -1,4 +1,4 @@
-"""The file that `sample` writes: by its ending a picture, a film or the arrays."""
+"""The file that `sample` writes: by its ending a picture, an animation or the arrays."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from diffusion_lab.figures.animations import FORMATS, save_film
-from diffusion_lab.figures.clouds import moments_image, scatter_image, window
-from diffusion_lab.figures.grids import class_columns, image_grid, save_picture
-from diffusion_lab.figures.strips import strip_image
+from diffusion_lab.figures.grids import class_columns, image_grid
+from diffusion_lab.figures.pictures import FORMATS, save_animation, save_picture
+from diffusion_lab.figures.samples import strip_image
+from diffusion_lab.figures.scatter import scatter_image, window
 from diffusion_lab.files import write_atomically
 from diffusion_lab.pixels import refuse_shape
 
@@ -87,10 +87,9 @@ class SampleFile:
         times, states, estimates = drawn
         if not self.strip:
             frames = [*states, estimates[-1]]
-            return save_film(path, map(self._layout(labels, classes, frames), frames))
-        if states[0].ndim == 2:
-            return save_picture(path, moments_image(states, estimates, times, labels))
-        return save_picture(path, strip_image((states, estimates)))
+            return save_animation(path, map(self._layout(labels, classes, frames), frames))
+        titles = [f"t = {t:.3g}" for t in times]
+        return save_picture(path, strip_image(states, estimates, titles, labels))
 
     def _layout(
         self, labels: Tensor | None, classes: int | None, frames: list[Tensor]

@@ -6,12 +6,12 @@ images and points. The dashed line is where real data would stand.
 
 from __future__ import annotations
 
-import io
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from diffusion_lab.figures.pictures import rendered_png
 from diffusion_lab.metrics.catalog import metric
 
 if TYPE_CHECKING:
@@ -86,7 +86,6 @@ class StudyFigure(ABC):
 
     def png(self, rows: Sequence[Figures]) -> bytes:
         """The picture of rows (figures by name, and `row`) as a PNG file."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         names = known(rows, self.y)
@@ -97,9 +96,7 @@ class StudyFigure(ABC):
             axes.spines[["top", "right"]].set_visible(False)
             self.draw(axes, rows, name, first=k == 0)
         _legend(figure)
-        buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer)
-        return buffer.getvalue()
+        return rendered_png(figure)
 
     def inches(self, rows: int) -> float:
         """Height for that many rows."""

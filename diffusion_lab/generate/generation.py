@@ -155,25 +155,37 @@ class Drawing:
             "constraint": constraint,
         }
 
-    def moments(self, model: GaussianDiffusion, request: Request, number: int) -> Moments:
-        """What the requested samples went through, at `number` steps, evenly spaced."""
+    def moments(
+        self, model: GaussianDiffusion, request: Request, number: int, *, finished: bool = False
+    ) -> Moments:
+        """What the requested samples went through, at `number` steps, evenly spaced.
+
+        The last moment is the last evaluation of the network; with `finished` the samples.
+        """
         start = request.start
         times = self._own_sampler().times(model.schedule, None if start is None else start.time)
         # Only what is shown is kept: all of 1,000 steps of 100 images would be 600 MB. A pair of
         # times that rises is forward noise and yields no step.
-        picked = spread(int((times[1:] < times[:-1]).sum()), number)
+        picked = spread(int((times[1:] < times[:-1]).sum()) + finished, number)
         at: list[float] = []
         states: list[list[Tensor]] = [[] for _ in picked]
         estimates: list[list[Tensor]] = [[] for _ in picked]
+
+        def keep(t: Tensor, x: Tensor, x0: Tensor) -> None:
+            states[len(at)].append(x.float().cpu())
+            estimates[len(at)].append(x0.float().cpu())
+            at.append(float(t.mean()))
+
         for first in range(0, request.number, request.batch_size):
             size = min(request.batch_size, request.number - first)
-            at = []
-            steps = self.trajectory(model, request._replace(number=size, first=first))
-            for k, step in enumerate(steps):
+            at.clear()
+            for k, step in enumerate(
+                self.trajectory(model, request._replace(number=size, first=first))
+            ):
                 if k in picked:
-                    states[len(at)].append(step.x_t.float().cpu())
-                    estimates[len(at)].append(step.x0.float().cpu())
-                    at.append(float(step.t.t.mean()))
+                    keep(step.t.t, step.x_t, step.x0)
+            if finished:
+                keep(step.s.t, step.x, step.x0)
         return Moments(at, [torch.cat(p) for p in states], [torch.cat(p) for p in estimates])
 
     def denoised(

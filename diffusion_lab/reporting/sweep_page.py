@@ -103,12 +103,12 @@ def _parallel(sweep: SweepFolder, inline: ImageInliner) -> InlineImage | None:
         return None
     from matplotlib import rc_context
 
-    from diffusion_lab.figures.parallel_picture import parallel_picture
+    from diffusion_lab.figures.parallel_coordinates import parallel_image
 
     rows = [{**job.varied, sweep.metric: job.numbers[sweep.metric]} for job in jobs]
     file = io.BytesIO()
     with rc_context({"text.parse_math": False}):  # a name is no formula
-        parallel_picture(rows, names, sweep.metric, sweep.mode).save(file, "PNG")
+        parallel_image(rows, names, sweep.metric, sweep.mode).save(file, "PNG")
     return inline.content(file.getvalue(), "parallel coordinates")
 
 

@@ -41,7 +41,7 @@ def write_study(
     Returns:
         The content of study.json.
     """
-    from diffusion_lab.figures.grids import save_picture
+    from diffusion_lab.figures.pictures import save_picture
     from diffusion_lab.studies.text_tables import comma_separated, markdown, with_speedup
 
     named = [{"row": r["row"], "curve": r["curve"], **r["figures"]} for r in records]

@@ -9,7 +9,8 @@ from diffusion_lab.figures.evaluation_figures import (
     density_image,
     nearest_image,
 )
-from diffusion_lab.figures.grids import tiles, to_pixels
+from diffusion_lab.figures.grids import to_pixels
+from diffusion_lab.figures.pictures import tiles
 from diffusion_lab.figures.study_figures import on_front
 from diffusion_lab.studies.text_tables import difference_table, markdown
 

@@ -21,12 +21,15 @@ from diffusion_lab.denoisers.unet import UNet
 from diffusion_lab.diffusion.parameterizations import Eps
 from diffusion_lab.diffusion.schedules import LinearBetas
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.figures.alias import AliasPage
-from diffusion_lab.figures.architecture import ArchitecturePage, plan_of
-from diffusion_lab.figures.denoising import DenoisingPage
-from diffusion_lab.figures.drawn import GridPage, StepsPage, StripPage
 from diffusion_lab.figures.grids import image_grid, save_grid, to_pixels
-from diffusion_lab.figures.progress_page import ProgressPage
+from diffusion_lab.figures.network_diagram import ArchitectureFigure, plan_of
+from diffusion_lab.figures.run_figures import Alias, ProgressFigure
+from diffusion_lab.figures.sample_figures import (
+    DenoisingFigure,
+    GridFigure,
+    StepsFigure,
+    StripFigure,
+)
 from diffusion_lab.loading import load
 from diffusion_lab.sampling.ancestral import DDIM, DDPM
 from diffusion_lab.sampling.spacing import Trailing
@@ -70,12 +73,12 @@ def test_pages_are_made_of_the_final_average_after_the_last_grid(
 ) -> None:
     note = Noting()
     pages = {
-        "grid": GridPage("pages/grid.png", num_samples=4, label=1, columns=2, seed=7),
+        "grid": GridFigure(file="pages/grid.png", num_samples=4, label=1, columns=2, seed=7),
         "off": None,
         "note": note,
-        "latest": AliasPage("checkpoints/model_latest.pth", "checkpoints/last.ckpt"),
-        "generated": AliasPage("generated", "samples"),
-        "progress": ProgressPage("progress.png", images=3),
+        "latest": Alias(file="checkpoints/model_latest.pth", of="checkpoints/last.ckpt"),
+        "generated": Alias(file="generated", of="samples"),
+        "progress": ProgressFigure(file="progress.png", images=3),
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*could not be made.*")
@@ -103,7 +106,7 @@ def test_pages_are_made_of_the_final_average_after_the_last_grid(
 
 
 def test_a_page_that_fails_is_a_warning_and_the_others_are_made(tmp_path: Path) -> None:
-    pages = {"bad": Failing(), "good": GridPage("good.png", num_samples=3)}
+    pages = {"bad": Failing(), "good": GridFigure(file="good.png", num_samples=3)}
     with pytest.warns(UserWarning, match=r"pages\.bad \(never\.png\) could not be made.*no ink"):
         trainer = fit(tmp_path, pages)
     assert trainer.state.finished and (tmp_path / "good.png").is_file()
@@ -114,9 +117,9 @@ def test_a_page_that_fails_is_a_warning_and_the_others_are_made(tmp_path: Path) 
 
 def test_bad_pages_are_refused_before_training(tmp_path: Path) -> None:
     pages = {
-        "nine": GridPage("nine.png", label=9),
-        "long": StripPage("strip.png", sampler=DDIM(2000, Trailing())),
-        "fine": GridPage("fine.png"),
+        "nine": GridFigure(file="nine.png", label=9),
+        "long": StripFigure(file="strip.png", sampler=DDIM(2000, Trailing())),
+        "fine": GridFigure(file="fine.png"),
     }
     module = tiny_module(schedule=LinearBetas(1000), parameterization=Eps())
     with pytest.raises(ConfigError) as caught:
@@ -128,7 +131,7 @@ def test_bad_pages_are_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"pages\.odd=3 has no write"):
         FinalFigures(tmp_path, {"odd": 3})
     with pytest.raises(ConfigError, match="without classes"):
-        fit(tmp_path / "x", {"all": GridPage("a.png", label="all")}, module=unconditional())
+        fit(tmp_path / "x", {"all": GridFigure(file="a.png", label="all")}, module=unconditional())
 
 
 def unconditional() -> DiffusionModule:
@@ -149,20 +152,20 @@ def test_a_run_that_is_stopped_makes_no_pages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GridPage("/tmp/x.png"), "inside the run's folder"),
-        (lambda: GridPage("../x.png"), "inside the run's folder"),
-        (lambda: GridPage("x.jpg"), r"must end in \.png"),
-        (lambda: GridPage("x.png", num_samples=0), "num_samples=0 must be .* at least 1"),
-        (lambda: GridPage("x.png", columns=0), "columns=0"),
-        (lambda: StripPage("x.png", moments=0), "moments=0"),
-        (lambda: StepsPage(""), "folder=''"),
-        (lambda: StepsPage("samples"), "holds the grids"),
-        (lambda: DenoisingPage("samples"), "holds the grids"),
-        (lambda: DenoisingPage(strip=0), "strip=0"),
-        (lambda: ProgressPage("x.png", images=0), "images=0"),
-        (lambda: AliasPage("a", "../b"), "of='../b'"),
-        (lambda: AliasPage("a", "a"), "beside each other"),
-        (lambda: AliasPage("samples/a", "samples"), "beside each other"),
+        (lambda: GridFigure(file="/tmp/x.png"), "inside the run's folder"),
+        (lambda: GridFigure(file="../x.png"), "inside the run's folder"),
+        (lambda: GridFigure(file="x.jpg"), r"must end in \.png"),
+        (lambda: GridFigure(file="x.png", num_samples=0), "num_samples=0 must be .* at least 1"),
+        (lambda: GridFigure(file="x.png", columns=0), "columns=0"),
+        (lambda: StripFigure(file="x.png", moments=0), "moments=0"),
+        (lambda: StepsFigure(folder=""), "folder=''"),
+        (lambda: StepsFigure(folder="samples"), "holds the grids"),
+        (lambda: DenoisingFigure(folder="samples"), "holds the grids"),
+        (lambda: DenoisingFigure(strip=0), "strip=0"),
+        (lambda: ProgressFigure(file="x.png", images=0), "images=0"),
+        (lambda: Alias(file="a", of="../b"), "of='../b'"),
+        (lambda: Alias(file="a", of="a"), "beside each other"),
+        (lambda: Alias(file="samples/a", of="samples"), "beside each other"),
     ],
 )
 def test_pages_name_what_is_wrong(make: Any, message: str) -> None:
@@ -172,7 +175,7 @@ def test_pages_name_what_is_wrong(make: Any, message: str) -> None:
 
 def test_steps_are_numbered_by_what_is_left(tmp_path: Path) -> None:
     discrete = tiny_module(schedule=LinearBetas(20), parameterization=Eps(), sampler=DDPM()).eval()
-    page = StepsPage("steps", num_samples=3, label="all", moments=6, scale=1, seed=2)
+    page = StepsFigure(folder="steps", num_samples=3, label="all", moments=6, scale=1, seed=2)
     page.check(discrete)
     folder = page.write(discrete, tmp_path)
     numbers = [20, 16, 12, 8, 4, 0]
@@ -183,15 +186,15 @@ def test_steps_are_numbered_by_what_is_left(tmp_path: Path) -> None:
         drawn = np.asarray(Image.open(folder / f"step_{k:04d}.png"))
         assert (drawn == np.asarray(image_grid(x, columns=3, scale=1))).all(), k
     continuous = tiny_module(sampler=DDIM(4, Trailing())).eval()
-    made = StepsPage("other", moments=99).write(continuous, tmp_path)
+    made = StepsFigure(folder="other", moments=99).write(continuous, tmp_path)
     assert sorted(p.name[5:9] for p in made.iterdir()) == ["0000", "0250", "0500", "0750", "1000"]
-    only = StepsPage("only", moments=1).write(discrete, tmp_path)
+    only = StepsFigure(folder="only", moments=1).write(discrete, tmp_path)
     assert [p.name for p in only.iterdir()] == ["step_0000.png"]
 
 
 def test_the_denoising_is_a_film_and_a_strip(tmp_path: Path) -> None:
     shown = Dashboard()
-    pages = {"denoising": DenoisingPage(num_samples=6, moments=3, strip=2, scale=1, seed=4)}
+    pages = {"denoising": DenoisingFigure(num_samples=6, moments=3, strip=2, scale=1, seed=4)}
     module = tiny_module(sampler=DDIM(5, Trailing()))
     fit(tmp_path, pages, module=module, logger=[shown])
     record = json.loads((tmp_path / "artefacts.json").read_text())
@@ -207,10 +210,10 @@ def test_the_denoising_is_a_film_and_a_strip(tmp_path: Path) -> None:
 
 
 def test_what_shows_nothing_of_a_model_is_left_out(tmp_path: Path) -> None:
-    page = DenoisingPage()
+    page = DenoisingFigure()
     assert page.suits(tiny_module()) and page.suits(unconditional())
     assert not page.suits(points_module()) and not page.suits(tiny_module(sampler=None))
-    artefacts = FinalFigures(tmp_path, {"denoising": page, "grid": GridPage("grid.png")})
+    artefacts = FinalFigures(tmp_path, {"denoising": page, "grid": GridFigure(file="grid.png")})
     artefacts.setup(None, points_module(), "fit")
     assert list(artefacts.suited) == ["grid"]
     page.write(unconditional().eval(), tmp_path)
@@ -219,7 +222,7 @@ def test_what_shows_nothing_of_a_model_is_left_out(tmp_path: Path) -> None:
 
 def test_a_strip_ends_with_the_sample(tmp_path: Path) -> None:
     module = tiny_module(sampler=DDIM(10, Trailing())).eval()
-    page = StripPage("strip.png", num_samples=2, label=[1, 2], moments=4, scale=3)
+    page = StripFigure(file="strip.png", num_samples=2, label=[1, 2], moments=4, scale=3)
     page.check(module)
     picture = np.asarray(Image.open(page.write(module, tmp_path)))
     last = to_pixels(module.sample(2, [1, 2]))[1].repeat(3, 0).repeat(3, 1)
@@ -232,19 +235,23 @@ def points_module() -> DiffusionModule:
 
 def test_points_have_the_same_pages(tmp_path: Path) -> None:
     module = points_module()
-    for page in (GridPage("g.png"), StripPage("s.png", 50), StepsPage("steps", 50, moments=3)):
+    for page in (
+        GridFigure(file="g.png"),
+        StripFigure(file="s.png", num_samples=50),
+        StepsFigure(folder="steps", num_samples=50, moments=3),
+    ):
         page.check(module)
         page.write(module, tmp_path)
     assert len(list((tmp_path / "steps").iterdir())) == 3
     for name in ("g.png", "s.png"):
         assert np.asarray(Image.open(tmp_path / name)).std() > 1
     for n in (1, 2):
-        GridPage(f"samples/epoch_{n:03d}.png").write(module, tmp_path)
-    progress = Image.open(ProgressPage("progress.png").write(module, tmp_path))
+        GridFigure(file=f"samples/epoch_{n:03d}.png").write(module, tmp_path)
+    progress = Image.open(ProgressFigure(file="progress.png").write(module, tmp_path))
     assert progress.width > 1.8 * progress.height
     odd = tiny_module(denoiser=MLP((3,)), shape=(3,), num_classes=None, guidance=None)
     with pytest.raises(ValueError, match=r"shape=\(3,\)"):
-        GridPage("g.png").check(odd)
+        GridFigure(file="g.png").check(odd)
 
 
 def test_progress_shows_the_same_images_of_each_grid(tmp_path: Path) -> None:
@@ -254,7 +261,7 @@ def test_progress_shows_the_same_images_of_each_grid(tmp_path: Path) -> None:
             tmp_path / "samples" / f"step_{(k + 1) * 500:06d}.png", images, columns=2, scale=2
         )
     (tmp_path / "samples" / "generated.png").write_bytes(b"another picture")
-    page = ProgressPage("progress.png", images=5, rows=4)
+    page = ProgressFigure(file="progress.png", images=5, rows=4)
     picture = np.asarray(Image.open(page.write(tiny_module(), tmp_path)))
     assert picture.shape[0] == 4 * 10 + 2
     for row, k in enumerate((0, 10, 19, 29)):
@@ -273,24 +280,24 @@ def test_an_alias_is_relative_and_replaces_a_link_only(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "last.ckpt").write_text("1")
-    page = AliasPage("deep/model.pth", "checkpoints/last.ckpt")
+    page = Alias(file="deep/model.pth", of="checkpoints/last.ckpt")
     for _ in range(2):
         page.write(tiny_module(), run)
     run.rename(tmp_path / "moved")
     assert (tmp_path / "moved" / "deep" / "model.pth").read_text() == "1"
     assert [path.name for path in (tmp_path / "moved" / "deep").iterdir()] == ["model.pth"]
     with pytest.raises(FileNotFoundError, match="of='best'"):
-        AliasPage("b", "best").write(tiny_module(), tmp_path / "moved")
+        Alias(file="b", of="best").write(tiny_module(), tmp_path / "moved")
     with pytest.raises(FileExistsError, match="is no link"):
-        AliasPage("checkpoints", "deep").write(tiny_module(), tmp_path / "moved")
+        Alias(file="checkpoints", of="deep").write(tiny_module(), tmp_path / "moved")
 
 
 def test_aliases_do_not_confuse_the_search_for_checkpoints(tmp_path: Path) -> None:
     from diffusion_lab.checkpoints.finding import find_checkpoint
 
     fit(tmp_path / "a" / "run", {
-        "latest": AliasPage("checkpoints/model_latest.pth", "checkpoints/last.ckpt"),
-        "models": AliasPage("models", "checkpoints"),
+        "latest": Alias(file="checkpoints/model_latest.pth", of="checkpoints/last.ckpt"),
+        "models": Alias(file="models", of="checkpoints"),
     })  # fmt: skip
     last = tmp_path / "a" / "run" / "checkpoints" / "last.ckpt"
     assert find_checkpoint(str(tmp_path / "a")) == last
@@ -335,5 +342,5 @@ def test_other_networks_are_columns(net: torch.nn.Module, shape: tuple, names: l
 
 def test_the_diagram_is_drawn(tmp_path: Path) -> None:
     for n, module in enumerate((tiny_module(), points_module())):
-        picture = Image.open(ArchitecturePage(f"{n}.png").write(module, tmp_path))
+        picture = Image.open(ArchitectureFigure(file=f"{n}.png").write(module, tmp_path))
         assert picture.mode == "RGB" and np.asarray(picture).std() > 5

@@ -1,35 +1,25 @@
 """Grids, strips, animations and scatter plots: sizes, values, failures."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageColor
 
-from diffusion_lab.figures.animations import save_film
-from diffusion_lab.figures.clouds import scatter_image
 from diffusion_lab.figures.grids import (
     BACKGROUND,
     INK,
     class_columns,
     image_grid,
     save_grid,
-    save_picture,
-    tiles,
     to_pixels,
+    with_margins,
 )
-from diffusion_lab.figures.margins import with_margins
 from diffusion_lab.figures.network_diagram import BLOCKS, MIDDLE, Part, Plan, diagram
-from diffusion_lab.figures.pictures import picture
-from diffusion_lab.figures.strips import strip_image
+from diffusion_lab.figures.pictures import save_animation, save_picture, tiles
+from diffusion_lab.figures.samples import samples_image, strip_image
+from diffusion_lab.figures.scatter import scatter_image
 from diffusion_lab.files import write_atomically
 from diffusion_lab.spread import spread
-
-
-class FakeStep(NamedTuple):
-    x_t: torch.Tensor
-    x0: torch.Tensor
 
 
 def ramp(count: int, channels: int = 1) -> torch.Tensor:
@@ -116,13 +106,13 @@ def test_tiles_come_back_from_the_file(tmp_path, labels):
 
 def test_a_picture_of_images_is_a_grid_and_of_points_a_cloud():
     same = np.asarray(image_grid(ramp(5, 3), columns=2, scale=3))
-    assert (np.asarray(picture(ramp(5, 3), columns=2, scale=3)) == same).all()
-    cloud = picture(torch.randn(20, 2), columns=4)
+    assert (np.asarray(samples_image(ramp(5, 3), columns=2, scale=3)) == same).all()
+    cloud = samples_image(torch.randn(20, 2), columns=4)
     assert cloud.mode == "RGB" and np.asarray(cloud).std() > 1
     assert [tile.size for tile in tiles(cloud, 10)] == [cloud.size]
     for shape in ((3, 3), (2, 2, 4, 4), (4,), (2, 1, 5)):
         with pytest.raises(ValueError, match=r"shape=\(.*can be drawn"):
-            picture(torch.zeros(shape))
+            samples_image(torch.zeros(shape))
 
 
 def test_words_stand_on_margins_and_never_touch():
@@ -160,52 +150,30 @@ def test_spread_keeps_both_ends():
         spread(5, 0)
 
 
-def test_strip_has_x_t_over_x0_for_each_image():
-    steps = [FakeStep(torch.full((2, 1, 4, 4), -1.0), torch.full((2, 1, 4, 4), 1.0))] * 5
-    picture = strip_image(steps, images=2, count=3, scale=1)
-    assert picture.size == (3 * 6 + 2, 4 * 6 + 2)
-    column = np.asarray(picture)[4::6, 4]
-    assert column.tolist() == [0, 255, 0, 255]
-    pair = strip_image(([s.x_t for s in steps], [s.x0 for s in steps]), images=2, count=3, scale=1)
-    assert (np.asarray(pair) == np.asarray(picture)).all()
+def test_a_strip_has_x_t_over_x0_for_each_image_and_says_where_it_is():
+    states, estimates = ([torch.full((2, 1, 4, 4), level)] * 3 for level in (-1.0, 1.0))
+    picture = np.asarray(strip_image(states, estimates, ["t = 1", "b", "t = 0"], scale=4))
+    rows = torch.tensor([-1.0, 1.0, -1.0, 1.0]).repeat_interleave(3).view(12, 1, 1, 1)
+    bare = np.asarray(image_grid(rows.expand(12, 1, 4, 4), columns=3, scale=4))
+    dy, dx = np.subtract(picture.shape, bare.shape)
+    assert dx > 0 and dy > 0 and (picture[dy:, dx:] == bare).all()
+    assert picture[:dy, dx:].max() > BACKGROUND and picture[dy:, :dx].max() > BACKGROUND
 
 
-def test_strip_says_where_it_is():
-    steps = [FakeStep(ramp(2), ramp(2))] * 5
-    bare = strip_image(steps, count=3, scale=4)
-    worded = strip_image(steps, count=3, scale=4, captions=["t = 1", "b", "c", "d", "t = 0"])
-    dx, dy = worded.width - bare.width, worded.height - bare.height
-    assert dx > 0 and dy > 0
-    assert (np.asarray(worded)[dy:, dx:] == np.asarray(bare)).all()
-    with pytest.raises(ValueError, match="captions has 1"):
-        strip_image(steps, captions=["one"])
-
-
-def test_a_strip_of_points_has_two_rows_in_the_window_of_the_states():
-    states = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
-    steps = [FakeStep(states, states * scale) for scale in (0.5, 100.0)]
-    strip = np.asarray(strip_image(steps)).astype(int)
-    tile = strip.shape[1] // 2
-    assert strip.shape[:2] == (2 * tile, 2 * tile)
-    inside = [
-        int((strip[y + 4 : y + tile - 4, x + 4 : x + tile - 4].min(axis=-1) < 150).sum())
-        for y in (0, tile)
-        for x in (0, tile)
-    ]
-    assert min(inside[:3]) > 0 and inside[3] == 0
-
-
-@pytest.mark.parametrize("steps", [[], ([], []), ([ramp(1)], [])])
-def test_strip_refuses_nothing_and_unequal_lists(steps):
-    with pytest.raises(ValueError, match="steps"):
-        strip_image(steps)
+@pytest.mark.parametrize(
+    ("states", "estimates", "titles"),
+    [([], [], []), ([ramp(1)], [], ["t"]), ([ramp(1)], [ramp(1)], []), ([ramp(1)[0, 0]], [], [])],
+)
+def test_a_strip_refuses_nothing_and_unequal_lists(states, estimates, titles):
+    with pytest.raises(ValueError, match="moments"):
+        strip_image(states, estimates, titles)
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_animation_keeps_frames_and_holds_the_last(tmp_path, ending, channels):
     frames = [ramp(4, channels) * level for level in (0.0, 0.5, 1.0)]
-    path = save_film(
+    path = save_animation(
         tmp_path / f"film.{ending}", (image_grid(frame, columns=2, scale=1) for frame in frames)
     )
     with Image.open(path) as film:
@@ -218,9 +186,9 @@ def test_animation_keeps_frames_and_holds_the_last(tmp_path, ending, channels):
 
 def test_animation_refuses_other_endings_and_no_frames(tmp_path):
     with pytest.raises(ValueError, match=r"\.gif or \.webp"):
-        save_film(tmp_path / "film.mp4", [image_grid(ramp(1))])
+        save_animation(tmp_path / "film.mp4", [image_grid(ramp(1))])
     with pytest.raises(ValueError, match="frames"):
-        save_film(tmp_path / "film.gif", [])
+        save_animation(tmp_path / "film.gif", [])
 
 
 def test_scatter_draws_points_where_they_are():

@@ -11,7 +11,7 @@ from PIL import Image
 from diffusion_lab.config.arguments import compose
 from diffusion_lab.data.toy import Moons
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.figures.points import SamplesPage, TrajectoryPage, VectorFieldPage
+from diffusion_lab.figures.point_figures import PointsFigure, TrajectoryFigure, VectorFieldFigure
 from diffusion_lab.loading import load
 from diffusion_lab.metrics.points import score_points
 from diffusion_lab.sample import sample
@@ -91,9 +91,9 @@ def test_points_have_no_columns(run_dir, tmp_path):
 
 def test_every_page_is_written_where_it_says(model, tmp_path):
     pages = [
-        SamplesPage(num_points=30),
-        VectorFieldPage(times=(1.0, 0.3), arrows=6, num_points=50),
-        TrajectoryPage("deep/ways.png", num_points=12, sampler=DDIM(4)),
+        PointsFigure(num_points=30),
+        VectorFieldFigure(times=(1.0, 0.3), arrows=6, num_points=50),
+        TrajectoryFigure(file="deep/ways.png", num_points=12, sampler=DDIM(4)),
     ]
     with torch.no_grad():
         for page in pages:
@@ -114,26 +114,26 @@ def test_pages_of_a_model_with_classes_colour_them(tmp_path):
 
 def test_pages_refuse_what_they_cannot_draw(model):
     with pytest.raises(ValueError, match="2000"):
-        TrajectoryPage(sampler=DDIM(2000)).check(model)
+        TrajectoryFigure(sampler=DDIM(2000)).check(model)
     with pytest.raises(ValueError, match="label=1"):
-        SamplesPage(label=1).check(model)
+        PointsFigure(label=1).check(model)
     with pytest.raises(ValueError, match=r"shape=\[1, 28, 28\]"):
-        VectorFieldPage().check(SimpleNamespace(shape=(1, 28, 28)))
+        VectorFieldFigure().check(SimpleNamespace(shape=(1, 28, 28)))
     model.trainer = SimpleNamespace(datamodule=None)
     with pytest.raises(ValueError, match="data=moons"), torch.no_grad():
-        VectorFieldPage().write(model, None)
+        VectorFieldFigure().write(model, None)
 
 
 @pytest.mark.parametrize(
     ("build", "named"),
     [
-        (lambda: SamplesPage(num_points=0), "num_points=0"),
-        (lambda: TrajectoryPage(num_points=0), "num_points=0"),
-        (lambda: VectorFieldPage(times=()), r"times=\[\]"),
-        (lambda: VectorFieldPage(times=(0.0,)), r"times="),
-        (lambda: VectorFieldPage(half=0), "half=0"),
-        (lambda: VectorFieldPage(arrows=0), "arrows=0"),
-        (lambda: SamplesPage("../out.png"), "file='../out.png'"),
+        (lambda: PointsFigure(num_points=0), "num_points=0"),
+        (lambda: TrajectoryFigure(num_points=0), "num_points=0"),
+        (lambda: VectorFieldFigure(times=()), r"times=\[\]"),
+        (lambda: VectorFieldFigure(times=(0.0,)), r"times="),
+        (lambda: VectorFieldFigure(half=0), "half=0"),
+        (lambda: VectorFieldFigure(arrows=0), "arrows=0"),
+        (lambda: PointsFigure(file="../out.png"), "file='../out.png'"),
     ],
 )
 def test_bad_numbers_are_refused_by_name(build, named):

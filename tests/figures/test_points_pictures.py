@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.figures.animations import save_film
-from diffusion_lab.figures.clouds import (
+from diffusion_lab.figures.pictures import save_animation
+from diffusion_lab.figures.samples import strip_image
+from diffusion_lab.figures.scatter import (
+    Field,
     beside_image,
+    field_image,
     moments_image,
+    paths_image,
     scatter_image,
     window,
 )
-from diffusion_lab.figures.flows import Field, field_image, paths_image
 
 
 def ring(count=200, radius=1.0):
@@ -60,7 +63,7 @@ def test_data_and_samples_stand_side_by_side():
 
 def test_moments_are_columns_of_state_over_estimate():
     clouds = [ring(radius=r) for r in (3.0, 2.0, 1.0)]
-    picture = moments_image(clouds, clouds[::-1], (1.0, 0.5, 0.0))
+    picture = moments_image(clouds, clouds[::-1], ["t = 1", "0.5", "0"])
     assert picture.width / picture.height == pytest.approx(3 / 2, rel=0.15)
     found = coloured(picture)
     upper = found[found[:, 0] < picture.height / 2]
@@ -68,10 +71,12 @@ def test_moments_are_columns_of_state_over_estimate():
     assert np.ptp(first[:, 0]) > 2 * np.ptp(last[:, 0]), "the state shrinks from left to right"
 
 
-@pytest.mark.parametrize("moments", [([], [], []), ([ring()], [], [1.0])])
-def test_moments_that_do_not_match_are_refused(moments):
-    with pytest.raises(ValueError, match="moments"):
-        moments_image(*moments)
+def test_a_strip_of_points_has_two_rows_in_the_window_of_the_states():
+    states = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    strip = strip_image([states] * 2, [states * 0.5, states * 100.0], ["a", "b"])
+    down, right = (coloured(strip) * 2 // [strip.height, strip.width]).T
+    inside = [int(((down == y) & (right == x)).sum()) for y in (0, 1) for x in (0, 1)]
+    assert min(inside[:3]) > 0 and inside[3] == 0
 
 
 def field(arrows):
@@ -107,7 +112,7 @@ def test_trajectories_join_noise_and_samples(count):
         lambda bad: scatter_image(bad),
         lambda bad: beside_image(bad, ring()),
         lambda bad: beside_image(ring(), bad),
-        lambda bad: moments_image([bad], [ring()], [1.0]),
+        lambda bad: moments_image([bad], [ring()], ["t"]),
         lambda bad: paths_image(bad.expand(2, *bad.shape), ring()),
     ],
 )
@@ -121,5 +126,5 @@ def test_clouds_make_a_film(tmp_path):
     from PIL import Image
 
     pictures = [scatter_image(ring(radius=r), limit=2, size=100) for r in (2.0, 1.5, 1.0)]
-    with Image.open(save_film(tmp_path / "film.webp", iter(pictures))) as film:
+    with Image.open(save_animation(tmp_path / "film.webp", iter(pictures))) as film:
         assert film.n_frames == 3 and film.size == (100, 100)

@@ -24,7 +24,7 @@ from diffusion_lab.config.arguments import compose
 from diffusion_lab.config.building import instantiate
 from diffusion_lab.config.checking import check
 from diffusion_lab.errors import CheckpointError, ConfigError
-from diffusion_lab.figures.pictures import picture
+from diffusion_lab.figures.samples import samples_image
 from diffusion_lab.training.callbacks import (
     Checkpoints,
     NonFiniteError,
@@ -490,12 +490,12 @@ def test_raw_weights_are_shown_beside_the_average(tmp_path: Path) -> None:
     drawn = Image.open(tmp_path / "on" / "samples" / "raw" / "epoch_002.png")
     assert keep.raw is not None
     module.load_state_dict(keep.raw)
-    wanted = picture(module.sample(4, "all", seed=0), columns=6, scale=2)
+    wanted = samples_image(module.sample(4, "all", seed=0), columns=6, scale=2)
     assert (np.asarray(drawn) == np.asarray(wanted)).all()
     shown = dict.fromkeys(("samples", "samples_raw", "samples/averaged_and_raw"), 2)
     assert Counter(entry[2] for entry in sink.seen if entry[0] == "picture") == shown
     (pair,) = sink.of("picture", "samples/averaged_and_raw")[-1]
-    assert pair.width > 2 * drawn.width and pair.height == drawn.height + 14
+    assert pair.width > 2 * drawn.width and pair.height == drawn.height + 14 + 2 * 12
 
 
 def test_nothing_is_drawn_twice_where_nothing_is_averaged(tmp_path: Path) -> None:

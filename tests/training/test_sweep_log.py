@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import wandb_file
 
-from diffusion_lab.figures.parallel_picture import number_of, parallel_picture, ranking
+from diffusion_lab.figures.parallel_coordinates import parallel_image, ranking
+from diffusion_lab.runs.sweep_records import as_number
 from diffusion_lab.training.loggers.sweep import log_sweep
 
 ROWS = [
@@ -54,9 +55,9 @@ def test_nothing_to_rank_is_a_table_alone(tmp_path: Path) -> None:
 def test_rows_are_ranked_and_drawn() -> None:
     assert [row["job"] for row in ranking(ROWS, "val/loss")] == ["b", "d", "a"]
     assert [row["job"] for row in ranking(ROWS, "val/loss", "max")] == ["a", "d", "b"]
-    assert number_of("nan") is None and number_of(True) is None and number_of("1e-3") == 0.001
-    drawn = np.asarray(parallel_picture(ROWS, PARAMETERS, "val/loss"))
-    other = np.asarray(parallel_picture(ROWS, PARAMETERS, "val/loss", "max"))
+    assert as_number("nan") is None and as_number(True) is None and as_number("1e-3") == 0.001
+    drawn = np.asarray(parallel_image(ROWS, PARAMETERS, "val/loss"))
+    other = np.asarray(parallel_image(ROWS, PARAMETERS, "val/loss", "max"))
     assert drawn.std() > 5 and (drawn != other).any()
     with pytest.raises(ValueError, match="metric='val/fd'"):
-        parallel_picture(ROWS, PARAMETERS, "val/fd")
+        parallel_image(ROWS, PARAMETERS, "val/fd")

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from diffusion_lab.errors import ConfigError
-from diffusion_lab.figures.page import Page
+from diffusion_lab.figures.run_figures import RunFigure
 from diffusion_lab.files import write_atomically
 from diffusion_lab.sampling.pipeline import evaluating
 from diffusion_lab.training.loggers import log_images
@@ -39,7 +39,7 @@ class FinalFigures(Callback):
         ValueError: Something that is no figure.
     """
 
-    def __init__(self, run_dir: str | Path, pages: Mapping[str, Page | None]) -> None:
+    def __init__(self, run_dir: str | Path, pages: Mapping[str, RunFigure | None]) -> None:
         self.folder = Path(run_dir)
         self.pages = {name: page for name, page in pages.items() if page is not None}
         self.suited = self.pages
@@ -47,7 +47,7 @@ class FinalFigures(Callback):
             if not callable(getattr(page, "write", None)):
                 raise ValueError(
                     f"callbacks.artefacts.pages.{name}={page!r} has no write(model, folder): give "
-                    "the _target_ of a page, e.g. diffusion_lab.figures.drawn.GridPage"
+                    "the _target_ of a figure, e.g. diffusion_lab.figures.sample_figures.GridFigure"
                 )
 
     def setup(self, trainer: Trainer, pl_module: DiffusionModule, stage: str) -> None:
@@ -105,7 +105,7 @@ class FinalFigures(Callback):
         return entry
 
 
-def _member(page: Page, name: str, otherwise: bool | None) -> Callable[[DiffusionModule], Any]:
+def _member(page: RunFigure, name: str, otherwise: bool | None) -> Callable[[DiffusionModule], Any]:
     """An optional method that takes the model; returns `otherwise` where it is missing."""
     return getattr(page, name, lambda model: otherwise)
 

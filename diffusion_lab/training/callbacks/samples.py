@@ -199,7 +199,7 @@ class SampleGrid(SamplingCallback):
         self, trainer: Trainer, module: DiffusionModule, key: str, samples: Tensor, path: Path
     ) -> Path:
         """Write samples as a picture, and hand it to the loggers."""
-        from diffusion_lab.figures.grids import save_picture
+        from diffusion_lab.figures.pictures import save_picture
 
         grid = self._picture(module, samples)
         log_images(trainer.loggers, key, grid, trainer.global_step - 1)
@@ -209,18 +209,21 @@ class SampleGrid(SamplingCallback):
         self, trainer: Trainer, module: DiffusionModule, averaged: Tensor, raw: Tensor
     ) -> None:
         """Hand samples from the same noise with averaged and raw weights to the loggers."""
-        from diffusion_lab.figures.margins import beside
+        from diffusion_lab.figures.grids import tiled, titled
 
-        pictures = [self._picture(module, samples) for samples in (averaged, raw)]
-        pair = beside(pictures, ["averaged weights", "raw weights"])
+        pictures = [
+            titled(self._picture(module, samples), title)
+            for samples, title in ((averaged, "averaged weights"), (raw, "raw weights"))
+        ]
+        pair = tiled(pictures, columns=2, gap=12)
         log_images(trainer.loggers, "samples/averaged_and_raw", pair, trainer.global_step - 1)
 
     def _picture(self, module: DiffusionModule, samples: Tensor) -> Any:
         from diffusion_lab.figures.grids import class_columns
-        from diffusion_lab.figures.pictures import picture
+        from diffusion_lab.figures.samples import samples_image
 
         columns = self.columns or class_columns(module.num_classes)
-        return picture(samples, columns=columns, scale=self.scale)
+        return samples_image(samples, columns=columns, scale=self.scale)
 
 
 class FinalSamples(SamplingCallback):

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from diffusion_lab.figures.parallel_picture import number_of, parallel_picture, ranking
+from diffusion_lab.figures.parallel_coordinates import parallel_image, ranking
 from diffusion_lab.runs.leaderboard import FINISHED, Goal, Job, parameters_of
+from diffusion_lab.runs.sweep_records import as_number
 from diffusion_lab.training.loggers.wandb_run import WandbRun
 
 LARGEST_REPORT = 8_000_000
@@ -61,7 +62,7 @@ def log_sweep(
     )
     run.log_table("leaderboard", columns, cells, 0)
     if best:
-        run.log_picture("parallel_coordinates", parallel_picture(best, parameters, metric, mode), 0)
+        run.log_picture("parallel_coordinates", parallel_image(best, parameters, metric, mode), 0)
         run.log_metrics({f"best/{metric}": float(best[0][metric])}, 0)
     report = folder / "report.html"
     if report.is_file() and report.stat().st_size <= LARGEST_REPORT:
@@ -79,8 +80,8 @@ def _leaderboard(
     for name in columns:
         values = [row.get(name) for row in rows]
         there = [value for value in values if value not in (None, "")]
-        if all(number_of(value) is not None for value in there):
-            cells.append([number_of(value) for value in values])
+        if all(as_number(value) is not None for value in there):
+            cells.append([as_number(value) for value in values])
         else:
             cells.append([None if value is None else str(value) for value in values])
     return columns, [list(row) for row in zip(*cells, strict=True)]

@@ -1,4 +1,4 @@
-"""Parallel coordinates as a picture, for dashboards: a line a row, best in front."""
+"""Parallel coordinates of a sweep: a line a run, the best in front."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from diffusion_lab.figures.clouds import rendered
+from diffusion_lab.figures.pictures import rendered
+from diffusion_lab.runs.sweep_records import as_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ DECADES = 20.0
 """Largest over smallest value from which an axis of positive numbers is logarithmic."""
 
 
-def parallel_picture(
+def parallel_image(
     rows: Sequence[Mapping[str, Any]], parameters: Sequence[str], metric: str, mode: str = "min"
 ) -> Image.Image:
     """Draw rows as lines across one upright axis a parameter, and the metric's at the right.
@@ -30,7 +31,7 @@ def parallel_picture(
         mode: "min" where the smallest value is the best, "max" where the largest is.
 
     Raises:
-        ValueError: no row has the metric.
+        ValueError: No row has the metric.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -60,44 +61,25 @@ def ranking(
 ) -> list[Mapping[str, Any]]:
     """The rows whose metric is a finite number, the best first."""
     sign = -1 if mode == "max" else 1
-    known = [row for row in rows if number_of(row.get(metric)) is not None]
-    return sorted(known, key=lambda row: sign * (number_of(row[metric]) or 0.0))
-
-
-def number_of(value: Any) -> float | None:
-    """The finite number that a value is or spells; None where it is none."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and not isinstance(value, bool) else None
+    known = [row for row in rows if as_number(row.get(metric)) is not None]
+    return sorted(known, key=lambda row: sign * (as_number(row[metric]) or 0.0))
 
 
 def _axis(axes: Axes, x: int, values: Sequence[Any]) -> list[float]:
     """Draw one upright axis with its marks; gives the height of each value, 0 to 1."""
-    numbers = [number_of(value) for value in values]
-    if all(number is not None for number in numbers):
-        low, high = min(numbers), max(numbers)
-        wide = low > 0 and high / low >= DECADES
-        marks = sorted(set(numbers)) if len(set(numbers)) <= 6 else [low, high]
-        place = {mark: _share(mark, low, high, wide) for mark in {*numbers}}
-        words = {mark: f"{mark:.4g}" for mark in marks}
-        keys: Sequence[Any] = numbers
+    numbers = [as_number(value) for value in values]
+    keys: Sequence[Any] = numbers if None not in numbers else [str(value) for value in values]
+    marks = sorted(set(keys))
+    if keys is numbers:
+        low, high = marks[0], marks[-1]
+        scale = math.log if low > 0 and high / low >= DECADES else float
+        span = scale(high) - scale(low)
+        place = {mark: (scale(mark) - scale(low)) / span if span else 0.5 for mark in marks}
+        marks = marks if len(marks) <= 6 else [low, high]
     else:
-        keys = [str(value) for value in values]
-        marks = sorted(set(keys))
         place = {mark: k / max(1, len(marks) - 1) for k, mark in enumerate(marks)}
-        words = {mark: mark for mark in marks}
     axes.axvline(x, color="0.75", lw=0.8, zorder=0)
     for mark in marks:
-        axes.annotate(words[mark], (x, place[mark]), (4, 2), textcoords="offset points", fontsize=7)
+        text = f"{mark:.4g}" if keys is numbers else mark
+        axes.annotate(text, (x, place[mark]), (4, 2), textcoords="offset points", fontsize=7)
     return [place[key] for key in keys]
-
-
-def _share(value: float, low: float, high: float, wide: bool) -> float:
-    """Where a value lies between two others, by its logarithm where they are far apart."""
-    if low == high:
-        return 0.5
-    if wide:
-        value, low, high = math.log(value), math.log(low), math.log(high)
-    return (value - low) / (high - low)
