@@ -40,7 +40,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     benchmark: Benchmark = instantiate(cfg.bench, trust=cfg.trust)
     with tempfile.TemporaryDirectory() as folder:
         _shorten(cfg, folder)
-        record = _measure(cfg, benchmark, Path(folder))
+        record = _benchmarked(cfg, benchmark, Path(folder))
     print(table(record))
     path = write_atomically(cfg.bench.out, (json.dumps(record, indent=2) + "\n").encode())
     print(path)
@@ -61,7 +61,7 @@ def _shorten(cfg: DictConfig, folder: str) -> None:
             cfg.callbacks.record.report = False
 
 
-def _measure(cfg: DictConfig, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
+def _benchmarked(cfg: DictConfig, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
     """Train and sample; returns how fast."""
     from diffusion_lab.loading import build_training, make_trainer
     from diffusion_lab.runs.environment import hardware, versions

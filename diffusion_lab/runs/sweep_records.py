@@ -83,7 +83,7 @@ def read_sweep(folder: Path) -> SweepFolder:
     named = about.get("parameters")
     given = [str(name) for name in named] if isinstance(named, list) else []
     parameters = [name for name in given if name in header] or _parameters(header)
-    jobs = tuple(_job(folder, row, parameters) for row in table)
+    jobs = tuple(_swept_job(folder, row, parameters) for row in table)
     known = [name for name in header if any(name in job.numbers for job in jobs)]
     metrics = [name for name in known if "_by_level/" not in name and name not in _NO_VERDICT]
     first = str(about.get("metric") or "val/loss")
@@ -104,7 +104,7 @@ def _parameters(header: Sequence[str]) -> list[str]:
     return [name for name in header if name not in _OWN and not name.startswith(_METRIC)]
 
 
-def _job(folder: Path, row: Mapping[str, str], parameters: Sequence[str]) -> SweptJob:
+def _swept_job(folder: Path, row: Mapping[str, str], parameters: Sequence[str]) -> SweptJob:
     name = row.get("job") or row.get("run") or ""
     own = folder / name
     inside = bool(name) and own.is_dir() and own.resolve().parent == folder.resolve()

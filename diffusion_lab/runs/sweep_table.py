@@ -30,15 +30,15 @@ def show_sweep(jobs: Sequence[Job], goal: Goal) -> None:
     console = Console()
     found = settings(jobs, goal)
     if found:
-        console.print(_leaderboard(found, jobs, goal))
+        console.print(_leaderboard_table(found, jobs, goal))
         if all(setting.estimate(goal.metric) is None for setting in found):
             print(_not_logged(found, goal))
     others = [job for job in jobs if job.status != FINISHED]
     if others:
-        console.print(_others(others))
+        console.print(_unfinished_table(others))
 
 
-def _leaderboard(found: Sequence[Setting], jobs: Sequence[Job], goal: Goal) -> Table:
+def _leaderboard_table(found: Sequence[Setting], jobs: Sequence[Job], goal: Goal) -> Table:
     better = "larger" if goal.mode == "max" else "smaller"
     skipped = sum(job.skipped for job in jobs)
     before = f", {skipped} of them finished before" if skipped else ""
@@ -68,7 +68,7 @@ def _leaderboard(found: Sequence[Setting], jobs: Sequence[Job], goal: Goal) -> T
     return table
 
 
-def _others(jobs: Sequence[Job]) -> Table:
+def _unfinished_table(jobs: Sequence[Job]) -> Table:
     table = Table(title="not in the leaderboard")
     for title in ("job", "status", "error"):
         table.add_column(title, overflow="fold")
