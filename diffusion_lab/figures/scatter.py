@@ -135,7 +135,7 @@ def field_image(fields: Sequence[Field], half: float, meaning: str) -> Image.Ima
         panel.set_title(field.title)
         panel.set_xlabel("$x_1$", fontsize=9)
     axes[0].set_ylabel("$x_2$", fontsize=9)
-    figure.suptitle(f"{meaning}; lengths: square root of the vectors'", fontsize=10)
+    figure.suptitle(f"{meaning}; arrow length: square root of vector length", fontsize=10)
     _frame(axes, half)
     return rendered(figure)
 
