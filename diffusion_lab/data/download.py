@@ -48,7 +48,7 @@ class DownloadedImages(ImageDataModule):
 
     @property
     def root(self) -> Path:
-        """Folder of all data sets."""
+        """`data_dir` with ~ expanded; `folder` below it has this set's files."""
         return Path(self.data_dir).expanduser()
 
     @property

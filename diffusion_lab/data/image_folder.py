@@ -169,9 +169,9 @@ def list_images(root: Path) -> Listing:
     parts = _split_folders(root)
     if parts is None:
         alone = root / "train"
-        files, names, labels = _classes(alone if alone.is_dir() else root)
-        return Listing(files, labels, _partition(root, files) if not names else None, names)
-    (train, names, labels), (test, test_names, test_labels) = map(_classes, parts)
+        files, names, labels = _list_classes(alone if alone.is_dir() else root)
+        return Listing(files, labels, _celeba_is_test(root, files) if not names else None, names)
+    (train, names, labels), (test, test_names, test_labels) = map(_list_classes, parts)
     if names != test_names:
         raise DataError(
             f"data.folder={root}: {parts[0].name} has the classes {_few(names)}, {parts[1].name} "
@@ -197,16 +197,15 @@ def _split_folders(root: Path) -> tuple[Path, Path] | None:
     return (root / "train", test) if (root / "train").is_dir() and test is not None else None
 
 
-def _classes(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...], tuple[int, ...]]:
-    """Images, classes and the label of each image, of a folder without a split."""
+def _list_classes(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...], tuple[int, ...]]:
+    """Files, class names (sorted; () of unlabelled images) and a label per file (-1: none)."""
     flat = tuple(file for file in _entries(root) if _is_image(file))
     found = {entry.name: tuple(_below(entry)) for entry in _entries(root) if entry.is_dir()}
     classes = {name: files for name, files in found.items() if files}
     if flat and classes:
         raise DataError(
             f"data.folder={root}: images lie both in it ({flat[0].name}) and in sub-folders "
-            f"({_few(tuple(classes))}); put all into sub-folders, one a class, or all beside each "
-            "other"
+            f"({_few(tuple(classes))}); put all into sub-folders, one per class, or none"
         )
     if not flat and not classes:
         raise DataError(
@@ -237,8 +236,8 @@ def _below(folder: Path) -> Iterator[Path]:
                 yield Path(where, name)
 
 
-def _partition(root: Path, files: Sequence[Path]) -> tuple[bool, ...] | None:
-    """CelebA's own split, if its file is there."""
+def _celeba_is_test(root: Path, files: Sequence[Path]) -> tuple[bool, ...] | None:
+    """Whether each file is a test image by CelebA's own list; None without that list."""
     path = next((p for p in (root / PARTITION, root.parent / PARTITION) if p.is_file()), None)
     if path is None:
         return None
@@ -246,8 +245,8 @@ def _partition(root: Path, files: Sequence[Path]) -> tuple[bool, ...] | None:
     missing = [file.name for file in files if part.get(file.name) not in ("0", "1", "2")]
     if missing:
         raise DataError(
-            f"{path} tells the part (0, 1 or 2) of all but {len(missing)} of {len(files)} images, "
-            f"among these {missing[0]}: get it again, or move it away for a split at random"
+            f"{path} gives no part (0, 1 or 2) for {len(missing)} of {len(files)} images, e.g. "
+            f"{missing[0]}: download it again, or remove it for a random split"
         )
     return tuple(part[file.name] == "2" for file in files)
 

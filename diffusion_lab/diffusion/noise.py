@@ -22,6 +22,6 @@ class Noise(Protocol):
     def uniform(self, n: int) -> Tensor:
         """`n` numbers in [0, 1): float64 on the CPU, shape (n,).
 
-        `n` is the number of rows of the batch; who needs two numbers a row asks twice.
+        `n` must be the batch size; for two numbers per row, call twice.
         """
         ...

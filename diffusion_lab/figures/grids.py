@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from diffusion_lab.figures.pictures import TILES, save_picture
-from diffusion_lab.pixels import to_grey
+from diffusion_lab.pixels import to_pixel_values
 
 BACKGROUND, INK = 24, 200
 NOT_FINITE = (255, 0, 0)
@@ -36,7 +36,7 @@ def to_pixels(images: Tensor) -> np.ndarray:
         )
     values = images.detach().float().cpu().movedim(1, -1)
     broken = ~values.isfinite().all(-1).numpy()
-    pixels = to_grey(values.nan_to_num()).byte().numpy()
+    pixels = to_pixel_values(values.nan_to_num()).byte().numpy()
     if images.shape[1] == 1 and not broken.any():
         return pixels[..., 0]
     pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3)).copy()

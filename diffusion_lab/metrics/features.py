@@ -37,7 +37,7 @@ from diffusion_lab.metrics.small_classifier import (
     rotations,
 )
 from diffusion_lab.metrics.small_classifier import train_classifier as train
-from diffusion_lab.pixels import from_bytes, to_grey
+from diffusion_lab.pixels import from_bytes, to_pixel_values
 from diffusion_lab.random import permutation
 
 CACHE_VERSION = 1
@@ -209,7 +209,7 @@ def quantised(samples: Tensor) -> Tensor:
 
     Real images have 256 levels; without this the distances would also measure that samples do not.
     """
-    return from_bytes(to_grey(samples.detach().float().cpu()))
+    return from_bytes(to_pixel_values(samples.detach().float().cpu()))
 
 
 def _file_of(real: RealImages, recipe: Recipe) -> str:

@@ -16,7 +16,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from diffusion_lab.pixels import to_grey
+from diffusion_lab.pixels import to_pixel_values
 from diffusion_lab.ranges import Count, checked
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Inception:
         Raises:
             ValueError: torch-fidelity or Inception's weights cannot be loaded.
         """
-        grey = to_grey(samples).byte()
+        grey = to_pixel_values(samples).byte()
         real = training[: self.real_images]
         metrics = self._metrics(subset=min(1000, len(grey), len(test), len(real)))
         self._update(metrics, real, True)

@@ -20,8 +20,8 @@ reference) are taken as fixed. There are three kinds of metrics, with three inte
   rest of the bias.
 
 Coverage of the nominal 95 %, measured by simulation (`tests/metrics/test_coverage.py`: 300 samples
-of 16 Gaussian features, 500 repeats, so within about one point; true value: the mean of all
-repeats), for samples of the real distribution and for samples that are shifted and too narrow:
+of 16 Gaussian features; 500 repeats, so with a standard error of about one point; true value: the
+mean of all repeats), for samples of the real distribution and for shifted and too narrow ones:
 
     metric                real       worse
     fd                      98.6%    93.2%

@@ -31,7 +31,7 @@ from diffusion_lab.metrics.intervals import (
     jackknife,
     mean_difference,
 )
-from diffusion_lab.pixels import to_grey
+from diffusion_lab.pixels import to_pixel_values
 
 CANDIDATES = 4
 """Nearest images by the fast formula whose distances are then computed without rounding."""
@@ -110,7 +110,7 @@ def nearest_training_images(images: Tensor, train: Tensor) -> Nearest:
             f"images {tuple(images.shape)} and train {tuple(train.shape)}: both need images of one "
             "size, train at least one"
         )
-    x = flat.float() if flat.dtype == torch.uint8 else to_grey(flat.float())
+    x = flat.float() if flat.dtype == torch.uint8 else to_pixel_values(flat.float())
     values = torch.full((len(x), 0), torch.inf)
     index = torch.empty(len(x), 0, dtype=torch.long)
     for start in range(0, len(bank), BLOCK):

@@ -27,21 +27,21 @@ from diffusion_lab.runs.sweep_records import SweepFolder, as_number, short
 from diffusion_lab.spread import spread
 
 MOST_POINTS = 160
-LOG_SPAN, DECADE = 5.0, 10.0
-"""Where an axis gets logarithmic: largest value over the median; of a parameter, over the least."""
+LOG_ABOVE_MEDIAN, LOG_ABOVE_LEAST = 5.0, 10.0
+"""Largest value divided by the median (of a parameter, by the least) of a logarithmic axis."""
 MOST_STEPS = 4
 """Steps shown in a chart over the noise level."""
 MOST_TICKS = 6
-COLOURS, HUES = 6, 7
+LINE_COLOURS, RANK_COLOURS = 6, 7
 """Colours of lines; steps of colour from the best to the worst of many."""
-ACROSS, UP = (56.0, 430.0), (204.0, 10.0)
+X_ENDS, Y_ENDS = (56.0, 430.0), (204.0, 10.0)
 """Ends of the two axes, left to right and bottom to top, in units of the drawing."""
 INSET = 34
 """Room at both ends of the axis of a parameter, for its labels."""
 CHART_TITLES = {
     "lr": "learning rate",
     "grad_norm": "gradient norm",
-    "images_per_second": "images a second",
+    "images_per_second": "images per second",
     **{name.rsplit("/", 1)[-1]: f"{row.title} of samples" for name, row in LOGGED.items()},
 }
 """What a metric's last name is called."""
@@ -50,7 +50,7 @@ _LEVEL = re.compile(r"(.+)_by_level/(\d+)-(\d+)")
 
 @dataclass
 class Axis:
-    """A map from values to places in the drawing; `names` are texts by value, to be its ticks."""
+    """Maps [low, high] to coordinates `ends`; `names` are tick labels by value, if it has any."""
 
     low: float
     high: float
@@ -201,14 +201,14 @@ def _chart(
     """
     steps = [step for _, points in series for step, _ in points]
     values = [value for _, points in series for _, value in points]
-    across = across or Axis(min(steps), max(steps), ACROSS)
-    log = min(values) > 0 and max(values) / median(values) > LOG_SPAN
-    up = Axis(min(values), max(values), UP, log)
+    across = across or Axis(min(steps), max(steps), X_ENDS)
+    log = min(values) > 0 and max(values) / median(values) > LOG_ABOVE_MEDIAN
+    up = Axis(min(values), max(values), Y_ENDS, log)
     lines = []
     for k, (name, points) in enumerate(series):
         dots = [Dot(across(x), up(y), across.text(x), f"{y:.5g}") for x, y in points]
-        hue = round((HUES - 1) * k / max(len(series) - 1, 1))
-        lines.append(Series(name, dots, f"hue{hue}" if crowded else f"line{k % COLOURS}"))
+        hue = round((RANK_COLOURS - 1) * k / max(len(series) - 1, 1))
+        lines.append(Series(name, dots, f"hue{hue}" if crowded else f"line{k % LINE_COLOURS}"))
     return Chart(title, lines, across, up, axis, crowded or f"over the {axis}", bool(crowded))
 
 
@@ -223,9 +223,9 @@ def parameter_axis(values: Sequence[str]) -> tuple[Axis, dict[str, float]]:
     numeric = len(numbers) == len(names) and len(set(numbers)) > 1
     places = dict(zip(names, numbers if numeric else map(float, range(len(names))), strict=True))
     low, high = min(places.values()), max(places.values())
-    log = numeric and low > 0 and high / low >= DECADE
+    log = numeric and low > 0 and high / low >= LOG_ABOVE_LEAST
     few = not numeric or len(places) <= MOST_TICKS
-    ends = (ACROSS[0] + INSET, ACROSS[1] - INSET)
+    ends = (X_ENDS[0] + INSET, X_ENDS[1] - INSET)
     texts = {place: name for name, place in sorted(places.items(), key=lambda item: item[1])}
     return Axis(low, high, ends, log, texts if few else None), places
 

@@ -46,7 +46,7 @@ class ImageInliner:
         return [image for image in found if image is not None]
 
     def content(self, content: bytes, name: str, caption: str = "") -> InlineImage | None:
-        """The content of one file."""
+        """Inline a PNG file's bytes while they fit the room; None if they are no PNG."""
         if not content.startswith(_PNG) or len(content) < 24:
             return None
         width, height = struct.unpack(">II", content[16:24])

@@ -114,8 +114,8 @@ def _score(metrics: Mapping[str, Any], row: Metric) -> ScoreRow:
 
 
 def _likelihood(run: RunFolder) -> ScoreRow:
-    """The number of likelihood.json."""
+    """The mean likelihood of likelihood.json with its interval."""
     mean, low, high = (as_number(run.likelihood.get(name)) for name in ("mean", "low", "high"))
     between = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
     unit, count = show(run.likelihood.get("unit")), show(run.likelihood.get("num_images"))
-    return ScoreRow(unit, f"{mean:.4f}", between, "", f"of {count} images; less is better")
+    return ScoreRow(unit, f"{mean:.4f}", between, "", f"of {count} images; lower is better")

@@ -44,7 +44,7 @@ class Frame(ABC):
 
     @abstractmethod
     def log_snr(self, tau: Tensor) -> Tensor:
-        """Of the level that has this tau."""
+        """Log-SNR of the level that has this tau."""
 
     def level_at(self, schedule: Schedule, tau: Tensor) -> Level:
         """The schedule's level that has this tau."""
@@ -257,7 +257,7 @@ class AdamsBashforth(FrameSampler):
 
 
 def _integrals(nodes: Tensor, end: float) -> Tensor:
-    """Weights w with sum w_i f(nodes_i) = integral of f from 0 to `end` for low polynomials."""
+    """Weights w with sum w_i f(nodes_i) = integral of f from 0 to `end`, degree < len(nodes)."""
     scaled = nodes / end
     powers = torch.arange(len(nodes), dtype=torch.float64)
     vandermonde = scaled[None, :] ** powers[:, None]

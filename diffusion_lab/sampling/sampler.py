@@ -75,7 +75,7 @@ class Sampler(ABC):
         self.times(schedule)
 
     def prepare(self, here: Here) -> Here:
-        """Where a step, the last one too, begins in truth; most begin where they are."""
+        """Change the state before any step, e.g. add noise (EDM's churn); unchanged by default."""
         return here
 
     @abstractmethod

@@ -31,7 +31,7 @@ from diffusion_lab.training.module import DiffusionModule
 
 
 class EMA(WeightAveraging):
-    """Averages the weights; every validation hook, grid and checkpoint then has the average.
+    """Averages the weights; validation and sample grids see the average, checkpoints hold both.
 
     Lightning's `WeightAveraging` keeps the copy. This subclass differs in four things: the decay
     warms up; all hooks of validation see averaged weights, whatever their order; nothing is

@@ -15,10 +15,10 @@ from diffusion_lab.files import write_atomically
 
 
 class MetricsFile(Logger):
-    """metrics.csv: one row a logged step, columns step, epoch and the metrics.
+    """metrics.csv: one row per logged step, columns step, epoch and the metrics.
 
-    A resumed run goes on with the rows up to its first step; later ones are dropped, since they
-    are logged again. Cells without a value are blank.
+    A resumed run keeps the rows before its first logged step and drops the later ones, which are
+    logged again. Cells without a value are blank.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
@@ -68,7 +68,7 @@ class MetricsFile(Logger):
         self.save()
 
     def _read(self, before: int) -> dict[int, dict[str, Any]]:
-        """Rows of an earlier part of this run, as text, up to step `before`."""
+        """Rows and columns of an earlier part of this run, of steps below `before`."""
         try:
             with self.path.open(encoding="utf-8", newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) < before]

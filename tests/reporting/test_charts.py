@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from diffusion_lab.reporting.charts import ACROSS, UP, charts, overlay, parameter_axis, thin
+from diffusion_lab.reporting.charts import X_ENDS, Y_ENDS, charts, overlay, parameter_axis, thin
 
 
 def test_thinning_keeps_the_mean_and_the_last_step():
@@ -36,9 +36,9 @@ def test_dots_stand_at_the_corners_of_the_box():
     assert not charts({"lr": [(k, 1e-3 * (1 - k / 100)) for k in range(100)]})[0].up.log
     (chart,) = charts({"x": [(10, 2.0), (20, 3.0), (30, 4.0)]})
     first, middle, last = chart.lines[0].dots
-    assert (first.x, first.y) == (ACROSS[0], UP[0])
-    assert (last.x, last.y) == (ACROSS[1], UP[1])
-    assert middle.y == pytest.approx(sum(UP) / 2)
+    assert (first.x, first.y) == (X_ENDS[0], Y_ENDS[0])
+    assert (last.x, last.y) == (X_ENDS[1], Y_ENDS[1])
+    assert middle.y == pytest.approx(sum(Y_ENDS) / 2)
     assert not chart.up.log
 
 
@@ -54,7 +54,7 @@ def test_a_wide_positive_span_becomes_logarithmic_with_decades():
 def test_ticks_are_few_and_inside(low, high):
     (chart,) = charts({"x": [(low, low), (high, high)]})
     assert 2 <= len(chart.across.ticks()) <= 9
-    assert all(ACROSS[0] - 1e-6 <= place <= ACROSS[1] + 1e-6 for place in chart.across.ticks())
+    assert all(X_ENDS[0] - 1e-6 <= place <= X_ENDS[1] + 1e-6 for place in chart.across.ticks())
 
 
 def test_constant_single_and_broken_values_are_drawn_or_left_out():
@@ -92,10 +92,10 @@ def test_a_small_constant_stands_at_its_own_tick():
 
 
 def test_values_of_a_parameter_stand_where_they_belong():
-    middle = sum(ACROSS) / 2
+    middle = sum(X_ENDS) / 2
     axis, places = parameter_axis(["b", "a", "null"])
     start, *rest = (axis(places[name]) for name in ("b", "a", "null"))
-    assert rest == pytest.approx([middle, 2 * middle - start]) and start > ACROSS[0]
+    assert rest == pytest.approx([middle, 2 * middle - start]) and start > X_ENDS[0]
     axis, places = parameter_axis(["3", "1", "2"])
     assert axis(places["2"]) == pytest.approx(middle)
     assert [*axis.ticks().values()] == ["1", "2", "3"]

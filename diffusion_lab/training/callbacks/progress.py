@@ -15,7 +15,7 @@ from diffusion_lab.training.trainer_state import by_steps, callback_of, validate
 
 
 class Progress(Callback):
-    """Shows one line: epoch, steps, loss, images a second, time left.
+    """Shows one line: epoch, steps, loss, images per second, time left.
 
     On a terminal the line is redrawn at most every `interval` seconds and kept once an epoch, or
     once a validation where those are counted in steps; elsewhere (a log file) a line is printed

@@ -1,4 +1,4 @@
-"""The clock of a training: images a second, as a curve and for whoever shows it."""
+"""The clock of a training: images per second, as a curve and for whoever shows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffusion_lab.training.trainer_state import validates_training
 
 
 class Speed(Callback):
-    """Measures images a second of the training alone; logs train/images_per_second.
+    """Measures images per second of the training alone; logs train/images_per_second.
 
     Validation, sampling and saving do not count, nor does the first step of a run, which warms up
     caches and compilers. A value of the curve covers the steps since the last validation; the
