@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,19 @@ def test_loading_a_model_needs_neither_hydra_nor_lightning():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def names_of(node):
+    """What a statement defines."""
+    goals = node.targets if isinstance(node, ast.Assign) else [node]
+    return next((n for g in goals if (n := getattr(g, "name", getattr(g, "id", "")))), "")
+
+
+def test_names_stand_once():
+    """Of files in all rooms, and of what stands at the top of a file, but `main` of a command."""
+    files = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    assert len({path.name for path in files}) == len(files)
+    defined = (ast.parse(path.read_text()).body for path in files)
+    names = Counter(name for body in defined for node in body if (name := names_of(node)))
+    twice = {name for name, count in names.items() if count > 1}
+    assert len(twice) <= 5 and "main" in twice, twice

@@ -521,7 +521,7 @@ NOTHING: dict[str, Plant] = {
     "one more in a callback": at("callbacks/speed", {"_target_": RUN_RECORD, "run_dir": OUT}),
     "beside": at("callbacks/sample_metrics/scorer/beside", OUT),
     "a reader beside": at("callbacks/final_samples", {
-        "_target_": "diffusion_lab.training.callbacks.samples.FinalSamples",
+        "_target_": "diffusion_lab.training.callbacks.sampling_callbacks.FinalSamples",
         "reader": {"_target_": "diffusion_lab.metrics.quick.cached_predictor", "_partial_": True,
                    "beside": OUT}}),
     "a cache": all_of(at("data", FOLDER), choice("data", "image_folder")),

@@ -23,8 +23,10 @@ _FILES = {
     ("data.fashion_mnist", "data.mnist"): ("FashionMNIST",),
     ("data.kmnist", "data.mnist"): ("KMNIST",),
     ("reporting.study_figures", "figures.study_figures"): ("Bars", "Curve", "Frontier", "Scatter"),
-    ("training.callbacks.sample_grid", "training.callbacks.samples"): ("SampleGrid",),
-    ("training.callbacks.final_samples", "training.callbacks.samples"): ("FinalSamples",),
+    ("training.callbacks.sample_grid", "training.callbacks.sampling_callbacks"): ("SampleGrid",),
+    ("training.callbacks.final_samples", "training.callbacks.sampling_callbacks"): (
+        "FinalSamples",
+    ),
 }
 """(Old file, new file) -> classes."""
 _PAGES = {

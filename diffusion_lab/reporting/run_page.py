@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_lab.reporting.charts import charts
+from diffusion_lab.reporting.html_tables import paired_differences, study_table
 from diffusion_lab.reporting.inline_images import MOST_GRIDS, ImageInliner, InlineImage, evenly
 from diffusion_lab.reporting.run_facts import commands, environment, facts
-from diffusion_lab.reporting.scores import scores
-from diffusion_lab.reporting.tables import paired_differences, study_table
+from diffusion_lab.reporting.score_rows import scores
 from diffusion_lab.runs.records import PageRecord, RunFolder, StudyRecord, caption, show
 
 MOST_OF_A_FIGURE = 12

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from diffusion_lab.reporting.charts import Chart, effects, overlay
+from diffusion_lab.reporting.html_tables import MISSING, TableCell, number_cell
 from diffusion_lab.reporting.inline_images import MOST_GRIDS, ImageInliner, InlineImage
 from diffusion_lab.reporting.run_facts import duration
-from diffusion_lab.reporting.tables import MISSING, TableCell, number_cell
 from diffusion_lab.runs.leaderboard import FINISHED, PRUNED, SettingEstimate
 from diffusion_lab.runs.records import grids, read_metrics
 from diffusion_lab.runs.sweep_records import SweepFolder, SweptJob, as_number, read_sweep, short

@@ -7,8 +7,8 @@ import pytest
 from page_tags import HOSTILE, Tags
 
 from diffusion_lab.reporting.html import write_report
-from diffusion_lab.reporting.scores import STRIP, per_class, score_groups
-from diffusion_lab.reporting.tables import paired_differences, study_table
+from diffusion_lab.reporting.html_tables import paired_differences, study_table
+from diffusion_lab.reporting.score_rows import STRIP, per_class, score_groups
 
 SCORES = {
     "num_samples": 1000,

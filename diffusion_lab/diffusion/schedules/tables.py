@@ -103,6 +103,9 @@ class LinearBetas(BetaTable):
     Unscaled, T = 300 ends at alpha = 0.22: far from pure noise.
     """
 
+    power = 1.0
+    """Of the ramp from beta_start to beta_end, see `_ramp`."""
+
     def __init__(
         self,
         steps: Count,
@@ -110,10 +113,10 @@ class LinearBetas(BetaTable):
         beta_end: float = 0.02,
         scaled: bool = False,
     ) -> None:
-        super().__init__(_ramp(steps, beta_start, beta_end, scaled, power=1.0))
+        super().__init__(_ramp(steps, beta_start, beta_end, scaled, self.power))
 
 
-class QuadraticBetas(BetaTable):
+class QuadraticBetas(LinearBetas):
     r"""Betas quadratic in k: their square roots are linear (Rombach et al., arXiv 2112.10752).
 
     beta_k = scale (b0 + (b1 - b0) (k - 1) / (T - 1))^2, b0 and b1 the roots of beta_start and
@@ -121,14 +124,7 @@ class QuadraticBetas(BetaTable):
     same ends, since the betas in between are smaller.
     """
 
-    def __init__(
-        self,
-        steps: Count,
-        beta_start: float = 1e-4,
-        beta_end: float = 0.02,
-        scaled: bool = False,
-    ) -> None:
-        super().__init__(_ramp(steps, beta_start, beta_end, scaled, power=2.0))
+    power = 2.0
 
 
 @checked

@@ -7,7 +7,7 @@ from diffusion_lab.training.callbacks.non_finite import NonFiniteError, NonFinit
 from diffusion_lab.training.callbacks.progress import Progress
 from diffusion_lab.training.callbacks.run_record import RunRecord
 from diffusion_lab.training.callbacks.sample_metrics import SampleMetrics
-from diffusion_lab.training.callbacks.samples import FinalSamples, SampleGrid
+from diffusion_lab.training.callbacks.sampling_callbacks import FinalSamples, SampleGrid
 from diffusion_lab.training.callbacks.speed import Speed
 
 __all__ = [

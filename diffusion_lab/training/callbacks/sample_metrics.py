@@ -16,7 +16,7 @@ from diffusion_lab.metrics.catalog import LOGGED
 from diffusion_lab.ranges import Count, Seed, checked
 from diffusion_lab.sampling.pipeline import Guidance
 from diffusion_lab.sampling.sampler import Sampler
-from diffusion_lab.training.callbacks.samples import SamplingCallback
+from diffusion_lab.training.callbacks.sampling_callbacks import SamplingCallback
 from diffusion_lab.training.module import DiffusionModule
 from diffusion_lab.training.trainer_state import by_steps, validates_training
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from diffusion_lab.metrics.catalog import GROUPS, METRICS, Metric
 from diffusion_lab.reporting.charts import Axis
+from diffusion_lab.reporting.html_tables import TableCell
 from diffusion_lab.reporting.inline_images import ImageInliner
-from diffusion_lab.reporting.tables import TableCell
 from diffusion_lab.runs.records import RunFolder, show
 from diffusion_lab.runs.sweep_records import as_number
 
