@@ -52,11 +52,9 @@ EQUIVALENT = (
         for method in ("Midpoint", "RK4", "Heun")
     ),
     ("check_same_schedule", "drop", "torch.allclose", "no two schedules share one of the three"),
-    (
-        "check_recoverable",
-        "drop",
-        "schedule.steps",
-        "alpha vanishes at t = 1 alone, always checked",
+    *(
+        ("check_recoverable", operator, "schedule.steps", "alpha vanishes at t = 1 alone")
+        for operator in ("drop", "arithmetic")
     ),
     ("final_state", "number", "1 -> 2", "more steps are kept, of which the last is taken"),
     ("Hutchinson.__init__", "exchange arguments", "v < 0", "v^T J v is even in v"),
