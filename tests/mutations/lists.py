@@ -56,7 +56,6 @@ EQUIVALENT = (
         ("check_recoverable", operator, "schedule.steps", "alpha vanishes at t = 1 alone")
         for operator in ("drop", "arithmetic")
     ),
-    ("final_state", "number", "1 -> 2", "more steps are kept, of which the last is taken"),
     ("Hutchinson.__init__", "exchange arguments", "v < 0", "v^T J v is even in v"),
     ("slerp", "drop call", "clamp_min", "an image of zeros alone: linear in place of the arc"),
     ("Hutchinson.__init__", "comparison", "v <= 0", "no normal number is 0"),

@@ -1,4 +1,5 @@
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -440,3 +441,23 @@ def test_a_model_is_in_eval_mode_for_a_while(training):
     with pytest.raises(KeyError), evaluating(m):
         raise KeyError
     assert m.training is training
+
+
+class Ended:
+    """A step of which its state alone matters."""
+
+    def __init__(self, x):
+        self.x = x
+
+
+def test_the_end_of_a_trajectory_keeps_one_step_in_memory():
+    alive, counts = weakref.WeakSet(), []
+
+    def steps():
+        for k in range(5):
+            alive.add(step := Ended(k))
+            yield step
+            counts.append(len(alive))
+
+    assert final_state(steps()) == 4
+    assert counts == [1] * 5
