@@ -54,7 +54,7 @@ EQUIVALENT = (
     ("check_same_schedule", "drop", "torch.allclose", "no two schedules share one of the three"),
     *(
         ("check_recoverable", operator, "schedule.steps", "alpha vanishes at t = 1 alone")
-        for operator in ("drop", "arithmetic")
+        for operator in ("drop", "arithmetic", "number")
     ),
     ("Hutchinson.__init__", "exchange arguments", "v < 0", "v^T J v is even in v"),
     ("slerp", "drop call", "clamp_min", "an image of zeros alone: linear in place of the arc"),
