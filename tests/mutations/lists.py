@@ -53,8 +53,12 @@ EQUIVALENT = (
     ),
     ("check_same_schedule", "drop", "torch.allclose", "no two schedules share one of the three"),
     *(
-        ("check_recoverable", operator, "schedule.steps", "alpha vanishes at t = 1 alone")
-        for operator in ("drop", "arithmetic", "number")
+        ("check_recoverable", operator, part, "alpha vanishes at t = 1 alone")
+        for operator, part in (
+            ("drop", "schedule.steps"),
+            ("arithmetic", "schedule.steps"),
+            ("number", "1 -> 2"),
+        )
     ),
     ("Hutchinson.__init__", "exchange arguments", "v < 0", "v^T J v is even in v"),
     ("slerp", "drop call", "clamp_min", "an image of zeros alone: linear in place of the arc"),
